@@ -1,0 +1,1 @@
+"""The subcommands of ``vllm-wheels``, a module each."""

@@ -1,0 +1,89 @@
+"""``vllm-wheels build``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from vllm_wheels.commands.options import (
+    OUT,
+    explain,
+    read_settings,
+    say,
+    substitutes_option,
+    target_of,
+    target_options,
+    variant_names,
+)
+from vllm_wheels.core.delivery import delivered
+from vllm_wheels.core.setup import set_up as set_machine_up
+from vllm_wheels.defs import assets, home, launch, partitions
+from vllm_wheels.defs.resources import BuildOptions
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
+
+
+@click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
+@click.option(
+    "--variant", "chosen", multiple=True, required=True, help="Variant, its distribution, or all."
+)
+@target_options
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Parallel compile jobs. [default: from cores and memory]")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put.")
+@click.option("--no-cleanup", is_flag=True, help="Leave the build folder behind.")
+@click.option("--no-verify", is_flag=True, help="Stop after the wheel, without trying it.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; do and record nothing.")
+@click.option("--set-up", is_flag=True, help="First install and start what this machine lacks (needs root).")
+@substitutes_option
+def command(
+    *,
+    chosen: tuple[str, ...],
+    release: str | None,
+    python: str | None,
+    max_jobs: int | None,
+    output_dir: Path | None,
+    no_cleanup: bool,
+    no_verify: bool,
+    dry_run: bool,
+    set_up: bool,
+    allow_substitutes: bool,
+) -> None:
+    """Build the wheels of one release, and try them."""
+    settings = read_settings(allow_substitutes=allow_substitutes)
+    names = variant_names(chosen)
+    target = target_of(settings, release=release, python=python)
+    if set_up and not dry_run:
+        set_machine_up(settings, say)
+    options = BuildOptions(
+        max_jobs=max_jobs,
+        output_folder=str(output_dir.absolute()) if output_dir else None,
+        keep_build_folder=True if no_cleanup else None,
+    )
+    kinds = ("wheel",) if no_verify else ("wheel", "verification")
+    instance = home.instance(settings)
+    partitions.register(instance, target.release)
+    chosen_assets = [assets.key(kind, name) for name in names for kind in kinds]
+    outcome = launch.launch(target, chosen_assets, instance=instance, options=options, dry_run=dry_run, say=say)
+    for failure in outcome.failures:
+        explain(failure)
+    if not dry_run:
+        _closing_table(options.settings(), target, names)
+    if outcome.failures:
+        sys.exit(outcome.failures[0].exit_code)
+
+
+def _closing_table(settings: Settings, target: Target, names: list[str]) -> None:
+    table = Table("wheel", "MB", "compile s", "sha256", "verdict", box=None, pad_edge=False)
+    for name in names:
+        for wheel in delivered(settings.output_folder, replace(target, variant=name)):
+            table.add_row(wheel.name, f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.sha256, wheel.verdict)
+    if table.row_count:
+        OUT.print(table)
+        say(f"in {settings.output_folder}")

@@ -1,0 +1,1 @@
+"""Everything that a plain script could use; nothing in here imports Dagster."""

@@ -1,0 +1,98 @@
+"""Makes a base system out of Debian packages: debootstrap, from the mirror that this host's apt uses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vllm_wheels.core.errors import ImageError, MachineError
+from vllm_wheels.core.machine import distribution, program
+from vllm_wheels.core.runner import Finished, Runner
+
+TIMEOUT_SECONDS = 1800.0
+ASK_SECONDS = 60.0
+UNNEEDED = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*", "./dev/*", "./proc/*", "./sys/*")
+"""Parts of the base system that no image needs; device files are the engine's business."""
+
+ISOLATED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private")
+"""Starts debootstrap so that it dies with this process, and what it mounts with it (setpriv(1), unshare(1))."""
+
+LAST_LINES = 2
+RELEASE_FILE = re.compile(r"'(?P<mirror>\S+?)/?dists/(?P<suite>[^/]+)/(In)?Release'")
+
+
+def make(suite: str, *, packages: Sequence[str], tar: Path, log: Path, runner: Runner) -> None:
+    """Writes the archive of a minimal Debian system, ready for an import into a container engine.
+
+    Args:
+        suite: such as ``trixie``.
+        packages: what it holds besides the essential ones.
+        tar: the archive; its folder takes the system while it is made.
+        log: file to which debootstrap's output is appended.
+        runner: starts the programs.
+
+    Raises:
+        ImageError: debootstrap or tar failed.
+        MachineError: debootstrap is missing, or this process is not root.
+    """
+    system = tar.with_suffix(".system")
+    argv = [
+        _debootstrap(),
+        "--variant=minbase",
+        "--force-check-gpg",
+        f"--include={','.join(packages)}",
+        suite,
+        str(system),
+    ]
+    mirror = host_mirror(runner)
+    finished = runner.run(
+        [*ISOLATED, *argv, *([mirror] if mirror else [])],
+        log=log,
+        timeout_seconds=TIMEOUT_SECONDS,
+        env={"LC_ALL": "C.UTF-8"},
+    )
+    _require(finished, what=f"debootstrap of Debian {suite} failed", log=log)
+    excluded = [f"--exclude={pattern}" for pattern in UNNEEDED]
+    pack = ["tar", "--numeric-owner", *excluded, "-C", str(system), "-cf", str(tar), "."]
+    _require(
+        runner.run(pack, log=log, timeout_seconds=TIMEOUT_SECONDS), what="the base system cannot be packed", log=log
+    )
+    shutil.rmtree(system)
+
+
+def host_mirror(runner: Runner) -> str | None:
+    """The Debian mirror of this host's apt; None where it is not Debian: debootstrap has a default."""
+    here = distribution()
+    if here.identifier != "debian" or shutil.which("apt-get") is None:
+        return None
+    answer = runner.run(
+        ["apt-get", "update", "--print-uris"], timeout_seconds=ASK_SECONDS, keep_output=True, quiet=True
+    )
+    found = {match["suite"]: match["mirror"] for match in RELEASE_FILE.finditer(answer.output)}
+    plain = (found[suite] for suite in (here.codename, "stable", "testing", "unstable") if suite in found)
+    return next(plain, None)
+
+
+def _debootstrap() -> str:
+    path = program("debootstrap")
+    if path is None:
+        what = "the Debian builder image cannot be made here"
+        raise MachineError(
+            what, why="debootstrap is not installed", remedy="vllm-wheels set-up, or builder.kind = local"
+        )
+    if os.geteuid() != 0:
+        what = "the Debian builder image cannot be made by this user"
+        remedy = "run this command once with sudo (the image stays in the engine), or builder.kind = local"
+        raise MachineError(what, why="debootstrap needs root", remedy=remedy)
+    return path
+
+
+def _require(finished: Finished, *, what: str, log: Path) -> None:
+    if finished.status != 0:
+        why = f"status {finished.status}: {' / '.join(finished.tail[-LAST_LINES:])}"
+        raise ImageError(
+            what, why=why, remedy=f"see {log}; correct what it names (most often the network), run it again"
+        )

@@ -1,0 +1,61 @@
+"""The patches that make a CPU-only wheel of a variant out of a release's source, each in a module of its own.
+
+What they change below ``vllm/`` is Python-level and laid over the compiled wheel; all else is native and decides what
+is compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+
+from vllm_wheels.core.patches import (
+    cpu_platform,
+    fixes,
+    guard,
+    kernels,
+    lookups,
+    native_cpuinfo,
+    native_host_detected,
+    native_setup,
+    native_unified,
+)
+from vllm_wheels.core.patches.patch import Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+
+PATCHES: tuple[Patch, ...] = (
+    native_unified.PATCH,
+    native_host_detected.PATCH,
+    native_cpuinfo.PATCH,
+    native_setup.PATCH,
+    *fixes.PATCHES,
+    lookups.PATCH,
+    cpu_platform.PATCH,
+    kernels.PATCH,
+    guard.PATCH,
+)
+"""In the order in which they are applied; refusals of a variant come first."""
+
+
+def patched(root: Path, wanted: Wanted) -> Tree:
+    """The release with every patch that is meant for it.
+
+    Raises:
+        PatchError: a patch did not take.
+        VariantNotInReleaseError: the release cannot honour the variant.
+    """
+    tree = Tree(root=root, release=wanted.upstream.release)
+    for patch in PATCHES:
+        if patch.meant_for(wanted.upstream):
+            patch.apply(tree, wanted)
+    return tree
+
+
+def sha256_of_patches() -> str:
+    """Hash of this package's own source: a changed patch makes what it patched stale."""
+    digest = hashlib.sha256()
+    for source in sorted(files(__package__).iterdir(), key=lambda file: file.name):
+        if source.name.endswith(".py"):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stops vLLM on a CPU that this wheel is not compiled for, with one line instead of an illegal instruction.
+
+Imported by ``vllm/__init__.py`` before anything else; imports nothing heavy itself. vllm-wheels puts this file into the
+wheel as ``vllm/_cpu_guard.py``, with the table ``WHEEL`` filled in.
+
+VLLM_WHEELS_CPU_FLAGS, where set, takes the place of the flags that /proc/cpuinfo lists, so that a test can pretend to
+run on a lesser CPU. Pretending to run on a better one ends in an illegal instruction.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+FLAGS_VARIABLE = "VLLM_WHEELS_CPU_FLAGS"
+UPSTREAM = "vllm"
+
+WHEEL: dict[str, Any] = {}
+
+
+def cpu_flags() -> frozenset[str] | None:
+    """The features of this machine's CPU as Linux names them; None where they cannot be told."""
+    pretended = os.environ.get(FLAGS_VARIABLE)
+    if pretended is not None:
+        return frozenset(pretended.split())
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - pathlib costs time here
+            for line in lines:
+                if line.startswith("flags"):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        # Sandboxes hide /proc. Nothing is known then, and a wheel that may well run here must not refuse to.
+        return None
+    return None
+
+
+def refusal(flags: frozenset[str]) -> str | None:
+    """Why the wheel cannot run on a CPU with these features, in one line; None where it can."""
+    lacking = [flag for flag in WHEEL["floor"] if flag not in flags]
+    if not lacking:
+        return None
+    name = WHEEL["distribution"]
+    fitting = [other for other in WHEEL["variants"] if flags.issuperset(other["floor"])]
+    # The table goes from the lowest instruction set to the highest.
+    advice = (
+        f"install {fitting[-1]['distribution']} in its place"
+        if fitting
+        else "no variant of this build runs on this CPU"
+    )
+    return f"{name} needs a CPU with {', '.join(lacking)}, which this one does not have: {advice}"
+
+
+def refuse_lesser_cpu() -> None:
+    """Ends the import on a CPU below the floor."""
+    flags = cpu_flags()
+    reason = None if flags is None else refusal(flags)
+    if reason is None:
+        return
+    if sys.argv and os.path.basename(sys.argv[0]) == "vllm":  # noqa: PTH119 - pathlib costs time here
+        # Who types "vllm serve" wants the line without a traceback around it.
+        raise SystemExit(reason)
+    # Programs that import vLLM if they can expect an ImportError, and survive it.
+    raise ImportError(reason, name=UPSTREAM)
+
+
+def warn_of_neighbours() -> None:
+    """Warns where another distribution has put its files into the same package, so that nobody knows whose they are."""
+    own = WHEEL["distribution"]
+    names = [own, UPSTREAM, *(other["distribution"] for other in WHEEL["variants"])]
+    installed = [name for name in dict.fromkeys(names) if name == own or _is_installed(name)]
+    if len(installed) > 1:
+        others = " and ".join(installed[1:])
+        logging.getLogger(__name__).warning(
+            "%s and %s are both installed and overwrite each other's files: uninstall all of them, then install one",
+            own,
+            others,
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def cap_host() -> None:
+    """Makes torch deny the CPU features above this wheel's level, for which it has no code.
+
+    vLLM asks torch about the CPU and then calls kernels of that level. Called by ``vllm/__init__.py`` once vLLM's own
+    start has imported torch; a torch that is not there yet is not imported.
+    """
+    torch = sys.modules.get("torch")
+    for owner in (getattr(torch, "cpu", None), getattr(getattr(torch, "_C", None), "_cpu", None)):
+        for question in WHEEL["ceiling"]:
+            if hasattr(owner, question):
+                setattr(owner, question, _no)
+
+
+def _no() -> bool:
+    return False
+
+
+if WHEEL:
+    refuse_lesser_cpu()
+    warn_of_neighbours()

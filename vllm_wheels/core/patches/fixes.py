@@ -1,0 +1,148 @@
+"""Defects of upstream's releases, each with the releases it is in and the text that cures it."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+
+from vllm_wheels.core.patches.patch import Patch, Wanted
+from vllm_wheels.core.patches.tree import Edit, Tree
+from vllm_wheels.core.upstream import Family
+
+STAND_INS = "vllm/utils/cpu_triton_utils.py"
+KERNELS = "vllm/v1/worker/block_table.py"
+
+SLOT_MAPPING = (
+    Edit(
+        path=STAND_INS,
+        old="""\
+    query_start_loc: torch.Tensor,  # [num_reqs + 1], int32
+    positions: torch.Tensor,  # [num_tokens], int64
+    block_table: torch.Tensor,  # [max_num_reqs, max_num_blocks_per_req], int32
+    block_table_stride: int,  # max_num_blocks_per_req
+    block_size: int,
+    slot_mapping: torch.Tensor,  # [max_num_tokens], int64
+    KV_CACHE_BLOCK_SIZE: int | None = None,
+    BLOCKS_PER_KV_BLOCK: int = 1,
+""",
+        new="""\
+    query_start_loc_ptr: torch.Tensor,  # [num_reqs + 1], int32
+    positions_ptr: torch.Tensor,  # [num_tokens], int64
+    block_table_ptr: torch.Tensor,  # [max_num_reqs, max_num_blocks_per_req], int32
+    block_table_stride: int,  # max_num_blocks_per_req
+    slot_mapping_ptr: torch.Tensor,  # [max_num_tokens], int64
+    KV_CACHE_BLOCK_SIZE: int,
+""",
+    ),
+    Edit(
+        path=STAND_INS,
+        old="""\
+    if BLOCKS_PER_KV_BLOCK != 1:
+        assert block_size * BLOCKS_PER_KV_BLOCK == KV_CACHE_BLOCK_SIZE
+    torch.ops._C.compute_slot_mapping_kernel_impl(
+        query_start_loc,
+        positions,
+        block_table,
+        slot_mapping,
+        block_size,
+    )
+""",
+        new="""\
+    torch.ops._C.compute_slot_mapping_kernel_impl(
+        query_start_loc_ptr,
+        positions_ptr,
+        block_table_ptr,
+        slot_mapping_ptr,
+        KV_CACHE_BLOCK_SIZE,
+    )
+""",
+    ),
+)
+
+MLA_WITHOUT_BF16 = (
+    Edit(
+        path="csrc/cpu/mla_decode.cpp",
+        old="#elif defined(__aarch64__)\ntemplate <>\nstruct KernelVecType<c10::BFloat16> {",
+        new="#elif defined(__aarch64__) || defined(__x86_64__)\ntemplate <>\nstruct KernelVecType<c10::BFloat16> {",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """A defect and its cure.
+
+    Attributes:
+        name: one word.
+        defect: what happens without the cure.
+        releases: versions that have the defect.
+        edits: the cure.
+        families: families of source that have it.
+        same_parameters: a function and the kernel it stands in for, each as (path, name), which take the same
+            parameters once the cure took.
+    """
+
+    name: str
+    defect: str
+    releases: SpecifierSet
+    edits: tuple[Edit, ...]
+    families: tuple[Family, ...]
+    same_parameters: tuple[tuple[str, str], tuple[str, str]] | None = None
+
+    def apply(self, tree: Tree, wanted: Wanted) -> None:  # noqa: ARG002 - the same for all variants
+        """Carries the edits out and compares the parameters."""
+        for edit in self.edits:
+            tree.replace(edit)
+        if self.same_parameters:
+            ours, kernels = (parameters(tree, *place) for place in self.same_parameters)
+            if ours != kernels:
+                (path, name), _ = self.same_parameters
+                raise tree.misfit(path, why=f"{name} takes {', '.join(ours)}; its kernel {', '.join(kernels)}")
+
+    def patch(self) -> Patch:
+        """The fix as a patch."""
+        return Patch(name=self.name, apply=self.apply, releases=self.releases, families=self.families)
+
+
+def parameters(tree: Tree, path: str, name: str) -> tuple[str, ...]:
+    """Names of a function's parameters in their order; a method's is written ``Class.method``.
+
+    Raises:
+        PatchError: the file has no such function.
+    """
+    found: ast.AST = ast.parse(tree.text(path))
+    for part in name.split("."):
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        inner = [node for node in ast.iter_child_nodes(found) if isinstance(node, kinds) and node.name == part]
+        if not inner:
+            raise tree.missing(path, f"def {name}")
+        found = inner[0]
+    assert isinstance(found, ast.FunctionDef)  # noqa: S101 - the table of fixes names functions
+    return tuple(argument.arg for argument in found.args.args)
+
+
+FIXES = (
+    Fix(
+        name="slot-mapping",
+        defect="no token is generated without triton-cpu: a kernel's stand-in takes other parameters",
+        # 0.31.0 takes the old kernel's parameters, and 0.33.0 the new one's.
+        releases=SpecifierSet("==0.32.0"),
+        families=("unified",),
+        edits=SLOT_MAPPING,
+        same_parameters=(
+            (STAND_INS, "_compute_slot_mapping_kernel_impl"),
+            (KERNELS, "ComputeSlotMappingKernel.kernel"),
+        ),
+    ),
+    Fix(
+        name="mla-without-bf16",
+        defect="csrc/cpu/mla_decode.cpp has no BFloat16 vectors for x86-64 without AVX512_BF16, and does not compile",
+        releases=SpecifierSet("==0.16.0"),
+        families=("host-detected",),
+        edits=MLA_WITHOUT_BF16,
+    ),
+)
+
+PATCHES = tuple(fix.patch() for fix in FIXES)

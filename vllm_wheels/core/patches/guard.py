@@ -1,0 +1,62 @@
+"""Adds the module that refuses CPUs below the variant's floor and caps what vLLM believes about those above it.
+
+The floor is checked before anything else of vLLM is imported. The cap needs torch, which vLLM imports in
+``vllm/env_override.py`` after setting variables that torch reads; so it is put on right behind that.
+"""
+
+from __future__ import annotations
+
+import ast
+from importlib.resources import files
+from pprint import pformat
+from typing import Any
+
+from vllm_wheels.core.patches.patch import Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.variants import variants
+
+INIT = "vllm/__init__.py"
+GUARD = "vllm/_cpu_guard.py"
+TEMPLATE = "cpu_guard.py"
+TABLE = "WHEEL: dict[str, Any] = {}\n"
+TORCH_IMPORT = "vllm.env_override"
+
+
+def apply(tree: Tree, wanted: Wanted) -> None:
+    """Adds the module and its two uses."""
+    source = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    table = pformat(data(wanted), sort_dicts=False, width=100)
+    tree.write(GUARD, source.replace(TABLE, f"WHEEL: dict[str, Any] = {table}\n"))
+    text = tree.text(INIT)
+    lines = text.splitlines(keepends=True)
+    first, torch = _places(tree, text)
+    # From the end, so that the first number stays true.
+    lines.insert(torch, "\n_cpu_guard.cap_host()\n")
+    lines.insert(first, "from . import _cpu_guard  # isort:skip\n")
+    tree.write(INIT, "".join(lines))
+
+
+def _places(tree: Tree, text: str) -> tuple[int, int]:
+    """Numbers of the lines before which the first import and the cap belong."""
+    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    effective = [node for node in imports if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    torch = [node for node in effective if any(name.name == TORCH_IMPORT for name in node.names)]
+    if len(torch) != 1 or torch[0].end_lineno is None:
+        raise tree.missing(INIT, f"import {TORCH_IMPORT}", found=len(torch))
+    return effective[0].lineno - 1, torch[0].end_lineno
+
+
+def data(wanted: Wanted) -> dict[str, Any]:
+    """What the module knows about its wheel and the other variants, lowest first."""
+    return {
+        "variant": wanted.variant.name,
+        "distribution": wanted.distribution,
+        "floor": wanted.variant.floor,
+        "ceiling": wanted.variant.ceiling,
+        "variants": [
+            {"distribution": wanted.distributions[name], "floor": other.floor} for name, other in variants().items()
+        ],
+    }
+
+
+PATCH = Patch(name="guard", apply=apply)

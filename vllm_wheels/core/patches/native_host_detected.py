@@ -1,0 +1,64 @@
+"""Host-detected family (0.8.5 to 0.16.0): refuses variants that the release has no code for, shuts upstream's switches.
+
+Which instruction sets are used follows from the variant's ``cpuinfo`` words alone (see ``native_cpuinfo``). Upstream's
+environment variables could only add to them, so a stray one in the builder's environment must not count.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vllm_wheels.core.errors import VariantNotInReleaseError
+from vllm_wheels.core.patches.cmake import commands
+from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+
+SWITCH = re.compile(r"\bENV\{(VLLM_CPU_(?:DISABLE_)?(?:AVX|AMX)\w*)\}")
+COMPILER_ALONE = ("-mfma",)
+"""Flags that need no code: the compiler contracts multiplications and additions by itself."""
+
+TOGETHER = re.compile(r"\w*AVX512BF16\w*\s+AND\s+\w*AVX512VNNI\w*")
+"""Upstream compiles the kernels that hold VNNI instructions only where BF16 is on as well."""
+
+FLAGS = "CXX_COMPILE_FLAGS"
+
+
+def apply(tree: Tree, wanted: Wanted) -> None:
+    """Checks that the release has code for the variant; adds the flags that need no code."""
+    text = tree.text(CMAKE)
+    _require_flags(tree, wanted, text)
+    _require_vnni(tree, wanted, text)
+    # Up to 0.9.0 a switch counts as on once it is defined, even as 0.
+    off = "".join(f"unset(ENV{{{name}}})\n" for name in dict.fromkeys(SWITCH.findall(text)))
+    if flags := [flag for flag in wanted.variant.flags if flag in COMPILER_ALONE]:
+        first = next((command for command in commands(text) if FLAGS in command.arguments), None)
+        if first is None:
+            raise tree.missing(CMAKE, f"list(APPEND {FLAGS}")
+        added = " ".join(f'"{flag}"' for flag in flags)
+        text = f"{text[: first.start]}list(APPEND {FLAGS} {added})\n    {text[first.start :]}"
+    tree.write(CMAKE, off + text)
+
+
+def _require_flags(tree: Tree, wanted: Wanted, text: str) -> None:
+    for flag in wanted.variant.flags:
+        if flag not in COMPILER_ALONE and f'"{flag}"' not in text:
+            why = f"{CMAKE} never compiles with {flag} (looked for it at '\"{flag}\"')"
+            raise not_in_release(tree, wanted, why, remedy="build a lower variant, or a later release")
+
+
+def _require_vnni(tree: Tree, wanted: Wanted, text: str) -> None:
+    promises = wanted.variant.promises
+    if "AVX512_VNNI" in promises and "AVX512_BF16" not in promises and TOGETHER.search(text):
+        why = "its VNNI kernels are compiled only together with BF16: the wheel would be the avx512 one by another name"
+        raise not_in_release(
+            tree, wanted, why, remedy="build --variant avx512 or avx512bf16, or a release from 0.18.0 on"
+        )
+
+
+def not_in_release(tree: Tree, wanted: Wanted, why: str, *, remedy: str) -> VariantNotInReleaseError:
+    """The error of a variant that a release's source cannot honour."""
+    what = f"vLLM {tree.release} cannot be built as {wanted.variant.name}"
+    return VariantNotInReleaseError(what, why=why, remedy=remedy)
+
+
+PATCH = Patch(name="host-detected", apply=apply, families=("host-detected",))

@@ -1,0 +1,177 @@
+"""Unified family (from 0.17.0): leaves one x86-64 extension, ``_C``, with the variant's sources, flags and definitions.
+
+Upstream defines two or three extensions from lists of sources. The variant names the lists; flags are upstream's
+common ones (``CXX_COMPILE_FLAGS``) and the variant's own; libraries, definitions and stable-ABI version are those of
+the extension that upstream compiles from the same lists.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.patches.native_host_detected import not_in_release
+from vllm_wheels.core.patches.patch import CMAKE, SETUP, Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+
+DEFINE = "define_extension_target"
+MAY_STAND_BETWEEN = frozenset({DEFINE, "target_compile_definitions", "if", "endif", "message"})
+KEYWORDS = frozenset({"DESTINATION", "LANGUAGE", "SOURCES", "LIBRARIES", "COMPILE_FLAGS", "USE_SABI", "WITH_SOABI"})
+
+AMX_LIST, WIDE_LIST = "VLLM_EXT_SRC_SGL", "VLLM_EXT_SRC_AVX512"
+AMX_ONLY = '"csrc/cpu/sgl-kernels/gemm.cpp"'
+"""A source that does not compile without AMX. Up to 0.17.1 it is in the list for AVX-512, later in one of its own."""
+
+COMMENTS_ABOVE = re.compile(r"(?:^ *#[^\n]*\n)*^ *\Z", re.MULTILINE)
+
+ONEDNN_FLAGS = "${CXX_COMPILE_FLAGS_AVX2}"
+SURPLUS = re.compile(r'^ *ext_modules\.append\(CMakeExtension\(name="vllm\._C_AVX\w+"\)\)\n', re.MULTILINE)
+ONE_EXTENSION = 'ext_modules.append(CMakeExtension(name="vllm._C"))'
+
+TARGET = """\
+    # The one extension of variant {variant}.
+    define_extension_target(
+        _C
+        DESTINATION vllm
+        LANGUAGE CXX
+        SOURCES {sources}
+        LIBRARIES {libraries}
+        COMPILE_FLAGS ${{CXX_COMPILE_FLAGS}} {flags}
+        USE_SABI {stable_abi}
+        WITH_SOABI
+    )
+"""
+DEFINITION = "    target_compile_definitions(_C PRIVATE {definitions})\n"
+
+
+def apply(tree: Tree, wanted: Wanted) -> None:
+    """Changes the CMake file and the extensions that setup.py declares.
+
+    Raises:
+        VariantNotInReleaseError: the release lacks a list of sources, or cannot compile it without AMX.
+        PatchError: a file is laid out in a way that the patch does not know.
+    """
+    text = tree.text(CMAKE)
+    sources = _sources(tree, wanted, text)
+    targets = _targets(tree, text)
+    model = _model(tree, targets, sources)
+    text = _with_one_target(tree, text, targets, _target_text(text, wanted, sources, model))
+    tree.write(CMAKE, _with_portable_onednn(tree, text))
+    declared = tree.text(SETUP)
+    left, removed = SURPLUS.subn("", declared)
+    if not removed or ONE_EXTENSION not in left:
+        raise tree.missing(SETUP, 'ext_modules.append(CMakeExtension(name="vllm._C_AVX2"))')
+    tree.write(SETUP, left)
+
+
+def _sources(tree: Tree, wanted: Wanted, text: str) -> tuple[str, ...]:
+    lists = {command.arguments[0]: command.arguments[1:] for command in commands(text) if _sets_list(command)}
+    names = wanted.variant.sources
+    if AMX_LIST not in lists and AMX_ONLY in lists.get(WIDE_LIST, ()):
+        if names == (WIDE_LIST,):
+            why = f"{CMAKE} has no {AMX_LIST}: its list {WIDE_LIST} holds the kernels that need AMX"
+            raise not_in_release(tree, wanted, why, remedy=_remedy("baseline or amxbf16"))
+        names = tuple(name for name in names if name != AMX_LIST)
+    for name in names:
+        if name not in lists:
+            why = f'{CMAKE} has no list {name} (looked for it at "set({name}")'
+            raise not_in_release(tree, wanted, why, remedy=_remedy("another variant"))
+    return names
+
+
+def _sets_list(command: Command) -> bool:
+    return command.name == "set" and bool(command.arguments) and command.arguments[0].startswith("VLLM_EXT_SRC_")
+
+
+def _remedy(variants: str) -> str:
+    return f"build --variant {variants}, or a release from 0.18.0 on (vllm-wheels release list)"
+
+
+def _targets(tree: Tree, text: str) -> list[Command]:
+    found = commands(text)
+    conditions = {command.start: command.arguments for command in found if command.name == "if"}
+    defined = [command for command in found if command.name == DEFINE and command.branch in conditions]
+    x86 = [command for command in defined if conditions[command.branch or 0] == ("ENABLE_X86_ISA",)]
+    names = [command.arguments[0] for command in x86]
+    if "_C" not in names or "_C_AVX2" not in names:
+        raise tree.missing(CMAKE, f"if (ENABLE_X86_ISA) ... {DEFINE}(_C_AVX2")
+    return x86
+
+
+def _options(target: Command) -> dict[str, list[str]]:
+    options: dict[str, list[str]] = {}
+    keyword = ""
+    for argument in target.arguments[1:]:
+        if argument in KEYWORDS:
+            keyword = argument
+            options[keyword] = []
+        else:
+            options[keyword].append(argument)
+    return options
+
+
+def _model(tree: Tree, targets: list[Command], sources: tuple[str, ...]) -> Command:
+    """Upstream's target that compiles exactly the lists."""
+    references = [f"${{{name}}}" for name in sources]
+    for target in targets:
+        if sorted(_options(target)["SOURCES"]) == sorted(references):
+            return target
+    raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
+
+
+def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: Command) -> str:
+    options = _options(model)
+    made = TARGET.format(
+        variant=wanted.variant.name,
+        sources=" ".join(f"${{{name}}}" for name in sources),
+        libraries=" ".join(options["LIBRARIES"]),
+        flags=" ".join(wanted.variant.flags),
+        stable_abi=" ".join(options["USE_SABI"]),
+    )
+    if definitions := _definitions(text, wanted, model):
+        made += DEFINITION.format(definitions=" ".join(definitions))
+    return made
+
+
+def _definitions(text: str, wanted: Wanted, model: Command) -> list[str]:
+    # Without upstream's conditional ones: they ask the compiler, and two compilers would make two wheels.
+    found = [
+        argument
+        for command in commands(text)
+        if command.name == "target_compile_definitions"
+        and (command.arguments[0], command.branch) == (model.arguments[0], model.branch)
+        for argument in command.arguments[2:]
+    ]
+    return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.variant.defines)]))
+
+
+def _with_one_target(tree: Tree, text: str, targets: list[Command], replacement: str) -> str:
+    branch = targets[0].branch
+    found = commands(text)
+    closing = next(
+        command for command in found if command.start > targets[-1].end and command.name in ("else", "endif")
+    )
+    between = [command for command in found if targets[0].start <= command.start < closing.start]
+    unknown = [command.name for command in between if command.name not in MAY_STAND_BETWEEN]
+    if unknown or any(target.branch != branch for target in targets):
+        raise tree.misfit(
+            CMAKE, why=f"between the x86 extensions stands {unknown or 'a condition'}, which would be lost"
+        )
+    above = COMMENTS_ABOVE.search(text, 0, targets[0].start)
+    start = above.start() if above else targets[0].start
+    return text[:start] + replacement + text[closing.start :]
+
+
+def _with_portable_onednn(tree: Tree, text: str) -> str:
+    # The glue to oneDNN is linked into every variant, so it must run on the lowest one's CPUs.
+    for command in commands(text):
+        if command.name == "target_compile_options" and command.arguments[0] == "dnnl_ext":
+            if ONEDNN_FLAGS in command.arguments:
+                return text
+            indirect = "list(APPEND DNNL_COMPILE_FLAGS ${CXX_COMPILE_FLAGS_AVX512})"
+            if "${DNNL_COMPILE_FLAGS}" in command.arguments and text.count(indirect) == 1:
+                return text.replace(indirect, f"list(APPEND DNNL_COMPILE_FLAGS {ONEDNN_FLAGS})")
+    raise tree.missing(CMAKE, f"target_compile_options(dnnl_ext PRIVATE {ONEDNN_FLAGS}")
+
+
+PATCH = Patch(name="unified", apply=apply, families=("unified",))

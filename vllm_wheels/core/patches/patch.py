@@ -1,0 +1,58 @@
+"""What a patch is: a change of the source with the releases and families it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+
+from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.upstream import Family, Upstream
+from vllm_wheels.core.variants import Variant
+
+CMAKE = "cmake/cpu_extension.cmake"
+SETUP = "setup.py"
+ANY_RELEASE = SpecifierSet()
+BOTH_FAMILIES: tuple[Family, ...] = ("host-detected", "unified")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the release is to become.
+
+    Attributes:
+        upstream: what the release's tree demands.
+        variant: the instruction-set level.
+        distributions: distribution name of every variant, by variant.
+    """
+
+    upstream: Upstream
+    variant: Variant
+    distributions: Mapping[str, str]
+
+    @property
+    def distribution(self) -> str:
+        """Name of the wheel's distribution."""
+        return self.distributions[self.variant.name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A change of the source.
+
+    Attributes:
+        name: one word.
+        apply: changes the tree, or raises PatchError; called only where the patch is meant for the release.
+        releases: versions of vLLM that need it.
+        families: families of source that need it.
+    """
+
+    name: str
+    apply: Callable[[Tree, Wanted], None]
+    releases: SpecifierSet = ANY_RELEASE
+    families: tuple[Family, ...] = BOTH_FAMILIES
+
+    def meant_for(self, upstream: Upstream) -> bool:
+        """Does the release need it."""
+        return upstream.family in self.families and self.releases.contains(upstream.release, prereleases=True)

@@ -1,0 +1,80 @@
+"""Fills the template of the long description and puts upstream's README behind it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.patches.patch import Wanted
+from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import variants
+
+README = "README.md"
+BUILT_IN = "readme.md.tmpl"
+PACKAGE = "vllm_wheels.core"
+RULE = "\n\n---\n\n"
+
+
+def template(settings: Settings) -> str:
+    """Text of the template: the user's, or the built-in one.
+
+    Raises:
+        SettingsError: the user's cannot be read.
+    """
+    path: Path | None = settings.wheel.readme
+    if path is None:
+        return files(PACKAGE).joinpath(BUILT_IN).read_text("utf-8")
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"the template {path} cannot be read"
+        raise SettingsError(what, why=str(error), remedy="correct wheel.readme in the settings") from error
+
+
+def filled(tree: Tree, wanted: Wanted, *, version: str, settings: Settings) -> str:
+    """The long description, Markdown.
+
+    Raises:
+        SettingsError: the template names a value that does not exist.
+        PatchError: the release has no README.md.
+    """
+    values = _values(wanted, version, settings)
+    try:
+        own = Template(template(settings)).substitute(values)
+    except KeyError as error:
+        what = f"the template {settings.wheel.readme or BUILT_IN} asks for ${error.args[0]}"
+        raise SettingsError(what, why="there is no such value", remedy=f"use one of ${', $'.join(values)}") from error
+    except ValueError as error:
+        what = f"the template {settings.wheel.readme or BUILT_IN} has a $ that names nothing"
+        raise SettingsError(what, why=str(error), remedy="write $$ for a dollar sign") from error
+    return own.rstrip() + RULE + tree.text(README).lstrip()
+
+
+def _values(wanted: Wanted, version: str, settings: Settings) -> dict[str, str]:
+    variant = wanted.variant
+    return {
+        "distribution": wanted.distribution,
+        "version": version,
+        "release": wanted.upstream.release,
+        "variant": variant.name,
+        "summary": variant.summary,
+        "floor": ", ".join(f"`{flag}`" for flag in variant.floor),
+        "processors": ", ".join(variant.processors),
+        "torch": settings.torch.version or wanted.upstream.torch,
+        "pythons": ", ".join(wanted.upstream.pythons),
+        "variants": "\n".join(_row(name, wanted) for name in wanted.distributions),
+    }
+
+
+def _row(name: str, wanted: Wanted) -> str:
+    other = variants()[name]
+    flags = " ".join(f"`{flag}`" for flag in other.floor)
+    shown = (
+        f"**`{wanted.distributions[name]}`** (this one)"
+        if name == wanted.variant.name
+        else f"`{wanted.distributions[name]}`"
+    )
+    return f"| {shown} | {flags} | {', '.join(other.processors)} |"

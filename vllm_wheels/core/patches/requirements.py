@@ -1,0 +1,129 @@
+"""Rewrites upstream's requirements into those of a wheel that a package index accepts and an installer can meet.
+
+Local versions (``torch==2.13.0+cpu``) are not on the public index; ``torch==2.13.0`` is met by ``2.13.0+cpu`` as
+well, and installers prefer that where PyTorch's index of CPU builds is added. URL requirements are refused by the
+public index.
+
+Requirements that can never apply where the wheel installs (x86-64 Linux) are left out: a second pin of torch for macOS
+only makes resolvers that lock for all platforms fork. Those that can apply keep their markers as upstream wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import Specifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.errors import PatchError
+from vllm_wheels.core.settings import Settings
+
+TORCH = "torch"
+TORCH_FAMILY = frozenset({"torch", "torchvision", "torchaudio"})
+PLATFORM = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "sys_platform": "linux",
+    "extra": "",
+}
+"""Where the wheel installs, in the terms of environment markers (PEP 508)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """The requirements of a wheel.
+
+    Attributes:
+        kept: rewritten, in upstream's order, each once.
+        dropped: left out, as upstream wrote them.
+        notices: what the user must be told, one line each.
+    """
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    notices: tuple[str, ...]
+
+
+def rewritten(lines: Sequence[str], *, settings: Settings, pythons: Sequence[str], release: str) -> Requirements:
+    """The requirements of the wheel.
+
+    Args:
+        lines: of a requirements file, without comments and includes.
+        settings: of the user; ``wheel.torch_requirement`` and ``torch.version`` count.
+        pythons: that the release supports, such as ``("3.11", "3.12")``.
+        release: version of vLLM, for messages.
+
+    Raises:
+        PatchError: a line is not a requirement.
+    """
+    kept: dict[str, None] = {}
+    dropped: list[str] = []
+    notices: dict[str, None] = {}
+    for line in lines:
+        if line.startswith("-"):
+            # An option of pip, such as an index; metadata has no place for it.
+            continue
+        requirement = _parsed(line, release)
+        if not _applies(requirement, pythons):
+            dropped.append(line)
+        elif requirement.url:
+            dropped.append(line)
+            notices[_url_notice(requirement)] = None
+        else:
+            if notice := _rewrite(requirement, settings):
+                notices[notice] = None
+            kept[str(requirement)] = None
+    return Requirements(kept=tuple(kept), dropped=tuple(dropped), notices=tuple(notices))
+
+
+def _parsed(line: str, release: str) -> Requirement:
+    try:
+        return Requirement(line)
+    except InvalidRequirement as error:
+        what = f"a requirement of vLLM {release} cannot be read"
+        why = f"{line!r} is not of the form that PEP 508 describes"
+        raise PatchError(
+            what, why=why, remedy="build a release that is supported (vllm-wheels release list)"
+        ) from error
+
+
+def _applies(requirement: Requirement, pythons: Sequence[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(
+        marker.evaluate({**PLATFORM, "python_version": python, "python_full_version": f"{python}.0"})
+        for python in pythons
+    )
+
+
+def _url_notice(requirement: Requirement) -> str:
+    return (
+        f"{requirement.name} is not required, though upstream requires it from a URL, which package indexes refuse: "
+        f"who wants it installs it beside the wheel"
+    )
+
+
+def _rewrite(requirement: Requirement, settings: Settings) -> str | None:
+    name = canonicalize_name(requirement.name)
+    wanted = settings.torch.version
+    if name == TORCH and wanted:
+        requirement.specifier = SpecifierSet(f"=={wanted.partition('+')[0]}{_local(requirement)}")
+    elif name in TORCH_FAMILY and wanted and requirement.specifier:
+        notice = f"{name} is required in any version: upstream's {requirement.specifier} belongs to another torch"
+        requirement.specifier = SpecifierSet()
+        return notice
+    if settings.wheel.torch_requirement == "plain":
+        requirement.specifier = SpecifierSet([_plain(specifier) for specifier in requirement.specifier])
+    return None
+
+
+def _local(requirement: Requirement) -> str:
+    return next((f"+{local}" for spec in requirement.specifier if (local := spec.version.partition("+")[2])), "")
+
+
+def _plain(specifier: Specifier) -> Specifier:
+    return Specifier(f"{specifier.operator}{specifier.version.partition('+')[0]}")

@@ -1,0 +1,87 @@
+"""A release's source as patches see it: read from disk, changed in memory, never written back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vllm_wheels.core.errors import PatchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A piece of text and what takes its place.
+
+    Attributes:
+        path: relative to the tree's root.
+        old: occurs exactly once.
+        new: replaces it.
+    """
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """An unpacked release and what has been changed of it so far.
+
+    Attributes:
+        root: folder of the unpacked release.
+        release: its version, for messages.
+        changed: new texts by path relative to ``root``, also of files that the release does not have.
+    """
+
+    root: Path
+    release: str
+    changed: dict[str, str] = field(default_factory=dict)
+
+    def has(self, path: str) -> bool:
+        """Does the release have the file, or has a patch added it."""
+        return path in self.changed or (self.root / path).is_file()
+
+    def original(self, path: str) -> str:
+        """Text of the file as the release has it, with its own line ends; empty where it has none."""
+        file = self.root / path
+        return file.read_bytes().decode() if file.is_file() else ""
+
+    def text(self, path: str) -> str:
+        """Text of the file with the changes so far.
+
+        Raises:
+            PatchError: the release has no such file.
+        """
+        if path in self.changed:
+            return self.changed[path]
+        if not self.has(path):
+            raise self.misfit(path, why="the release has no such file")
+        return self.original(path)
+
+    def write(self, path: str, text: str) -> None:
+        """Takes the text as the file's new one."""
+        self.changed[path] = text
+
+    def replace(self, edit: Edit) -> None:
+        """Carries an edit out.
+
+        Raises:
+            PatchError: the old text does not occur exactly once.
+        """
+        text = self.text(edit.path)
+        count = text.count(edit.old)
+        if count != 1:
+            raise self.missing(edit.path, edit.old, found=count)
+        self.write(edit.path, text.replace(edit.old, edit.new))
+
+    def missing(self, path: str, anchor: str, *, found: int = 0) -> PatchError:
+        """The error of a patch whose anchor is not there once."""
+        line = " ".join(anchor.split())
+        times = "" if not found else f", found it {found} times"
+        return self.misfit(path, why=f"{path} is not what the patch knows (looked for {line!r} once{times})")
+
+    def misfit(self, path: str, *, why: str) -> PatchError:
+        """The error of a file that a patch cannot deal with."""
+        what = f"vLLM {self.release} cannot be patched in {path}"
+        remedy = "build a release that is supported (vllm-wheels release list)"
+        return PatchError(what, why=why, remedy=remedy)

@@ -1,0 +1,100 @@
+"""Reads requirement files as pip does: includes followed, comments and options left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.errors import SourceError
+
+COMMENT = re.compile(r"(^|\s+)#.*$")
+INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]*(?P<file>\S+)")
+
+X86_64_LINUX = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "sys_platform": "linux",
+}
+"""Environment markers of the builds made here (PEP 508)."""
+
+
+def read(path: Path, *, root: Path) -> tuple[str, ...]:
+    """The requirement lines of a file and its includes, in order.
+
+    Args:
+        path: the file.
+        root: of the source tree; errors name files relative to it, and includes may not leave it.
+
+    Raises:
+        SourceError: a file is missing or lies outside, or a line is no requirement.
+    """
+    return tuple(_read(path, root=root, seen=()))
+
+
+def parse(line: str, *, file: str) -> Requirement:
+    """A requirement line, parsed.
+
+    Raises:
+        SourceError: it is no requirement (PEP 508).
+    """
+    try:
+        return Requirement(line)
+    except InvalidRequirement as error:
+        what = f"{file} has a line that is no requirement: {line}"
+        why = str(error).partition("\n")[0]
+        raise SourceError(
+            what, why=why, remedy="choose another release, or correct the file in a local tree"
+        ) from error
+
+
+def applies(requirement: Requirement, pythons: Sequence[str]) -> bool:
+    """Is the requirement meant for x86-64 Linux and at least one of the Pythons."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**X86_64_LINUX, **_python(version)}) for version in pythons)
+
+
+def merged(lines: Iterable[str], over: Iterable[str], *, file: str) -> tuple[str, ...]:
+    """Two sets of requirement lines as one: whatever ``over`` names is taken from there alone."""
+    winners = tuple(over)
+    named = {canonicalize_name(parse(line, file=file).name) for line in winners}
+    kept = [line for line in lines if canonicalize_name(parse(line, file=file).name) not in named]
+    return (*kept, *winners)
+
+
+def _python(version: str) -> dict[str, str]:
+    return {"python_version": version, "python_full_version": f"{version}.0", "implementation_version": f"{version}.0"}
+
+
+def _read(path: Path, *, root: Path, seen: tuple[Path, ...]) -> Iterator[str]:
+    name = str(path.relative_to(root))
+    if path in seen:
+        what = f"{name} includes itself"
+        raise SourceError(what, why="a requirement file may not", remedy="choose another release, or correct the file")
+    for line in _text(path, name).replace("\\\n", "").splitlines():
+        text = COMMENT.sub("", line).strip()
+        include = INCLUDE.fullmatch(text)
+        if include:
+            inner = Path(path.parent, include["file"]).resolve()
+            if not inner.is_relative_to(root.resolve()):
+                what = f"{name} includes {include['file']}"
+                raise SourceError(what, why="it lies outside the source tree", remedy="choose another release")
+            yield from _read(root / inner.relative_to(root.resolve()), root=root, seen=(*seen, path))
+        elif text and not text.startswith("-"):
+            parse(text, file=name)
+            yield text
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{name} cannot be read"
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise SourceError(what, why=why, remedy="choose a release whose source has this file") from error

@@ -1,0 +1,174 @@
+"""The one place that starts processes: in a group of their own, killed as a group, watched by line and by clock."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_wheels.core.errors import StepTimeoutError
+
+TERMINATE_SECONDS = 10.0
+TAIL_LINES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What became of a process.
+
+    Attributes:
+        argv: what was started.
+        status: exit status; negative for the signal that ended it.
+        seconds: how long it ran.
+        tail: its last lines of output, standard error among them.
+        output: all of its output, where it was asked to be kept.
+    """
+
+    argv: tuple[str, ...]
+    status: int
+    seconds: float
+    tail: tuple[str, ...]
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Starts processes.
+
+    Attributes:
+        echo: given each line of output as it comes; None keeps quiet.
+    """
+
+    echo: Callable[[str], None] | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | None = None,
+        timeout_seconds: float | None = None,
+        log: Path | None = None,
+        keep_output: bool = False,
+        quiet: bool = False,
+        on_interrupt: Callable[[], None] | None = None,
+    ) -> Finished:
+        """Runs a command to its end, whatever its exit status.
+
+        Args:
+            argv: the command; never a shell's text.
+            env: changes to this process's environment; None removes a variable.
+            cwd: folder to run in.
+            timeout_seconds: after which the whole group is ended.
+            log: file to which output is appended.
+            keep_output: return all output, not only its tail.
+            quiet: do not echo.
+            on_interrupt: called when the command is ended early, before its group is.
+
+        Raises:
+            StepTimeoutError: it took longer than ``timeout_seconds``.
+            FileNotFoundError: there is no such command.
+        """
+        started = time.monotonic()
+        process = subprocess.Popen(
+            list(argv),
+            env=_environment(env or {}),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        expired = threading.Event()
+        timer = _timer(process, timeout_seconds, expired)
+        try:
+            tail, output = self._drain(process, log, keep_output=keep_output, quiet=quiet)
+            status = process.wait()
+        except BaseException:
+            if on_interrupt:
+                on_interrupt()
+            end_group(process)
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+        if expired.is_set():
+            what = f"{shlex.join(argv[:3])} did not finish"
+            why = f"it ran longer than its limit of {timeout_seconds:.0f} s"
+            raise StepTimeoutError(what, why=why, remedy="raise builder.timeout_seconds, or see in the log what hangs")
+        seconds = time.monotonic() - started
+        return Finished(argv=tuple(argv), status=status, seconds=seconds, tail=tuple(tail), output=output)
+
+    def _drain(
+        self, process: subprocess.Popen[str], log: Path | None, *, keep_output: bool, quiet: bool
+    ) -> tuple[deque[str], str]:
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        kept: list[str] = []
+        stream = log.open("a", encoding="utf-8") if log else None
+        assert process.stdout is not None  # noqa: S101 - opened as a pipe above
+        try:
+            for line in process.stdout:
+                tail.append(line.rstrip("\n"))
+                if stream:
+                    stream.write(line)
+                    stream.flush()
+                if keep_output:
+                    kept.append(line)
+                if self.echo and not quiet:
+                    self.echo(line.rstrip("\n"))
+        finally:
+            process.stdout.close()
+            if stream:
+                stream.close()
+        return tail, "".join(kept)
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Ends a process and all its children: TERM, a grace of ten seconds, KILL."""
+    _signal_group(process, signal.SIGTERM)
+    try:
+        process.wait(TERMINATE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+    else:
+        # Children may outlive their parent's clean exit.
+        _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _timer(
+    process: subprocess.Popen[str], timeout_seconds: float | None, expired: threading.Event
+) -> threading.Timer | None:
+    if timeout_seconds is None:
+        return None
+
+    def expire() -> None:
+        expired.set()
+        end_group(process)
+
+    timer = threading.Timer(timeout_seconds, expire)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    merged = {**os.environ, **changes}
+    return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,221 @@
+"""The user's configuration: vllm-wheels.toml, overridden by variables such as VLLM_WHEELS_BUILDER__MAX_JOBS."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from vllm_wheels.core.errors import SettingsError
+
+FILE_VARIABLE = "VLLM_WHEELS_FILE"
+PREFIX = "VLLM_WHEELS_"
+GUARD_VARIABLE = "VLLM_WHEELS_CPU_FLAGS"
+"""Read by the guard inside the wheels, not a setting; see patches/cpu_guard.py."""
+DELIMITER = "__"
+
+
+class Section(BaseModel):
+    """A table of the settings file: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSettings(Section):
+    """Where the release's source comes from."""
+
+    origin: Literal["index", "git", "path"] = Field("index", description="index: archive; git: tag; path: local tree")
+    git_url: str = Field("https://github.com/vllm-project/vllm.git", description="repository, also a local one")
+    git_ref: str = Field("v{release}", description="tag or commit; {release} is filled in")
+    path: Path | None = Field(None, description="unpacked source tree")
+
+
+class IndexSettings(Section):
+    """The package index that sources, build requirements and runtime requirements come from."""
+
+    url: str | None = Field(
+        None, description="simple API; default: UV_DEFAULT_INDEX, PIP_INDEX_URL, or the client's own"
+    )
+    extra_urls: tuple[str, ...] = Field((), description="further indexes; default: PIP_EXTRA_INDEX_URL")
+    find_links: tuple[str, ...] = Field((), description="folders or pages of wheels; default: PIP_FIND_LINKS")
+    timeout_seconds: float = Field(60.0, gt=0, description="for one answer")
+
+
+class TorchSettings(Section):
+    """The CPU torch that vLLM is compiled against."""
+
+    backend: Literal["cpu", "none"] = Field(
+        "cpu",
+        description="cpu: also ask PyTorch's own index of CPU builds; none: only the package index and find_links",
+    )
+    packages: tuple[str, ...] = Field(
+        ("torch", "torchvision", "torchaudio"), description="which torch packages go into the environment"
+    )
+    version: str | None = Field(None, description="instead of the release's pin; recorded, and required by the wheel")
+
+
+class OneDnnSettings(Section):
+    """The oneDNN source that is compiled into the wheel."""
+
+    origin: Literal["pinned", "debian", "path"] = Field(
+        "pinned", description="pinned: the release's tag; debian: Debian's source package; path: a local tree"
+    )
+    path: Path | None = Field(None, description="unpacked oneDNN source")
+    git_url: str | None = Field(None, description="mirror of the repository that the release names")
+    debian_suite: str = Field("trixie", description="suite whose source package is taken")
+
+
+class BuilderSettings(Section):
+    """Where and how the compiler runs."""
+
+    kind: Literal["auto", "container", "local"] = Field("auto", description="auto: a container where an engine answers")
+    image: Literal["manylinux", "debian"] = Field(
+        "manylinux", description="manylinux: manylinux_2_28 by digest; debian: from the host's Debian mirror"
+    )
+    minimum_compiler: str = Field(
+        "12.3", pattern=r"^\d+(\.\d+)*$", description="oldest g++ that the local builder accepts"
+    )
+    max_jobs: int | None = Field(None, gt=0, description="parallel compile jobs; default: from cores and memory")
+    keep_build_folder: bool = Field(default=False, description="leave the build folder behind after success")
+    timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
+    lock_seconds: float = Field(
+        6 * 3600.0, gt=0, description="how long to wait for another process making the same piece"
+    )
+
+
+class WheelSettings(Section):
+    """What the wheel calls itself."""
+
+    distributions: dict[str, str] = Field(default_factory=dict, description="variant name to distribution name")
+    authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
+    urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
+    version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
+    torch_requirement: Literal["plain", "local"] = Field(
+        "plain", description="plain: torch==X, which X+cpu meets as well; local: torch==X+cpu"
+    )
+    readme: Path | None = Field(None, description="template of the long description, in place of the built-in one")
+
+
+class SmokeSettings(Section):
+    """How the finished wheel is tried."""
+
+    venue: Literal["auto", "host", "container"] = Field(
+        "auto", description="auto: this host where the platform tag allows, else the image that built it"
+    )
+    generate: bool = Field(default=True, description="let a tiny model generate tokens")
+    timeout_seconds: float = Field(1200.0, gt=0, description="limit of one check")
+
+
+class Settings(BaseSettings):
+    """All settings; every field has a default that builds official pieces."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    state_folder: Path = Field(Path(".vllm-wheels"), description="store, caches and Dagster's database")
+    output_folder: Path = Field(Path("wheels"), description="finished wheels, each with log, provenance and report")
+    substitutes: Literal["refuse", "allow"] = Field(
+        "refuse", description="allow: take the named substitute of an official piece out of reach, loudly"
+    )
+    default_release: str = Field("0.32.0", description="release of commands that name none")
+    source: SourceSettings = SourceSettings()
+    index: IndexSettings = IndexSettings()
+    torch: TorchSettings = TorchSettings()
+    onednn: OneDnnSettings = OneDnnSettings()
+    builder: BuilderSettings = BuilderSettings()
+    wheel: WheelSettings = WheelSettings()
+    smoke: SmokeSettings = SmokeSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over environment variables, and those over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=settings_file())
+
+
+def settings_file() -> Path:
+    """The settings file that applies: VLLM_WHEELS_FILE, else vllm-wheels.toml of the working folder."""
+    return Path(os.environ.get(FILE_VARIABLE, "vllm-wheels.toml"))
+
+
+def load(**overrides: Any) -> Settings:
+    """Reads the settings and makes their folders absolute.
+
+    Raises:
+        SettingsError: a key is unknown, a value is wrong, or the file is not TOML.
+    """
+    named = os.environ.get(FILE_VARIABLE)
+    if named and not Path(named).is_file():
+        what = f"there is no settings file {named}"
+        raise SettingsError(what, why=f"{FILE_VARIABLE} names it", remedy=f"create it, or unset {FILE_VARIABLE}")
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise _explained(error) from error
+    except ValueError as error:
+        what = f"{settings_file()} cannot be read"
+        raise SettingsError(what, why=str(error).splitlines()[0], remedy="correct the file; it is TOML") from error
+    return settings.model_copy(
+        update={name: getattr(settings, name).expanduser().absolute() for name in ("state_folder", "output_folder")}
+    )
+
+
+def _refuse_unknown_variables() -> None:
+    known = {FILE_VARIABLE, GUARD_VARIABLE, *_variables(Settings, PREFIX)}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, n=1)
+            what = f"{name} is not a setting"
+            raise SettingsError(
+                what,
+                why="no such environment variable is known",
+                remedy=f"write {near[0]}" if near else f"unset {name}",
+            )
+
+
+def _variables(model: type[BaseModel], prefix: str) -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{name.upper()}"
+        found.add(variable)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= _variables(field.annotation, f"{variable}{DELIMITER}")
+    return found
+
+
+def _explained(error: ValidationError) -> SettingsError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(str(first["loc"][-1]), _keys(first["loc"][:-1]), n=1)
+        remedy = f"write {near[0]}" if near else "remove it"
+        return SettingsError(f"there is no setting {place}", why=f"found in {settings_file()}", remedy=remedy)
+    return SettingsError(
+        f"setting {place} is wrong", why=f"{first['msg']} (given: {first['input']!r})", remedy="correct it"
+    )
+
+
+def _keys(place: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

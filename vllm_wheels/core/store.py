@@ -1,0 +1,157 @@
+"""Keeps finished pieces on disk, each in a folder named by the fingerprint of its inputs.
+
+A piece is made in a staging folder on the same file system and moved into place in one rename, so that what can be
+found is always whole, whatever was killed when. Folders are never changed after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vllm_wheels.core.errors import StoreBusyError
+
+RECORD = "piece.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A finished piece.
+
+    Attributes:
+        kind: such as ``source`` or ``wheel``.
+        fingerprint: hash of its inputs.
+        folder: where its files are; not to be changed.
+        inputs: what the fingerprint was taken over.
+        facts: what making it found out, plain JSON.
+        made_at: seconds since the epoch.
+        seconds: how long making it took.
+    """
+
+    kind: str
+    fingerprint: str
+    folder: Path
+    inputs: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    made_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Store:
+    """Finished pieces below ``root``; safe for several processes at once."""
+
+    root: Path
+
+    def find(self, kind: str, fingerprint: str) -> Piece | None:
+        """The piece of that fingerprint, or None."""
+        folder = self._folder(kind, fingerprint)
+        try:
+            record = json.loads((folder / RECORD).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        return Piece(kind=kind, fingerprint=fingerprint, folder=folder, **record)
+
+    def pieces(self, kind: str) -> Iterator[Piece]:
+        """All pieces of a kind, the newest first."""
+        folders = (self.root / kind).glob(f"*/{RECORD}")
+        found = [piece for path in folders if (piece := self.find(kind, path.parent.name))]
+        yield from sorted(found, key=lambda piece: -piece.made_at)
+
+    @contextmanager
+    def making(self, kind: str, fingerprint: str, *, wait_seconds: float) -> Iterator[Path]:
+        """A staging folder for the piece, under a lock that dies with the process.
+
+        Whatever an earlier, killed process left in staging for the same piece is removed.
+
+        Raises:
+            StoreBusyError: another process held the lock for ``wait_seconds``.
+        """
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        stage = self.root / "staging" / f"{kind}-{fingerprint}"
+        try:
+            with FileLock(locks / f"{kind}-{fingerprint}.lock", timeout=wait_seconds):
+                shutil.rmtree(stage, ignore_errors=True)
+                stage.mkdir(parents=True)
+                try:
+                    yield stage
+                finally:
+                    shutil.rmtree(stage, ignore_errors=True)
+        except Timeout as error:
+            what = f"another process is still making {kind} {fingerprint[:12]}"
+            why = f"its lock was not free within {wait_seconds:.0f} s"
+            raise StoreBusyError(what, why=why, remedy="wait for it or stop it, then run the command again") from error
+
+    def keep(
+        self,
+        kind: str,
+        fingerprint: str,
+        stage: Path,
+        *,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        seconds: float,
+    ) -> Piece:
+        """Takes a staging folder as the finished piece: writes its record, syncs, renames.
+
+        Args:
+            kind: of the piece.
+            fingerprint: hash of ``inputs``.
+            stage: the folder that ``making`` gave.
+            inputs: what determined the piece.
+            facts: what making it found out.
+            seconds: how long that took.
+        """
+        record = {"inputs": inputs, "facts": facts, "made_at": time.time(), "seconds": seconds}
+        _write_synced(stage / RECORD, json.dumps(record, indent=1, sort_keys=True))
+        folder = self._folder(kind, fingerprint)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sync_tree(stage)
+        shutil.rmtree(folder, ignore_errors=True)
+        stage.rename(folder)
+        _sync(folder.parent)
+        piece = self.find(kind, fingerprint)
+        assert piece is not None  # noqa: S101 - it was renamed into place one line above
+        return piece
+
+    def _folder(self, kind: str, fingerprint: str) -> Path:
+        return self.root / kind / fingerprint
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_synced(temporary, text)
+    temporary.replace(path)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    # One syncfs-like call is not in the standard library; sync() costs less than an fsync per file of a source tree.
+    os.sync()
+    _sync(folder)

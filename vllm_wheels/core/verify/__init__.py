@@ -1,0 +1,1 @@
+"""Tries a finished wheel and says in a report what came out; each check is one entry of a table."""

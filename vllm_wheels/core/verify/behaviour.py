@@ -1,0 +1,244 @@
+"""The checks that try an installed wheel, as a table: what is looked at, what it needs, and how it is judged."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.verify.checks import Check, Judgement
+from vllm_wheels.core.verify.install import agree, complete, install
+from vllm_wheels.core.verify.trial import Trial, last_lines
+
+CPUINFO = Path("/proc/cpuinfo")
+ANSWER = '{"probe": '
+"""How the line begins in which a probe says what it saw."""
+
+INSTALLS = "installs"
+UPSTREAM = "vllm"
+CUDA_PART = re.compile(r"(nvidia|cuda)-.+")
+RAISED = re.compile(r"(?:^|\s)(?P<error>(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?)$")
+"""The line of a traceback that names the exception."""
+
+TOKENS = 32
+VOCABULARY = 1024
+SHELL_SIGNAL = 128
+"""A status above this is a signal's number plus this (POSIX shells; container engines do the same)."""
+
+SIGNALS = {int(number): number.name for number in signal.Signals}
+
+CPU_TORCH = 'let torch come from an index of CPU builds: torch.backend = "cpu", or index.find_links with a +cpu wheel'
+RENAMED = "repair the places that ask importlib.metadata for the distribution vllm"
+
+
+def lacking(floor: Sequence[str]) -> tuple[str, ...]:
+    """The flags of a variant's floor that this machine's processor does not have."""
+    line = next((each for each in CPUINFO.read_text("utf-8").splitlines() if each.startswith("flags")), "")
+    present = set(line.partition(":")[2].split())
+    return tuple(flag for flag in floor if flag not in present)
+
+
+def _processor(trial: Trial) -> Judgement:
+    if missing := lacking(trial.floor):
+        what = f"this machine's processor lacks {', '.join(missing)}"
+        raise CannotVerifyError(
+            what, why="the wheel is for processors that have it", remedy="verify it on such a machine"
+        )
+    return Judgement(verdict="passed", line=f"this machine has what the wheel needs: {', '.join(trial.floor) or 'any'}")
+
+
+def _probed(
+    script: str, judge: Callable[[Trial, Mapping[str, Any]], Judgement], **env: str
+) -> Callable[[Trial], Judgement]:
+    """Runs a probe in the trial's environment, and judges what it saw; a probe that dies convicts."""
+
+    def carry_out(trial: Trial) -> Judgement:
+        # Isolated, so that the folder of the probes is not searched for modules.
+        finished = trial.run([f"{trial.programs}/python", "-I", f"{trial.place}/probes/{script}"], env=env)
+        answers = [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
+        if finished.status != 0 or not answers:
+            return _died(finished)
+        # Other processes may have written on in the same line.
+        seen, _ = json.JSONDecoder().raw_decode(answers[-1])
+        return replace(judge(trial, seen), evidence=answers[-1])
+
+    return carry_out
+
+
+def _died(finished: Finished) -> Judgement:
+    """Judges a program that should have ended well.
+
+    Raises:
+        CannotVerifyError: it was killed, nearly always for lack of memory.
+    """
+    number = -finished.status if finished.status < 0 else finished.status - SHELL_SIGNAL
+    name = SIGNALS.get(number)
+    if name == "SIGKILL":
+        what = "the program was killed"
+        raise CannotVerifyError(what, why="nearly always for lack of memory", remedy="free memory, then verify again")
+    ending = f"died of {name}" if name else f"ended with status {finished.status}"
+    causes = _causes(finished.output)
+    evidence = "\n".join([*causes, "", last_lines(finished.output)])
+    line = f"{ending}: {causes[0]}" if causes else ending
+    remedy = "see the evidence; the whole output is in smoke.log"
+    return Judgement(verdict="convicted", line=line, evidence=evidence, remedy=remedy)
+
+
+def _causes(output: str) -> list[str]:
+    """What went wrong by the program's own words, the root first.
+
+    vLLM's processes log as ERROR what ended them, the first cause first, before the main process raises a summary.
+    """
+    raised = [match for line in output.splitlines() if (match := RAISED.search(line)) and " WARNING " not in line]
+    logged = [match["error"] for match in raised if " ERROR " in match.string]
+    others = [match["error"] for match in reversed(raised) if " ERROR " not in match.string]
+    last = [line.strip() for line in output.splitlines() if line.strip()][-1:]
+    return list(dict.fromkeys([*logged, *others])) or last
+
+
+def _judge_shim(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
+    if UPSTREAM not in seen["names"]:
+        return Judgement(verdict="passed", line="no distribution called vllm is installed")
+    if trial.distribution == UPSTREAM:
+        return Judgement(verdict="passed", line="the wheel itself, and nothing else, is called vllm")
+    line = "a distribution called vllm is installed beside the wheel, and hides what a renamed wheel breaks"
+    return Judgement(verdict="convicted", line=line, remedy="do not require or ship a distribution called vllm")
+
+
+def _judge_torch(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+    parts = [name for name in seen["names"] if CUDA_PART.fullmatch(name)]
+    wrong = [
+        text
+        for text, holds in (
+            (f"torch is {seen['version']}, not +cpu", not seen["version"].endswith("+cpu")),
+            (f"torch is built for CUDA {seen['cuda']}", seen["cuda"] is not None),
+            ("torch sees a CUDA device", seen["available"]),
+            (f"parts of CUDA are installed: {', '.join(parts)}", parts),
+        )
+        if holds
+    ]
+    if wrong:
+        return Judgement(verdict="convicted", line="; ".join(wrong), remedy=CPU_TORCH)
+    return Judgement(verdict="passed", line=f"torch is {seen['version']}")
+
+
+def _judge_import(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+    line = f"import vllm works in {seen['seconds']} s and says {seen['version']}"
+    return Judgement(verdict="passed", line=line, measures={"import_seconds": seen["seconds"]})
+
+
+def _version_command(trial: Trial) -> Judgement:
+    finished = trial.run([f"{trial.programs}/vllm", "--version"])
+    if finished.status != 0:
+        return _died(finished)
+    wanted = Version(trial.version).base_version
+    if wanted in {_base_version(word) for word in finished.output.split()}:
+        return Judgement(verdict="passed", line=f"vllm --version says {wanted}", evidence=last_lines(finished.output))
+    line = f"vllm --version does not say {wanted}"
+    remedy = "give the build the release's version (VLLM_VERSION_OVERRIDE)"
+    return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=remedy)
+
+
+def _base_version(word: str) -> str | None:
+    try:
+        return Version(word).base_version
+    except InvalidVersion:
+        return None
+
+
+def _serve_help(trial: Trial) -> Judgement:
+    finished = trial.run([f"{trial.programs}/vllm", "serve", "--help"])
+    if finished.status != 0:
+        return _died(finished)
+    return Judgement(verdict="passed", line="vllm serve --help works", evidence=last_lines(finished.output, 5))
+
+
+def _judge_platform(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+    if seen["told"] is not None:
+        what = "the platform was not vLLM's own choice"
+        raise CannotVerifyError(what, why=f"VLLM_TARGET_DEVICE is {seen['told']}", remedy="report this as a defect")
+    if seen["is_cpu"] and seen["device_type"] == "cpu":
+        return Judgement(verdict="passed", line=f"vLLM chooses {seen['platform']} without being told")
+    line = f"vLLM chooses {seen['platform']} ({seen['device_type'] or 'no device type'})"
+    return Judgement(verdict="convicted", line=line, remedy=RENAMED)
+
+
+def _judge_tokens(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+    first, second = seen["tokens"]
+    outside = [token for token in first if not 0 <= token < VOCABULARY]
+    wrong = [
+        text
+        for text, holds in (
+            (f"{len(first)} tokens in place of {TOKENS}", len(first) != TOKENS),
+            ("the second run gave other tokens", first != second),
+            (f"tokens outside the vocabulary: {outside}", outside),
+            ("a token's likelihood is not a number", not seen["finite"]),
+        )
+        if holds
+    ]
+    if wrong:
+        return Judgement(verdict="convicted", line="; ".join(wrong), remedy="see smoke.log; look at the kernels")
+    speed = seen["tokens_per_second"]
+    line = f"a tiny Llama generates {TOKENS} tokens, twice the same, {speed} a second"
+    return Judgement(verdict="passed", line=line, measures={"tokens_per_second": speed})
+
+
+def _generate(trial: Trial) -> Judgement:
+    if not trial.bench.settings.smoke.generate:
+        return Judgement(verdict="skipped", line="smoke.generate is off")
+    return _probed("generation.py", _judge_tokens, VLLM_CPU_KVCACHE_SPACE="1")(trial)
+
+
+CHECKS: tuple[Check[Trial], ...] = (
+    Check(name="processor", title="look at this machine's processor", judge=_processor, seconds=0),
+    Check(name=INSTALLS, title="install the wheel and all that it requires", judge=install, seconds=30),
+    Check(name="complete", title="name what was left out", judge=complete, needs=(INSTALLS,), seconds=1),
+    Check(
+        name="requirements-agree", title="compare all installed requirements", judge=agree, needs=(INSTALLS,), seconds=1
+    ),
+    Check(
+        name="no-vllm-dist-info",
+        title="look for a distribution called vllm",
+        judge=_probed("distributions.py", _judge_shim),
+        needs=(INSTALLS,),
+        seconds=1,
+    ),
+    Check(
+        name="torch-is-cpu",
+        title="look which torch is installed",
+        judge=_probed("torch_build.py", _judge_torch),
+        needs=(INSTALLS,),
+        seconds=5,
+    ),
+    Check(
+        name="imports",
+        title="import vllm",
+        judge=_probed("importing.py", _judge_import),
+        needs=("processor", INSTALLS),
+        seconds=20,
+    ),
+    Check(name="command-version", title="run vllm --version", judge=_version_command, needs=("imports",), seconds=20),
+    Check(name="command-serve-help", title="run vllm serve --help", judge=_serve_help, needs=("imports",), seconds=20),
+    Check(
+        name="cpu-platform",
+        title="ask vLLM for its platform",
+        judge=_probed("cpu_platform.py", _judge_platform),
+        needs=("imports",),
+        seconds=20,
+    ),
+    Check(
+        name="generates-tokens",
+        title="let a tiny model generate tokens",
+        judge=_generate,
+        needs=("cpu-platform",),
+        seconds=60,
+    ),
+)

@@ -1,0 +1,89 @@
+"""What a check is, and how one is carried out; the checks themselves are tables in other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from vllm_wheels.core.errors import (
+    CannotVerifyError,
+    MachineError,
+    NetworkError,
+    StepTimeoutError,
+    UnsupportedPythonError,
+    VllmWheelsError,
+)
+from vllm_wheels.core.verify.report import Finding, Severity, Verdict
+
+UNJUDGEABLE = (CannotVerifyError, MachineError, NetworkError, UnsupportedPythonError, StepTimeoutError)
+"""Errors that say something about this machine or its network, and nothing about the wheel."""
+
+SLOW_REMEDY = "raise smoke.timeout_seconds, or see in smoke.log what hangs"
+
+Subject = TypeVar("Subject")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a check says; the fields are those of a Finding."""
+
+    verdict: Verdict
+    line: str
+    evidence: str = ""
+    remedy: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Generic[Subject]):
+    """One thing that is looked at.
+
+    Attributes:
+        name: identifier, never changed once published.
+        title: what is done, in the imperative.
+        judge: looks at the subject; errors of ``UNJUDGEABLE`` leave the question open.
+        severity: does a conviction forbid a release.
+        needs: checks that must have passed, or this one would say nothing new.
+        seconds: estimate.
+    """
+
+    name: str
+    title: str
+    judge: Callable[[Subject], Judgement]
+    severity: Severity = "error"
+    needs: tuple[str, ...] = ()
+    seconds: float | None = None
+
+
+def carry_out(check: Check[Subject], subject: Subject, *, earlier: Iterable[Finding]) -> Finding:
+    """Carries out one check, or skips it where a check that it needs has not passed."""
+    passed = {finding.check for finding in earlier if finding.verdict == "passed"}
+    missing = [name for name in check.needs if name not in passed]
+    judgement = _not_tried(missing) if missing else _judged(check, subject)
+    return Finding(
+        check=check.name,
+        severity=check.severity,
+        verdict=judgement.verdict,
+        line=judgement.line,
+        evidence=judgement.evidence,
+        remedy=judgement.remedy,
+        measures=judgement.measures,
+    )
+
+
+def _judged(check: Check[Subject], subject: Subject) -> Judgement:
+    try:
+        return check.judge(subject)
+    except UNJUDGEABLE as error:
+        return _left_open(error)
+
+
+def _not_tried(missing: Iterable[str]) -> Judgement:
+    return Judgement(verdict="skipped", line=f"not tried, because this did not pass: {', '.join(missing)}")
+
+
+def _left_open(error: VllmWheelsError) -> Judgement:
+    # A process that ran too long was stopped by the runner, which knows only the limit of a compile.
+    remedy = SLOW_REMEDY if isinstance(error, StepTimeoutError) else error.remedy
+    return Judgement(verdict="could-not-judge", line=f"{error.what}: {error.why}", evidence=str(error), remedy=remedy)

@@ -1,0 +1,213 @@
+"""Installs a wheel with CPU torch and all that it requires into a clean environment of its own, through uv."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from packaging.utils import canonicalize_name
+from uv import find_uv_bin
+
+from vllm_wheels.core.builders import PLACE, Mount
+from vllm_wheels.core.environment import index_arguments
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.locking import CPU_INDEX, UNREACHABLE
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.verify.checks import Judgement
+from vllm_wheels.core.verify.trial import Trial, last_lines
+
+PROBES = Path(__file__).parent / "probes"
+PYTHON_SECONDS = 60.0
+
+COMPANIONS = {"torchvision": "torchvision", "torchaudio": "torchaudio", "torchcodec": "torchaudio"}
+"""Torch packages that vLLM requires, and the entry of ``torch.packages`` that stands for each: torchaudio's
+decoder is torchcodec."""
+
+MISSING = re.compile(r"requires `(?P<name>[A-Za-z0-9][\w.-]*)[^`]*`, but it's not installed")
+"""A line of ``uv pip check``."""
+
+COMPLAINT = re.compile(r"^The package .*$", re.MULTILINE)
+REASONS = tuple(re.compile(text) for text in (r"Because .*", r"[Ff]ailed to (?:fetch|download).*", r"(?<=error: ).*"))
+"""Lines of uv that say why it failed, the most telling first."""
+
+REMEDY = (
+    "correct the wheel's tags or requirements, or offer what is missing through index.extra_urls or index.find_links"
+)
+
+
+def left_out(settings: Settings, *, unavailable: Sequence[str] = ()) -> tuple[str, ...]:
+    """Normalised names of requirements that are not to be installed.
+
+    Args:
+        settings: of the user; whatever ``torch.packages`` does not list is left out.
+        unavailable: what the wheel was already built without.
+    """
+    configured = {canonicalize_name(name) for name in settings.torch.packages}
+    without = {canonicalize_name(name) for name in unavailable}
+    return tuple(
+        name
+        for name, entry in COMPANIONS.items()
+        if name in without or (name not in configured and (entry not in configured or entry in without))
+    )
+
+
+def install(trial: Trial) -> Judgement:
+    """Makes the environment and installs the wheel there.
+
+    Raises:
+        CannotVerifyError: there is no such Python, or uv could not reach the index.
+        UnsupportedPythonError: the builder's image has no such Python.
+        MachineError: the container engine does not answer.
+        StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
+    """
+    for name in ("home", "wheel"):
+        (trial.folder / name).mkdir(parents=True)
+    shutil.copytree(PROBES, trial.folder / "probes", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(trial.wheel, trial.folder / "wheel" / trial.wheel.name)
+    overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in trial.left_out)
+    (trial.folder / "overrides.txt").write_text(overrides, "utf-8")
+    python = trial.bench.builder.python(trial.python) if trial.in_container else _host_python(trial)
+    made = _uv(trial, ["venv", "--no-project", "--python", python, f"{trial.place}/venv"])
+    if made.status != 0:
+        what = f"uv cannot make an environment of {python}"
+        raise CannotVerifyError(
+            what, why=_reason(made.output), remedy="see smoke.log; correct or reinstall that Python"
+        )
+    finished, beside = _installed(trial)
+    if finished.status == 0:
+        line = f"installs with all that it requires, in {finished.seconds:.0f} s{beside}"
+        seconds = {"install_seconds": round(finished.seconds, 1)}
+        return Judgement(verdict="passed", line=line, evidence=last_lines(finished.output, 400), measures=seconds)
+    if UNREACHABLE.search(finished.output):
+        what = "a package cannot be fetched"
+        raise CannotVerifyError(
+            what, why=_reason(finished.output), remedy="check the network and index.url, then try again"
+        )
+    line = f"does not install: {_reason(finished.output)}"
+    return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=REMEDY)
+
+
+def _installed(trial: Trial) -> tuple[Finished, str]:
+    settings = trial.bench.settings
+    if settings.torch.backend == "none":
+        return _uv(trial, ["pip", "install", *_requested(trial)]), ""
+    # Where a substitute stands by, one more try is enough.
+    patience = {"UV_HTTP_RETRIES": "1"} if settings.substitutes == "allow" else {}
+    wished = ["pip", "install", "--torch-backend", settings.torch.backend, *_requested(trial)]
+    finished = _uv(trial, wished, env=patience)
+    failed = finished.status != 0 and UNREACHABLE.search(finished.output) and CPU_INDEX.search(_reason(finished.output))
+    if not failed or settings.substitutes == "refuse":
+        return finished, ""
+    # The environment that the wheel was built with fell back in the same way.
+    beside = ", without PyTorch's own index of CPU builds, which cannot be reached"
+    trial.bench.say(f"NOTICE: installing{beside}")
+    return _uv(trial, ["pip", "install", *_requested(trial)]), beside
+
+
+def complete(trial: Trial) -> Judgement:
+    """Names what the wheel requires and was not installed on purpose."""
+    absent = [name for name in _absent(_pip_check(trial)) if name in trial.left_out]
+    if absent:
+        line = f"left out: {', '.join(absent)}, which torch.packages leaves out or no index in reach offers"
+        return Judgement(verdict="skipped", line=line)
+    return Judgement(verdict="passed", line="nothing that it requires was left out")
+
+
+def agree(trial: Trial) -> Judgement:
+    """Lets uv compare what is installed with what every installed package requires, and with the wheel's own tags."""
+    output = _pip_check(trial)
+    excused = set(trial.left_out)
+    complaints = [line for line in COMPLAINT.findall(output) if not excused.issuperset(_absent(line) or ("",))]
+    without = [name for name in _absent(output) if name in excused]
+    beside = f", apart from {', '.join(without)} (left out)" if without else ""
+    if complaints:
+        remedy = "correct the wheel's requirements, or the tags in its WHEEL file"
+        more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+        line = f"{complaints[0]}{more}{beside}"
+        return Judgement(verdict="convicted", line=line, evidence="\n".join(complaints), remedy=remedy)
+    return Judgement(verdict="passed", line=f"all requirements are met{beside}", evidence=last_lines(output))
+
+
+def _pip_check(trial: Trial) -> str:
+    finished = _uv(trial, ["pip", "check", "--python", f"{trial.programs}/python"])
+    if finished.status != 0 and not COMPLAINT.search(finished.output):
+        what = "uv could not check the environment"
+        raise CannotVerifyError(what, why=_reason(finished.output), remedy="see smoke.log")
+    return finished.output
+
+
+def _absent(output: str) -> list[str]:
+    return sorted({canonicalize_name(match["name"]) for match in MISSING.finditer(output)})
+
+
+def _requested(trial: Trial) -> list[str]:
+    return [
+        *("--python", f"{trial.programs}/python", "--overrides", f"{trial.place}/overrides.txt"),
+        *_index(trial),
+        f"{trial.place}/wheel/{trial.wheel.name}",
+    ]
+
+
+def _index(trial: Trial) -> list[str]:
+    words = index_arguments(trial.bench.settings, trial.environ())
+    # uv runs in another folder than the one that the user's relative paths start from.
+    return [str(path.absolute()) if (path := _folder(word)) and "://" not in word else word for word in words]
+
+
+def _folder(word: str) -> Path | None:
+    """The folder of this host that an argument of uv names, be it as a path or as a URL."""
+    if word.startswith(f"{PLACE}/"):
+        return None
+    parts = urlsplit(word)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    path = Path(word)
+    return path if not parts.scheme and len(path.parts) > 1 and path.is_dir() else None
+
+
+def _uv(trial: Trial, arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> Finished:
+    timeout = str(max(1, round(trial.bench.settings.index.timeout_seconds)))
+    common = ("--color", "never", "--no-progress", "--no-python-downloads")
+    given = {"UV_HTTP_TIMEOUT": timeout, **(env or {})}
+    if not trial.in_container:
+        return trial.run_with_network([find_uv_bin(), *arguments, *common], env=given)
+    cache = trial.bench.settings.state_folder / "uv-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    mounts = [
+        Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv"),
+        Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True),
+        *_local_indexes(arguments),
+    ]
+    # Between two mounts there are no hard links.
+    given |= {"UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
+    return trial.run_with_network([f"{PLACE}/uv", *arguments, *common], env=given, mounts=mounts)
+
+
+def _local_indexes(arguments: Sequence[str]) -> list[Mount]:
+    places = {folder for word in arguments if (folder := _folder(word))}
+    return [Mount(source=place, place=str(place)) for place in sorted(places)]
+
+
+def _host_python(trial: Trial) -> str:
+    if sys.version_info[:2] == tuple(int(part) for part in trial.python.split(".")):
+        return sys.executable
+    search = ["python", "find", "--quiet", "--no-project", "--no-python-downloads", trial.python]
+    found = trial.bench.runner.run(
+        [find_uv_bin(), *search], timeout_seconds=PYTHON_SECONDS, keep_output=True, quiet=True
+    )
+    path = found.output.strip().splitlines()[-1:]
+    if found.status == 0 and path:
+        return path[0]
+    what = f"there is no Python {trial.python} on this host"
+    remedy = f"install it (uv python install {trial.python}), or set smoke.venue = container"
+    raise CannotVerifyError(what, why=_reason(found.output), remedy=remedy)
+
+
+def _reason(output: str) -> str:
+    found = [match[0] for pattern in REASONS for match in pattern.finditer(output)]
+    return (found or output.strip().splitlines()[-1:] or ["uv gave no reason"])[0]

@@ -1,0 +1,163 @@
+"""What the checks found out about one wheel, as JSON for machines and as Markdown for the Dagster UI."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.verify.venue import Venue
+
+SCHEMA = 1
+"""Number of the layout of the JSON; raised whenever a reader of the old one would misread the new one."""
+
+Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: identifier of the check.
+        severity: an ``error`` forbids a release, a ``warning`` does not.
+        verdict: ``skipped`` always says why in ``line``.
+        line: the verdict in one line.
+        evidence: what was seen, several lines.
+        remedy: what to type or change, one line; empty where nothing is wrong.
+        measures: numbers by name, such as ``tokens_per_second``.
+    """
+
+    check: str
+    severity: Severity
+    verdict: Verdict
+    line: str
+    evidence: str = ""
+    remedy: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The verdicts on exactly one wheel file, on one Python.
+
+    Attributes:
+        wheel: file name.
+        sha256: hash of the file.
+        distribution: normalised name (PEP 503).
+        version: as the file name has it.
+        python: such as ``3.11``.
+        venue: where the wheel was tried, and why there.
+        findings: in the order in which they were made.
+        started: seconds since the epoch.
+        seconds: how long it took.
+        schema: layout of the JSON.
+    """
+
+    wheel: str
+    sha256: str
+    distribution: str
+    version: str
+    python: str
+    venue: Venue
+    findings: tuple[Finding, ...]
+    started: float
+    seconds: float
+    schema: int = SCHEMA
+
+    @property
+    def verdict(self) -> Verdict:
+        """Over all findings of severity ``error``: one conviction convicts, one unknown leaves it open.
+
+        A report in which nothing passed is no verdict either.
+        """
+        verdicts = {finding.verdict for finding in self.findings if finding.severity == "error"}
+        for decisive in ("convicted", "could-not-judge", "passed"):
+            if decisive in verdicts:
+                return decisive
+        return "could-not-judge"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each verdict."""
+        counted = Counter(finding.verdict for finding in self.findings)
+        return {verdict: counted[verdict] for verdict in get_args(Verdict)}
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The numbers of all findings by name."""
+        return {name: value for finding in self.findings for name, value in finding.measures.items()}
+
+    def of_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
+        """The findings of severity ``error`` that have the verdict."""
+        return tuple(each for each in self.findings if each.severity == "error" and each.verdict == verdict)
+
+    def with_finding(self, finding: Finding, *, now: float) -> Report:
+        """The report with one more finding, ``now`` being the time in seconds since the epoch."""
+        return replace(self, findings=(*self.findings, finding), seconds=max(0.0, now - self.started))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON; the overall verdict and the counts are in it for readers that know nothing else."""
+        return {**asdict(self), "verdict": self.verdict, "counts": self.counts}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Report:
+        """Reads what ``as_json`` gave.
+
+        Raises:
+            CannotVerifyError: it is not a report, or one of another layout.
+        """
+        schema = data.get("schema") if isinstance(data, Mapping) else None
+        if schema != SCHEMA:
+            what = f"the report has layout {schema!r}"
+            why = f"this version reads layout {SCHEMA}"
+            raise CannotVerifyError(what, why=why, remedy="verify the wheel again")
+        try:
+            return _ADAPTER.validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            what = "the report cannot be read"
+            raise CannotVerifyError(what, why=why, remedy="verify the wheel again") from error
+
+    def as_markdown(self) -> str:
+        """The verdict first, then a table of the checks, then the evidence of all that did not pass."""
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in self.counts.items() if number)
+        began = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        lines = [
+            f"## {self.verdict}: `{self.wheel}` on Python {self.python}",
+            "",
+            f"{counts or 'no findings'}, in {self.seconds:.0f} s from {began}",
+            "",
+            f"- sha256 `{self.sha256}`",
+            f"- {self.distribution} {self.version}",
+            f"- tried in: {self.venue.kind} ({self.venue.why})",
+            "",
+            "| check | verdict | |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {each.check} | {each.verdict} | {_cell(each.line)} |" for each in self.findings]
+        for each in self.findings:
+            if each.verdict in ("convicted", "could-not-judge"):
+                lines += ["", f"### {each.check}: {each.line}", "", f"do: {each.remedy}", "", *_fenced(each.evidence)]
+        return "\n".join(lines) + "\n"
+
+
+_ADAPTER = TypeAdapter(Report)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _fenced(text: str) -> list[str]:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}text", text.rstrip(), fence] if text.strip() else []

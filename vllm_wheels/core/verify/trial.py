@@ -1,0 +1,164 @@
+"""A clean environment in a venue, and the two ways of running something there: shut in, or with the network."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vllm_wheels.core.builders import PLACE, Command, Mount, network
+from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.verify.venue import Venue
+
+LOG = "smoke.log"
+TRIAL = "trial"
+
+FOREIGN = re.compile(
+    r"VLLM_\w+|PYTHON\w+|VIRTUAL_ENV|CONDA_\w+|UV_(PYTHON|TORCH|CONSTRAINT|OVERRIDE|EXCLUDE|PROJECT)\w*"
+)
+"""Variables of the user's environment that would change what uv installs, beside where it takes it from."""
+
+CLEAN = {
+    "LC_ALL": "C.UTF-8",
+    "NO_COLOR": "1",
+    # A container's user may have no entry in its passwd, and torch asks for a name.
+    "USER": "vllm-wheels",
+    "LOGNAME": "vllm-wheels",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""All that a probe gets of an environment, besides PATH, HOME and TMPDIR."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One wheel being tried in a virtual environment of its own, below the bench's stage.
+
+    Attributes:
+        bench: where the report is being made.
+        venue: where commands run.
+        wheel: the file.
+        distribution: its normalised name.
+        version: its version.
+        python: version without the micro part.
+        left_out: requirements that are not installed on purpose, by normalised name.
+        floor: flags of /proc/cpuinfo without which the wheel need not load.
+    """
+
+    bench: Bench
+    venue: Venue
+    wheel: Path
+    distribution: str
+    version: str
+    python: str
+    left_out: tuple[str, ...]
+    floor: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Holds the environment and whatever the probes write; thrown away afterwards."""
+        return self.bench.stage / TRIAL
+
+    @property
+    def in_container(self) -> bool:
+        """Whether commands run in a container of the builder's image."""
+        return self.venue.kind == "container"
+
+    @property
+    def programs(self) -> str:
+        """Folder of the environment's programs, as the venue sees it."""
+        return f"{self.place}/venv/bin"
+
+    @property
+    def place(self) -> str:
+        """The trial's folder, as the venue sees it."""
+        return f"{PLACE}/{TRIAL}" if self.in_container else str(self.folder)
+
+    def run(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Finished:
+        """Runs a program of the environment with next to no variables set, and in a container without network.
+
+        Raises:
+            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
+            MachineError: the container engine does not answer.
+        """
+        with self._temporary() as temporary:
+            path = f"{self.programs}:{os.defpath}"
+            given = {**CLEAN, "PATH": path, "HOME": f"{self.place}/home", "TMPDIR": temporary, **(env or {})}
+            # env -i and not the builder's way of setting variables: an image has variables of its own.
+            words = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *argv]
+            return self._in_container(words) if self.in_container else self._on_host(words)
+
+    def run_with_network(
+        self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
+    ) -> Finished:
+        """Runs a client of the package index; on the host with all of the user's configuration of it.
+
+        Raises:
+            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
+            MachineError: the container engine does not answer.
+        """
+        if self.in_container:
+            return self._in_container(argv, env=env, mounts=mounts, network=True)
+        foreign: dict[str, str | None] = {name: None for name in os.environ if FOREIGN.fullmatch(name)}
+        # At the root, or uv would take settings from a project around the store.
+        return self._on_host(argv, env={**foreign, **env}, folder=Path(self.folder.anchor))
+
+    def environ(self) -> Mapping[str, str]:
+        """What a client of the package index finds in the venue's environment."""
+        return {**os.environ, **network.shown()[0]} if self.in_container else os.environ
+
+    @contextmanager
+    def _temporary(self) -> Iterator[str]:
+        if self.in_container:
+            yield "/tmp"  # noqa: S108 - of a container that nobody else sees
+            return
+        # Not below the stage: vLLM puts sockets there, whose paths may have no more than 107 characters (unix(7)).
+        with TemporaryDirectory(prefix="vw-", ignore_cleanup_errors=True) as folder:
+            yield folder
+
+    def _on_host(
+        self, argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, folder: Path | None = None
+    ) -> Finished:
+        return self.bench.runner.run(
+            argv,
+            env=env,
+            cwd=folder or self.folder / "home",
+            timeout_seconds=self.bench.settings.smoke.timeout_seconds,
+            log=self.bench.stage / LOG,
+            keep_output=True,
+            quiet=True,
+        )
+
+    def _in_container(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        mounts: Sequence[Mount] = (),
+        network: bool = False,
+    ) -> Finished:
+        lines: list[str] = []
+        command = Command(
+            argv=argv,
+            env=env or {},
+            cwd=f"{self.place}/home",
+            mounts=(Mount(source=self.folder, place=self.place, writable=True), *mounts),
+            network=network,
+        )
+        finished = self.bench.builder.run(
+            command,
+            log=self.bench.stage / LOG,
+            timeout_seconds=self.bench.settings.smoke.timeout_seconds,
+            on_line=lines.append,
+        )
+        return replace(finished, output="".join(f"{line}\n" for line in lines))
+
+
+def last_lines(output: str, number: int = 25) -> str:
+    """The end of an output, for a report."""
+    return "\n".join(output.rstrip().splitlines()[-number:])

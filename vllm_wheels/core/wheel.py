@@ -1,0 +1,148 @@
+"""Makes the finished wheel of a variant from its compiled one: named, documented, repaired, with its provenance."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vllm_wheels.core.assemble import assemble
+from vllm_wheels.core.compile import LOG, RAW, stable_abi
+from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb
+from vllm_wheels.core.provenance import DO_NOT_UPLOAD, statement
+from vllm_wheels.core.repair import repair
+from vllm_wheels.core.wheelfile import sha256_of, wheel_in
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.target import Target
+    from vllm_wheels.core.upstream import Upstream
+
+PROVENANCE = "provenance.json"
+NEEDED = ("compiled", "metadata", "tools")
+EPOCH = 1577836800
+"""Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
+
+
+def plan(target: Target, *, upstream: Upstream | None, pieces: Mapping[str, Piece]) -> Plan:
+    """The plan of piece ``wheel``: nothing in it compiles.
+
+    Args:
+        target: release, Python and variant; the Python is not among the inputs.
+        upstream: what the tree demands; None while the source is missing.
+        pieces: all that are made, by kind; of these ``compiled``, ``metadata`` and ``tools`` make the wheel.
+    """
+    unknown = tuple(kind for kind in NEEDED if kind not in pieces)
+    inputs = {} if unknown else {kind: pieces[kind].fingerprint for kind in NEEDED}
+    provenance = {} if unknown else statement(target, pieces)
+    return Plan(
+        piece="wheel", target=target, inputs=inputs, steps=_steps(target, upstream, pieces, provenance), unknown=unknown
+    )
+
+
+def _steps(
+    target: Target, upstream: Upstream | None, pieces: Mapping[str, Piece], provenance: Mapping[str, Any]
+) -> tuple[Step, ...]:
+    folders = {kind: str(pieces[kind].folder) if kind in pieces else f"<{kind}, not made yet>" for kind in NEEDED}
+    return (
+        Step(
+            title="name and document the compiled wheel",
+            verb="wheel.assemble",
+            arguments={
+                "compiled": folders["compiled"],
+                "metadata": folders["metadata"],
+                "abi": stable_abi(upstream) if upstream else None,
+                "for_release": provenance.get("for_release"),
+            },
+            reads=(folders["compiled"], folders["metadata"]),
+            writes=(f"{STAGE}/assembled",),
+            seconds=4,
+        ),
+        Step(
+            title="graft outside libraries and find the platform tag",
+            verb="wheel.repair",
+            arguments={"tools": folders["tools"], "python": target.python},
+            reads=(f"{STAGE}/assembled", folders["tools"]),
+            seconds=8,
+        ),
+        Step(
+            title="put the build log and the provenance beside the wheel",
+            verb="wheel.finish",
+            arguments={"compiled": folders["compiled"], "provenance": provenance},
+            reads=(folders["compiled"],),
+            writes=(f"{STAGE}/{LOG}", f"{STAGE}/{PROVENANCE}"),
+            seconds=1,
+        ),
+    )
+
+
+def put_together(bench: Bench, *, compiled: str, metadata: str, abi: str, for_release: bool) -> None:
+    """Gives the raw wheel the variant's name, texts and Python-level patches.
+
+    Raises:
+        WheelError: the raw wheel is not what the overlay expects.
+    """
+    source = Path(metadata)
+    facts = json.loads((source / "piece.json").read_text("utf-8"))["facts"]
+    text = bench.stage / "METADATA"
+    written = (source / "METADATA").read_text("utf-8")
+    text.write_text(written if for_release else mark_private(written), "utf-8")
+    assemble(
+        wheel_in(Path(compiled) / RAW),
+        source / "overlay",
+        text,
+        bench.stage / "assembled",
+        distribution=facts["distribution"],
+        version=facts["version"],
+        abi=abi,
+        epoch=EPOCH,
+        additions=facts["additions"],
+    )
+    text.unlink()
+
+
+def mark_private(metadata: str) -> str:
+    """METADATA with the classifier by which an index refuses an upload (PyPI's list of classifiers, "Private ::")."""
+    headers, blank, body = metadata.partition("\n\n")
+    return f"{headers}\nClassifier: {DO_NOT_UPLOAD}{blank}{body}"
+
+
+def fit(bench: Bench, *, tools: str, python: str) -> dict[str, Any]:
+    """Repairs the assembled wheel.
+
+    Returns:
+        Facts ``sha256``, ``platforms``, ``grafted`` and ``plain_linux_because``.
+
+    Raises:
+        WheelError: see ``repair.repair``.
+    """
+    assembled = bench.stage / "assembled"
+    done = repair(
+        wheel_in(assembled),
+        bench.stage,
+        builder=bench.builder,
+        tools=Path(tools) / "env",
+        python=python,
+        epoch=EPOCH,
+        log=bench.stage / "repair.log",
+    )
+    shutil.rmtree(assembled)
+    return {
+        "sha256": sha256_of(done.path),
+        "platforms": done.platforms,
+        "grafted": done.grafted,
+        "plain_linux_because": done.reason,
+    }
+
+
+def finish(bench: Bench, *, compiled: str, provenance: Mapping[str, Any]) -> None:
+    """Writes the build log and the provenance, which names the wheel's hash."""
+    shutil.copyfile(Path(compiled) / LOG, bench.stage / LOG)
+    path = wheel_in(bench.stage)
+    complete = {"wheel": path.name, "sha256": sha256_of(path), **provenance}
+    (bench.stage / PROVENANCE).write_text(json.dumps(complete, indent=1, sort_keys=True), "utf-8")
+
+
+VERBS: Mapping[str, Verb] = {"wheel.assemble": put_together, "wheel.repair": fit, "wheel.finish": finish}

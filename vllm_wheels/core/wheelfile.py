@@ -1,0 +1,358 @@
+"""Reads, unpacks and packs wheels (PEP 427, PEP 491); packing the same folder twice gives the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import stat
+import zipfile
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+from email.parser import BytesParser
+from email.policy import compat32
+from importlib.metadata import version as installed_version
+from pathlib import Path, PurePosixPath
+
+from packaging.tags import Tag, parse_tag
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+
+from vllm_wheels.core.errors import WheelError
+
+ELF_MAGIC = b"\x7fELF"
+MEMBER_MAGIC = b"PK\x03\x04"
+DIST_INFO = ".dist-info"
+SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+
+UNPACKED_LIMIT = 8 * 2**30
+"""A wheel that unpacks to more bytes is refused: the largest honest one of vLLM is below 1 GiB."""
+
+LEVEL = 9
+"""Of deflate: fixed, because it decides the bytes."""
+
+FIRST_TIME = datetime(1980, 1, 1, tzinfo=UTC)
+"""The earliest time that a zip file can express."""
+
+PLAIN, EXECUTABLE = 0o644, 0o755
+
+REMEDY = "take another copy of the file, or build it anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordEntry:
+    """A line of RECORD.
+
+    Attributes:
+        hash: such as ``sha256=...``; empty for RECORD itself.
+        size: in bytes; None where RECORD does not say.
+    """
+
+    hash: str
+    size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelFile:
+    """What a wheel says about itself.
+
+    Attributes:
+        path: of the file.
+        name: distribution, as METADATA spells it.
+        version: as METADATA spells it.
+        build: build tag of the file name, such as ``(1, "")``; empty where there is none.
+        tags: of the file name.
+        dist_info: name of the dist-info folder.
+        metadata: METADATA.
+        wheel: WHEEL; its tags may disagree with the file name's, which is for verification to tell.
+        record: RECORD, by member.
+        members: sizes in bytes by member, without folders.
+    """
+
+    path: Path
+    name: str
+    version: str
+    build: tuple[int, str] | tuple[()]
+    tags: frozenset[Tag]
+    dist_info: str
+    metadata: Message
+    wheel: Message
+    record: Mapping[str, RecordEntry]
+    members: Mapping[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> WheelFile:
+        """Reads a wheel without unpacking it.
+
+        Raises:
+            WheelError: it is no zip file or a truncated one, its file name is no wheel's, it has not exactly one
+                dist-info folder with METADATA, WHEEL and RECORD, two members share a name, or file name, dist-info
+                and METADATA name different distributions or versions.
+        """
+        try:
+            name, version, build, tags = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            raise _unsound(path, str(error)) from error
+        with _opened(path) as archive:
+            members = _members(path, archive)
+            dist_info = the_dist_info(path, members)
+            texts = {part: _part(path, archive, f"{dist_info}/{part}") for part in ("METADATA", "WHEEL", "RECORD")}
+        metadata = _headers(texts["METADATA"])
+        _require_agreement(path, dist_info, metadata, name=name, version=version)
+        return cls(
+            path=path,
+            name=str(metadata["Name"]),
+            version=str(metadata["Version"]),
+            build=build,
+            tags=tags,
+            dist_info=dist_info,
+            metadata=metadata,
+            wheel=_headers(texts["WHEEL"]),
+            record=_record(path, texts["RECORD"]),
+            members=members,
+        )
+
+    @property
+    def wheel_tags(self) -> frozenset[Tag]:
+        """Tags that WHEEL inside the file names."""
+        return frozenset(tag for text in self.wheel.get_all("Tag", []) for tag in parse_tag(text))
+
+
+def _unsound(path: Path, why: str) -> WheelError:
+    return WheelError(f"{path.name} is not a sound wheel", why=why, remedy=REMEDY)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError) as error:
+        why = "it is truncated" if _begins_with(path, MEMBER_MAGIC) else "it is not a zip file"
+        raise _unsound(path, f"{why} ({error})") from error
+    except OSError as error:
+        raise _unsound(path, f"it cannot be read: {error.strerror}") from error
+    try:
+        with archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # RuntimeError is what the library says to an encrypted member, NotImplementedError to an unknown compression.
+        raise _unsound(path, f"a member is damaged or cannot be read ({error})") from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for info in archive.infolist():
+        if info.filename in sizes:
+            raise _unsound(path, f"two of its members are called {info.filename}")
+        if not info.is_dir():
+            sizes[info.filename] = info.file_size
+    return sizes
+
+
+def the_dist_info(path: Path, members: Mapping[str, object]) -> str:
+    """The one dist-info folder among the members of a wheel.
+
+    Raises:
+        WheelError: there is none, or more than one.
+    """
+    found = sorted({first for name in members if (first := name.partition("/")[0]).endswith(DIST_INFO) and "/" in name})
+    if len(found) != 1:
+        raise _unsound(path, f"it has {len(found)} dist-info folders: {', '.join(found) or 'none'}")
+    return found[0]
+
+
+def _part(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError as error:
+        raise _unsound(path, f"it has no {name}") from error
+
+
+def _headers(text: bytes) -> Message:
+    return BytesParser(policy=compat32).parsebytes(text)
+
+
+def _require_agreement(path: Path, dist_info: str, metadata: Message, *, name: str, version: Version) -> None:
+    inside_name, _, inside_version = dist_info.removesuffix(DIST_INFO).partition("-")
+    stated = {
+        "file name": (name, str(version)),
+        "dist-info": (inside_name, inside_version),
+        "METADATA": (str(metadata["Name"]), str(metadata["Version"])),
+    }
+    try:
+        known = {(canonicalize_name(one), Version(other.replace("_", "-"))) for one, other in stated.values()}
+    except InvalidVersion as error:
+        raise _unsound(path, str(error)) from error
+    if len(known) != 1:
+        told = ", ".join(f"{place} says {one} {other}" for place, (one, other) in stated.items())
+        raise _unsound(path, f"names or versions disagree: {told}")
+
+
+def _record(path: Path, text: bytes) -> dict[str, RecordEntry]:
+    entries = {}
+    try:
+        for row in csv.reader(io.StringIO(text.decode("utf-8"), newline="")):
+            name, digest, size = row
+            entries[name] = RecordEntry(hash=digest, size=int(size) if size else None)
+    except (ValueError, csv.Error) as error:
+        raise _unsound(path, f"RECORD is not of the form path,hash,size ({error})") from error
+    return entries
+
+
+def wheels_in(folder: Path) -> list[Path]:
+    """The wheels directly in a folder, by name."""
+    return sorted(folder.glob("*.whl"))
+
+
+def wheel_in(folder: Path) -> Path:
+    """The one wheel in a folder.
+
+    Raises:
+        WheelError: there is none, or more than one.
+    """
+    found = wheels_in(folder)
+    if len(found) != 1:
+        what = f"{folder} holds {len(found)} wheels"
+        why = f"exactly one was expected, found: {', '.join(path.name for path in found) or 'none'}"
+        raise WheelError(what, why=why, remedy="remove the folder and run the command again")
+    return found[0]
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def unpack_wheel(path: Path, folder: Path) -> None:
+    """Unpacks a wheel into a folder, which is made; nothing is written outside it.
+
+    Members keep the one bit of their mode that means something in a wheel: whether they are executable.
+
+    Raises:
+        WheelError: the file is damaged, unpacks to more than ``UNPACKED_LIMIT`` bytes, or has a member that is a link
+            or would leave the folder.
+    """
+    with _opened(path) as archive:
+        members = _members(path, archive)
+        if sum(members.values()) > UNPACKED_LIMIT:
+            raise _unsound(path, f"it unpacks to more than {UNPACKED_LIMIT} bytes")
+        for info in archive.infolist():
+            _require_harmless(path, info, members)
+        folder.mkdir(parents=True, exist_ok=True)
+        for info in archive.infolist():
+            if not info.is_dir():
+                goal = folder / info.filename
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                goal.write_bytes(archive.read(info))
+                goal.chmod(EXECUTABLE if info.external_attr >> 16 & 0o111 else PLAIN)
+
+
+def _require_harmless(path: Path, info: zipfile.ZipInfo, names: Container[str]) -> None:
+    pure = PurePosixPath(info.filename)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != info.orig_filename.rstrip("/") or "\\" in info.filename:
+        raise _unsound(path, f"member {info.orig_filename!r} is not a plain path below the wheel")
+    if any(str(parent) in names for parent in pure.parents):
+        raise _unsound(path, f"member {info.filename} lies below another member that is a file")
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _unsound(path, f"member {info.filename} is a link or a device, not a file")
+
+
+def wheel_name(distribution: str, version: str, tag: str) -> str:
+    """File name of a wheel (PEP 427): normalised distribution and version, then the tag."""
+    return f"{_stem(distribution, version)}-{tag}.whl"
+
+
+def wheel_tag(path: Path) -> str:
+    """The tag in a wheel's file name as it stands there, such as ``cp311-abi3-linux_x86_64``."""
+    return "-".join(path.name.removesuffix(".whl").split("-")[-3:])
+
+
+def dist_info_name(distribution: str, version: str) -> str:
+    """Name of a wheel's dist-info folder."""
+    return f"{_stem(distribution, version)}{DIST_INFO}"
+
+
+def _stem(distribution: str, version: str) -> str:
+    return f"{canonicalize_name(distribution).replace('-', '_')}-{Version(version)}"
+
+
+def pack_wheel(folder: Path, out: Path, *, distribution: str, version: str, tag: str, epoch: int) -> Path:
+    """Packs an unpacked wheel; WHEEL and RECORD are written new, the folder itself is left as it is.
+
+    The bytes depend on the arguments and the files' contents and executable bits alone: members by name with dist-info
+    last and RECORD the very last, one time, two modes, one compression level.
+
+    Args:
+        folder: contents of the wheel, with a dist-info folder of the right name.
+        out: folder to write to; made where it is missing.
+        distribution: name.
+        version: of the distribution.
+        tag: such as ``cp311-abi3-linux_x86_64``; its parts may be compressed sets.
+        epoch: time of every member, in seconds since 1970 (SOURCE_DATE_EPOCH).
+
+    Returns:
+        Path of the wheel.
+
+    Raises:
+        WheelError: dist-info is missing or not named after distribution and version.
+    """
+    path = out / wheel_name(distribution, version, tag)
+    dist_info = dist_info_name(distribution, version)
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    found = the_dist_info(path, files)
+    if found != dist_info:
+        raise _unsound(path, f"its dist-info folder is {found}, not {dist_info}")
+    made = {f"{dist_info}/{name}" for name in ("WHEEL", "RECORD", *SIGNATURES)}
+    names = sorted(files.keys() - made, key=lambda name: (name.startswith(f"{dist_info}/"), name))
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with zipfile.ZipFile(unfinished, "w") as archive:
+        rows = [_add(archive, name, files[name].read_bytes(), mode=_mode(files[name]), epoch=epoch) for name in names]
+        rows.append(_add(archive, f"{dist_info}/WHEEL", _wheel_text(tag), mode=PLAIN, epoch=epoch))
+        record = f"{dist_info}/RECORD"
+        _add(archive, record, _record_text([*rows, (record, "", "")]), mode=PLAIN, epoch=epoch)
+    return unfinished.replace(path)
+
+
+def _mode(file: Path) -> int:
+    return EXECUTABLE if file.stat().st_mode & 0o111 else PLAIN
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes, *, mode: int, epoch: int) -> tuple[str, str, str]:
+    moment = max(datetime.fromtimestamp(epoch, UTC), FIRST_TIME)
+    info = zipfile.ZipInfo(name, moment.timetuple()[:6])
+    info.external_attr = (stat.S_IFREG | mode) << 16
+    info.create_system = 3  # Unix: the mode counts
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, content, compresslevel=LEVEL)
+    digest = urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode("ascii")
+    return name, f"sha256={digest}", str(len(content))
+
+
+def _wheel_text(tag: str) -> bytes:
+    generator = f"vllm-wheels {installed_version('vllm-wheels')}"
+    lines = ["Wheel-Version: 1.0", f"Generator: {generator}", "Root-Is-Purelib: false"]
+    lines += [f"Tag: {one}" for one in sorted(str(one) for one in parse_tag(tag))]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _record_text(rows: Sequence[tuple[str, str, str]]) -> bytes:
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().encode()
+
+
+def elf_files(folder: Path) -> list[Path]:
+    """All ELF files below a folder, told by their first bytes, by name."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _begins_with(path, ELF_MAGIC)]
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(magic)) == magic

@@ -1,0 +1,1 @@
+"""Thin Dagster adapters over the core."""

@@ -1,0 +1,108 @@
+"""Runs a part of the graph in the calling process, against the same instance as the web UI."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from vllm_wheels.core import errors
+from vllm_wheels.core.errors import BuildError, VllmWheelsError
+from vllm_wheels.defs.assets import all_assets
+from vllm_wheels.defs.resources import BuildMode, BuildOptions
+from vllm_wheels.defs.toolchain import toolchain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vllm_wheels.core.target import Target
+
+JOB = "vllm_wheels_build"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        run_id: under which the UI shows it.
+        failures: one error per failed step.
+    """
+
+    run_id: str
+    failures: tuple[VllmWheelsError, ...]
+
+
+def launch(
+    target: Target,
+    assets: Sequence[dg.AssetKey],
+    *,
+    instance: dg.DagsterInstance,
+    options: BuildOptions,
+    dry_run: bool,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Materializes assets of one partition in this process.
+
+    Args:
+        target: release and Python.
+        assets: what to make; what they need is made on the way.
+        instance: where the run is recorded.
+        options: changes to the settings for this run.
+        dry_run: only plan.
+        say: given each milestone.
+    """
+    definitions = dg.Definitions(
+        assets=[toolchain, *all_assets()],
+        resources={"build_mode": BuildMode(dry_run=dry_run), "build_options": options},
+        jobs=[dg.define_asset_job(JOB, selection=list(assets), executor_def=dg.in_process_executor)],
+        loggers={"milestones": _logger(say)},
+    )
+    result = definitions.resolve_job_def(JOB).execute_in_process(
+        run_config={"loggers": {"milestones": {}}},
+        instance=instance,
+        partition_key=target.partition,
+        raise_on_error=False,
+    )
+    failed = [event for event in result.all_node_events if event.is_step_failure]
+    return Outcome(run_id=result.run_id, failures=tuple(_error(event) for event in failed))
+
+
+def _error(event: dg.DagsterEvent) -> VllmWheelsError:
+    data = event.step_failure_data.user_failure_data
+    if data is None:
+        found = event.step_failure_data.error
+        why = found.message.strip().splitlines()[0] if found else "Dagster gave no reason"
+        remedy = "report this as a defect, with the run's log from the web UI"
+        return BuildError(f"the step {event.step_key} failed", why=why, remedy=remedy)
+    entries = {name: value.value for name, value in data.metadata.items()}
+    kind = _kinds()[int(str(entries["exit_code"]))]
+    return kind(str(entries["what"]), why=str(entries["why"]), remedy=str(entries["remedy"]))
+
+
+def _kinds() -> dict[int, type[VllmWheelsError]]:
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VllmWheelsError)]
+    return {kind.exit_code: kind for kind in found}
+
+
+class _Milestones(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        if not meta.get("dagster_event") and meta.get("orig_message"):
+            self.say(str(meta["orig_message"]))
+
+
+def _logger(say: Callable[[str], None]) -> dg.LoggerDefinition:
+    @dg.logger
+    def milestones(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("vllm-wheels", logging.INFO)  # noqa: LOG001 - Dagster wants one of its own per run
+        logger.addHandler(_Milestones(say))
+        return logger
+
+    return milestones

@@ -1,0 +1,28 @@
+"""One partitions definition for every asset, so that a single run can make a whole chain (dagster.md, "Partitions")."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+"""Every Python that some release of either family of source supports."""
+
+DIMENSION = "release"
+RELEASES = dg.DynamicPartitionsDefinition(name=DIMENSION)
+PARTITIONS = dg.MultiPartitionsDefinition({"python": dg.StaticPartitionsDefinition(PYTHONS), DIMENSION: RELEASES})
+
+
+def register(instance: dg.DagsterInstance, release: str) -> bool:
+    """Makes a release known to the instance; False if it already was."""
+    if instance.has_dynamic_partition(DIMENSION, release):
+        return False
+    instance.add_dynamic_partitions(DIMENSION, [release])
+    return True
+
+
+def unregister(instance: dg.DagsterInstance, release: str) -> bool:
+    """Makes the instance forget a release; False if it did not know it."""
+    if not instance.has_dynamic_partition(DIMENSION, release):
+        return False
+    instance.delete_dynamic_partition(DIMENSION, release)
+    return True

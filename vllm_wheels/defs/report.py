@@ -1,0 +1,128 @@
+"""What the web UI shows of a piece: its data version and its metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheel_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from vllm_wheels.core.plan import Plan
+    from vllm_wheels.core.store import Piece
+
+Metadata = dict[str, "dg.MetadataValue[Any]"]
+
+
+def data_version(piece: Piece) -> str:
+    """What of a piece downstream depends on; the same for the same content, whenever and wherever it was made."""
+    return VERSIONS[piece.kind](piece)
+
+
+def metadata(piece: Piece) -> Metadata:
+    """The piece as the UI shows it: common entries first, then those of its kind."""
+    common: Metadata = {
+        "folder": dg.MetadataValue.path(str(piece.folder)),
+        "fingerprint": dg.MetadataValue.text(piece.fingerprint),
+        "seconds": dg.MetadataValue.float(float(piece.seconds)),
+    }
+    return {**common, **DETAILS[piece.kind](piece)}
+
+
+def _source(piece: Piece) -> Metadata:
+    facts = piece.facts
+    return {
+        "origin": dg.MetadataValue.json(facts["origin"]),
+        "demands": dg.MetadataValue.json(facts["upstream"]),
+        "tree_sha256": dg.MetadataValue.text(facts["tree_sha256"]),
+    }
+
+
+def _torch_env(piece: Piece) -> Metadata:
+    facts = piece.facts
+    rows = [dg.TableRecord({"package": name, "version": version}) for name, version in facts["packages"]]
+    return {
+        "torch": dg.MetadataValue.text(facts["torch"]),
+        "packages": dg.MetadataValue.table(rows),
+        "left_out": dg.MetadataValue.json(facts["left_out"]),
+        "lock": dg.MetadataValue.path(str(piece.folder / "lock.txt")),
+    }
+
+
+def _patched(piece: Piece) -> Metadata:
+    facts = piece.facts
+    diff = (piece.folder / "changes.diff").read_text("utf-8")
+    return {
+        "distribution": dg.MetadataValue.text(facts["distribution"]),
+        "version": dg.MetadataValue.text(facts["version"]),
+        "requires": dg.MetadataValue.json(facts["requires_dist"]),
+        "dropped": dg.MetadataValue.json(facts["dropped_requirements"]),
+        "diff": dg.MetadataValue.md(f"```diff\n{diff}\n```"),
+        "METADATA": dg.MetadataValue.md(f"```\n{(piece.folder / 'METADATA').read_text('utf-8')}\n```"),
+    }
+
+
+def _wheel(piece: Piece) -> Metadata:
+    path = wheel_in(piece.folder)
+    statement = json.loads((piece.folder / "provenance.json").read_text("utf-8"))
+    ccache = statement["ccache"]
+    asked = ccache["hits"] + ccache["misses"]
+    return {
+        "wheel": dg.MetadataValue.text(path.name),
+        "sha256": dg.MetadataValue.text(sha256_of(path)),
+        "megabytes": dg.MetadataValue.float(round(path.stat().st_size / 1e6, 2)),
+        "members": dg.MetadataValue.int(len(WheelFile.read(path).members)),
+        "compile_seconds": dg.MetadataValue.float(float(statement["compile_seconds"])),
+        "ccache_hits": dg.MetadataValue.int(ccache["hits"]),
+        "ccache_misses": dg.MetadataValue.int(ccache["misses"]),
+        "ccache_hit_rate": dg.MetadataValue.float(round(ccache["hits"] / asked, 3) if asked else 0.0),
+        "for_release": dg.MetadataValue.bool(statement["for_release"]),
+        "deviations": dg.MetadataValue.json(statement["deviations"]),
+        "build_log": dg.MetadataValue.path(str(piece.folder / "build.log")),
+        "provenance": dg.MetadataValue.json(statement),
+    }
+
+
+def _verification(piece: Piece) -> Metadata:
+    facts = piece.facts
+    return {
+        "verdict": dg.MetadataValue.text(facts["verdict"]),
+        "venue": dg.MetadataValue.text(str(facts["venue"])),
+        "checks": dg.MetadataValue.json(facts["counts"]),
+        "report": dg.MetadataValue.md((piece.folder / "report.md").read_text("utf-8")),
+    }
+
+
+VERSIONS: Mapping[str, Callable[[Piece], str]] = {
+    "source": lambda piece: piece.facts["tree_sha256"],
+    "torch_env": lambda piece: piece.facts["lock_sha256"],
+    "metadata": lambda piece: piece.fingerprint,
+    "wheel": lambda piece: piece.facts["sha256"],
+    "verification": lambda piece: piece.fingerprint,
+}
+
+DETAILS: Mapping[str, Callable[[Piece], Metadata]] = {
+    "source": _source,
+    "torch_env": _torch_env,
+    "metadata": _patched,
+    "wheel": _wheel,
+    "verification": _verification,
+}
+
+
+def plans_as_markdown(plans: Iterable[tuple[Plan, Piece | None]]) -> str:
+    """What a run would do, piece by piece; what the store has is named as taken from it."""
+    parts = []
+    for plan, piece in plans:
+        if piece:
+            parts.append(f"**{plan.piece}**: in the store ({piece.fingerprint[:12]})")
+            continue
+        unknown = f"; not yet known: {', '.join(plan.unknown)}" if plan.unknown else ""
+        parts.append(f"**{plan.piece}**: to be made{unknown}")
+        parts.extend(f"- NOTICE: {notice}" for notice in plan.notices)
+        parts.extend(f"{number}. {step.title}" for number, step in enumerate(plan.steps, 1))
+    return "\n".join(parts)

@@ -1,0 +1,54 @@
+"""Resources: what a run may configure, and the way from there to the core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.workshop import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.target import Target
+
+
+class BuildMode(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is for resources that wrap another object
+    """Whether a materialization is carried out or only planned."""
+
+    dry_run: bool = Field(default=False, description="log the plan of every step; execute and record nothing")
+
+
+class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a single run may change of the settings, as the scripts of old allowed."""
+
+    max_jobs: int | None = Field(default=None, description="parallel compile jobs")
+    output_folder: str | None = Field(default=None, description="where the finished wheel is put")
+    keep_build_folder: bool | None = Field(default=None, description="leave the build folder behind after success")
+
+    def settings(self) -> Settings:
+        """The user's settings with this run's changes."""
+        read = configuration.load()
+        builder = {
+            name: value
+            for name, value in {"max_jobs": self.max_jobs, "keep_build_folder": self.keep_build_folder}.items()
+            if value is not None
+        }
+        output = {"output_folder": Path(self.output_folder).absolute()} if self.output_folder else {}
+        return read.model_copy(update={"builder": read.builder.model_copy(update=builder), **output})
+
+    def workshop(
+        self, *, say: Callable[[str], None], on_piece: Callable[[Target, Piece, bool], None] | None = None
+    ) -> Workshop:
+        """A workshop that echoes what processes print to standard output, where Dagster captures it."""
+        return Workshop(settings=self.settings(), say=say, echo=_print, on_piece=on_piece)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - standard output of a step is its compute log

@@ -1,0 +1,186 @@
+"""Native patches: what is compiled for a variant, in both families of source."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
+from vllm_wheels.core.patches import patched
+from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.patches.patch import CMAKE, SETUP
+from vllm_wheels.core.variants import variants
+from vllm_wheels_tests.core.patch_tree import HOST_DETECTED, UNIFIED, wanted, write
+from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
+
+
+def x86_targets(text: str) -> list[Command]:
+    """The extensions that the file defines, without the last one, which is for other processors."""
+    return [command for command in commands(text) if command.name == "define_extension_target"][:-1]
+
+
+def after(command: Command, keyword: str) -> str:
+    """The argument behind a keyword."""
+    return command.arguments[command.arguments.index(keyword) + 1]
+
+
+def test_commands_are_read_past_comments_and_strings():
+    """A parenthesis in a comment or in a quoted text does not confuse the reading of CMake."""
+    text = '# no (\nif (A AND (B OR C))\n  set(X "a)b" # c)\n    d)\nelse()\nset(Y)\nendif()\nset(Z)\n'
+    found = commands(text)
+    assert [(command.name, command.arguments) for command in found if command.name == "set"] == [
+        ("set", ("X", '"a)b"', "d")),
+        ("set", ("Y",)),
+        ("set", ("Z",)),
+    ]
+    assert [command.branch for command in found if command.name == "set"] == [7, text.index("else"), None]
+
+
+@pytest.mark.parametrize("name", list(variants()))
+def test_variant_compiles_one_extension_with_its_flags(tmp_path, name):
+    """A wheel of the unified family has one extension, _C, with the variant's sources, flags and definitions."""
+    text = patched(write(tmp_path), wanted(name)).text(CMAKE)
+    (target,) = x86_targets(text)
+    assert target.arguments[0] == "_C"
+    assert after(target, "SOURCES") == f"${{{variants()[name].sources[0]}}}"
+    flags = target.arguments[target.arguments.index("COMPILE_FLAGS") + 1 : target.arguments.index("USE_SABI")]
+    assert flags == ("${CXX_COMPILE_FLAGS}", *variants()[name].flags)
+
+
+def test_variant_keeps_upstreams_libraries_and_definitions_of_its_sources(tmp_path):
+    """The extension links and defines what upstream's own extension of the same sources does."""
+    text = patched(write(tmp_path), wanted("amxbf16")).text(CMAKE)
+    assert after(x86_targets(text)[0], "LIBRARIES") == "${_C_LIBS}"
+    assert 'PRIVATE "-DCPU_CAPABILITY_OLD" "-DCPU_CAPABILITY_AMXBF16")' in text
+    assert "-DCPU_CAPABILITY_AMXFP8" not in text
+
+
+def test_lower_variant_gets_no_definition_of_the_highest(tmp_path):
+    """The AVX2 wheel is not told that it has AMX."""
+    text = patched(write(tmp_path), wanted("baseline")).text(CMAKE)
+    assert "target_compile_definitions" not in text
+
+
+def test_other_processors_keep_their_extension(tmp_path):
+    """The branch for other processors stays as upstream wrote it."""
+    text = patched(write(tmp_path), wanted()).text(CMAKE)
+    assert UNIFIED[UNIFIED.rindex("else()") :] in text
+
+
+def test_setup_declares_one_extension(tmp_path):
+    """setup.py asks for no extension that is no longer defined."""
+    text = patched(write(tmp_path), wanted()).text(SETUP)
+    assert 'CMakeExtension(name="vllm._C")' in text
+    assert "_C_AVX" not in text
+
+
+def test_wheel_does_not_depend_on_libraries_of_the_build_machine(tmp_path):
+    """Neither tcmalloc nor a Rust tool chain found on the build machine changes the wheel."""
+    text = patched(write(tmp_path), wanted()).text(SETUP)
+    assert "bundle_tcmalloc(self" not in text
+    assert "    rust_extensions=[],\n" in text
+    compile(text, SETUP, "exec")
+
+
+def test_setup_that_bundles_in_an_unknown_way_is_an_error(tmp_path):
+    """I am told where the bundling was rewritten."""
+    write(tmp_path)
+    (tmp_path / SETUP).write_text(SETUP_TEXT.replace("if should_bundle_tcmalloc():", "if True:"))
+    with pytest.raises(PatchError, match=r"setup\.py .*looked for 'bundle_tcmalloc"):
+        patched(tmp_path, wanted())
+
+
+def test_release_without_the_list_cannot_be_built_as_the_variant(tmp_path):
+    """A release that lacks the variant's sources says which list it looked for."""
+    write(tmp_path)
+    (tmp_path / CMAKE).write_text(UNIFIED.replace("set(VLLM_EXT_SRC_AVX512", "set(VLLM_EXT_SRC_WIDE"))
+    with pytest.raises(VariantNotInReleaseError, match=r"vLLM 0\.33\.0 cannot be built as avx512") as caught:
+        patched(tmp_path, wanted("avx512"))
+    assert "has no list VLLM_EXT_SRC_AVX512" in caught.value.why
+
+
+def older() -> str:
+    """As in 0.17.1: the list for AVX-512 holds the kernels that need AMX, and the flags of oneDNN are its."""
+    text = UNIFIED.replace('"csrc/cpu/shm.cpp"', '"csrc/cpu/sgl-kernels/gemm.cpp"')
+    text = text.replace('    set(VLLM_EXT_SRC_SGL\n        "csrc/cpu/sgl-kernels/gemm.cpp")\n', "")
+    return text.replace(" ${VLLM_EXT_SRC_SGL}", "").replace(
+        "    target_compile_options(dnnl_ext PRIVATE ${CXX_COMPILE_FLAGS_AVX2} -fPIC)\n",
+        "    list(APPEND DNNL_COMPILE_FLAGS ${CXX_COMPILE_FLAGS_AVX512})\n"
+        "    target_compile_options(dnnl_ext PRIVATE ${DNNL_COMPILE_FLAGS} -fPIC)\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx512vnni", "avx512bf16"])
+def test_release_whose_list_needs_amx_cannot_be_built_below_it(tmp_path, name):
+    """0.17.1 as avx512vnni is refused, with the variants that it can be built as."""
+    write(tmp_path)
+    (tmp_path / CMAKE).write_text(older())
+    with pytest.raises(VariantNotInReleaseError) as caught:
+        patched(tmp_path, wanted(name))
+    assert "baseline or amxbf16" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("name", "sources"), [("baseline", "AVX2"), ("amxbf16", "AVX512")])
+def test_release_whose_list_needs_amx_can_be_built_otherwise(tmp_path, name, sources):
+    """0.17.1 can be built as baseline and amxbf16, and its glue to oneDNN then runs on the lowest CPUs too."""
+    write(tmp_path)
+    (tmp_path / CMAKE).write_text(older())
+    text = patched(tmp_path, wanted(name)).text(CMAKE)
+    assert after(x86_targets(text)[0], "SOURCES") == f"${{VLLM_EXT_SRC_{sources}}}"
+    assert "list(APPEND DNNL_COMPILE_FLAGS ${CXX_COMPILE_FLAGS_AVX2})" in text
+
+
+def test_command_that_would_be_lost_is_an_error(tmp_path):
+    """Whatever else upstream does between the extensions is not thrown away unread."""
+    write(tmp_path)
+    text = UNIFIED.replace(
+        "    if (AMX_FP8_SUPPORTED)", "    target_link_options(_C PRIVATE -s)\n    if (AMX_FP8_SUPPORTED)"
+    )
+    (tmp_path / CMAKE).write_text(text)
+    with pytest.raises(PatchError, match=r"target_link_options"):
+        patched(tmp_path, wanted())
+
+
+@pytest.mark.parametrize("family", ["unified", "host-detected"])
+def test_build_machines_cpu_does_not_count(tmp_path, family):
+    """The configure step sees the variant's CPU features, whatever machine builds."""
+    text = patched(write(tmp_path, family), wanted("avx512", family, "0.16.1")).text(CMAKE)
+    read, overwritten = text.index("OUTPUT_VARIABLE CPUINFO)"), text.index('set(CPUINFO "avx2 fma f16c avx512f')
+    assert read < overwritten < text.index("CPUINFO_RET EQUAL")
+
+
+def test_switches_in_the_environment_do_not_count(tmp_path):
+    """VLLM_CPU_AMXBF16=1 in my shell does not turn my AVX-512 wheel into an AMX one."""
+    text = patched(write(tmp_path, "host-detected"), wanted("avx512", "host-detected", "0.16.1")).text(CMAKE)
+    assert text.startswith("unset(ENV{VLLM_CPU_AVX512BF16})\nunset(ENV{VLLM_CPU_AMXBF16})\n")
+
+
+def test_flag_that_needs_no_code_is_added(tmp_path):
+    """The AVX2 wheel uses FMA although upstream's flags of that time do not ask for it."""
+    text = patched(write(tmp_path, "host-detected"), wanted("baseline", "host-detected", "0.16.1")).text(CMAKE)
+    assert 'list(APPEND CXX_COMPILE_FLAGS "-mfma")' in text
+
+
+def test_release_that_does_not_know_the_instruction_set_is_refused(tmp_path):
+    """A release without AMX code does not become an AMX wheel in name only."""
+    with pytest.raises(VariantNotInReleaseError, match=r"cannot be built as amxbf16") as caught:
+        patched(write(tmp_path, "host-detected"), wanted("amxbf16", "host-detected", "0.11.0"))
+    assert "-mamx-bf16" in caught.value.why
+
+
+def test_release_whose_vnni_kernels_need_bf16_is_refused(tmp_path):
+    """The avx512vnni wheel of 0.16.0 would be the avx512 one, so I do not get it under the other name."""
+    assert "ENABLE_AVX512BF16 AND ENABLE_AVX512VNNI" in HOST_DETECTED
+    with pytest.raises(VariantNotInReleaseError, match=r"cannot be built as avx512vnni"):
+        patched(write(tmp_path, "host-detected"), wanted("avx512vnni", "host-detected", "0.13.0"))
+
+
+def test_mla_of_0_16_0_gets_its_vector_type(tmp_path):
+    """0.16.0 compiles for CPUs without AVX512_BF16."""
+    write(tmp_path, "host-detected")
+    path = "csrc/cpu/mla_decode.cpp"
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(
+        "#ifdef __AVX512BF16__\n#elif defined(__aarch64__)\ntemplate <>\nstruct KernelVecType<c10::BFloat16> {\n"
+    )
+    text = patched(tmp_path, wanted("baseline", "host-detected", "0.16.0")).text(path)
+    assert "#elif defined(__aarch64__) || defined(__x86_64__)\n" in text
