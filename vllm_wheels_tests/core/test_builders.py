@@ -14,7 +14,7 @@ import pytest
 from vllm_wheels.core.builders import Command, Mount, network
 from vllm_wheels.core.builders.choose import choose, kind
 from vllm_wheels.core.builders.container import lines, status
-from vllm_wheels.core.builders.engine import OWNER, engine, owner, sweep
+from vllm_wheels.core.builders.engine import OWNER, engine, sweep
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.errors import (
     CompilerError,
@@ -23,6 +23,7 @@ from vllm_wheels.core.errors import (
     StepTimeoutError,
     UnsupportedPythonError,
 )
+from vllm_wheels.core.ownership import owner
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 

@@ -12,6 +12,7 @@ from vllm_wheels.core.builders.image import ensure_image
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.errors import EngineUnreachableError, MachineError
 from vllm_wheels.core.machine import distribution
+from vllm_wheels.core.ownership import end_orphans
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 
@@ -45,6 +46,8 @@ def choose(settings: Settings, runner: Runner, say: Callable[[str], None]) -> Bu
         ImageError: the builder image cannot be had.
         MachineError: neither an engine answers nor will this host's compiler do.
     """
+    # Before anything is made: a killed run's compiler may still be writing into the folders of the next one.
+    end_orphans()
     if kind(settings, runner) == "local":
         local = _local(settings, runner)
         compiler = local.identity()["compiler"]

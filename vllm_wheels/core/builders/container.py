@@ -22,9 +22,10 @@ from docker.types import LogConfig
 from docker.types import Mount as Bind
 
 from vllm_wheels.core.builders import Command, network
-from vllm_wheels.core.builders.engine import OWNER, discard, engine, explanation, kill, owner, sweep
+from vllm_wheels.core.builders.engine import OWNER, discard, engine, explanation, kill, sweep
 from vllm_wheels.core.builders.image import Image
 from vllm_wheels.core.errors import ImageError, MachineError, StepTimeoutError, UnsupportedPythonError
+from vllm_wheels.core.ownership import owner
 from vllm_wheels.core.runner import TAIL_LINES, Finished
 from vllm_wheels.core.store import write_atomically
 

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import docker
 import requests
@@ -16,6 +15,7 @@ from docker.models.containers import Container
 from docker.utils import parse_host
 
 from vllm_wheels.core.errors import EngineUnreachableError
+from vllm_wheels.core.ownership import fate
 
 ANSWER_SECONDS = 120
 """How long the engine may take for one answer; streams of output have no such limit."""
@@ -71,18 +71,6 @@ def answers() -> bool:
     return True
 
 
-def owner(pid: int) -> str:
-    """A process as the label names it: boot, process namespace, number, and start time, since numbers come again.
-
-    Raises:
-        FileNotFoundError: there is no such process.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    # The name of the program stands in brackets and may hold blanks; the start time is field 22 (proc(5)).
-    started = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[19]
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()} {pid} {started}"
-
-
 def sweep(client: docker.DockerClient) -> int:
     """Removes the containers whose owner was killed before it could; returns how many there were."""
     found = client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
@@ -117,17 +105,11 @@ def explanation(error: Exception) -> str:
 
 
 def _is_orphan(container: Container) -> bool:
-    boot, namespace, pid, _ = container.labels[OWNER].rsplit(" ", 3)
-    here_boot, here_namespace, _, _ = owner(os.getpid()).rsplit(" ", 3)
-    if boot != here_boot:
+    became = fate(container.labels[OWNER])
+    if became == "other boot":
         # Another boot of this machine, or another machine with the same engine: only what runs may still have an owner.
         return container.status in {"exited", "dead"}
-    if namespace != here_namespace:
-        return False
-    try:
-        return owner(int(pid)) != str(container.labels[OWNER])
-    except FileNotFoundError:
-        return True
+    return became == "gone"
 
 
 def _unreachable(error: Exception) -> EngineUnreachableError:

@@ -20,6 +20,7 @@ from packaging.version import InvalidVersion, Version
 from vllm_wheels.core.builders import Command, Mount, network
 from vllm_wheels.core.errors import CompilerError, MachineError, UnsupportedPythonError
 from vllm_wheels.core.machine import CONTAINER_REMEDY, distribution
+from vllm_wheels.core.ownership import VARIABLE, owner
 from vllm_wheels.core.runner import Finished, Runner
 
 MINIMUM_COMPILER = "12.3"
@@ -137,7 +138,12 @@ class LocalBuilder:
         compiler = self.compiler()
         real = _translation(command.mounts)
         own = {name: None for name in os.environ if name not in KEPT}
-        tools = {"CC": shlex.join(compiler.cc), "CXX": shlex.join(compiler.cxx), "LC_ALL": "C.UTF-8"}
+        tools = {
+            "CC": shlex.join(compiler.cc),
+            "CXX": shlex.join(compiler.cxx),
+            "LC_ALL": "C.UTF-8",
+            VARIABLE: owner(os.getpid()),
+        }
         reach = _reach() if command.network else {}
         given = {name: real(value) for name, value in command.env.items()}
         try:

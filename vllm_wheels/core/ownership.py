@@ -1,0 +1,62 @@
+"""Tells whether the process that began something still lives: how the next run finds what a kill -9 left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+VARIABLE = "_VLLM_WHEELS_OWNER"
+"""Environment variable by which processes on this host carry the name of the one that started them."""
+
+
+def owner(pid: int) -> str:
+    """A process's name: boot, process namespace, number, and start time, since numbers come again.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    # The name of the program stands in brackets and may hold blanks; the start time is field 22 (proc(5)).
+    started = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[19]
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()} {pid} {started}"
+
+
+def fate(name: str) -> Literal["lives", "gone", "other boot", "other namespace"]:
+    """What became of the process that ``owner`` named."""
+    boot, namespace, pid, _ = name.rsplit(" ", 3)
+    here_boot, here_namespace, _, _ = owner(os.getpid()).rsplit(" ", 3)
+    if boot != here_boot:
+        return "other boot"
+    if namespace != here_namespace:
+        return "other namespace"
+    try:
+        return "lives" if owner(int(pid)) == name else "gone"
+    except FileNotFoundError:
+        return "gone"
+
+
+def end_orphans() -> int:
+    """Kills this user's processes whose owner was killed before it could end them; returns how many there were."""
+    orphans = [pid for pid, name in _owned() if fate(name) == "gone"]
+    for pid in orphans:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return len(orphans)
+
+
+def _owned() -> Iterator[tuple[int, str]]:
+    prefix = f"{VARIABLE}=".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            # Somebody else's process, or one that ended meanwhile.
+            continue
+        for word in words:
+            if word.startswith(prefix):
+                yield int(path.parent.name), word[len(prefix) :].decode()
