@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 COMMANDS = {
     "build": "build",
     "env": "env",
+    "index": "index",
+    "publish": "publish",
+    "rebuild": "rebuild",
     "release": "release",
     "set-up": "set_up",
+    "ui": "ui",
+    "verify": "verify",
+    "yank": "yank",
 }
 """Subcommands: name on the command line to module of ``vllm_wheels.commands``, whose ``command`` it is."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +93,9 @@ class Suite:
             SourceError: the suite has no such package.
             MachineError: apt is missing, or knows no mirror of Debian.
         """
-        self._update()
-        finished = self._apt("--print-uris", "--only-source", "source", package)
+        with self._locked():
+            self._update()
+            finished = self._apt("--print-uris", "--only-source", "source", package)
         files = {
             match["file"]: Download(url=redacted(match["url"]), size=int(match["size"]), sha256=match["sha256"])
             for line in finished.output.splitlines()
@@ -113,12 +116,30 @@ class Suite:
             MachineError: apt is missing.
         """
         wanted = f"{package}={version}"
-        finished = self._apt("--download-only", "--only-source", "source", wanted, cwd=into, seconds=DOWNLOAD_SECONDS)
+        argv = ("--download-only", "--only-source", "source", wanted)
+        with self._locked():
+            finished = self._apt(*argv, cwd=into, seconds=DOWNLOAD_SECONDS)
         if finished.status:
             what = f"the source package {wanted} of Debian {self.name} cannot be downloaded"
             raise NetworkError(
                 what, why=reason(finished), remedy='run the command again, or set onednn.origin = "path"'
             )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # apt does not wait for its own lock, and several runs may plan at once.
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=10 * self.timeout_seconds)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            what = f"apt's lists of Debian {self.name} cannot be updated"
+            why = f"another process holds {lock.lock_file}"
+            raise NetworkError(what, why=why, remedy="wait for the other run, or end it") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _update(self) -> None:
         mirror = host_mirror(Runner())
@@ -126,22 +147,14 @@ class Suite:
             what = "Debian's source packages cannot be taken here"
             why = "this host is no Debian, or its apt has no mirror of Debian configured"
             raise MachineError(what, why=why, remedy='set onednn.origin = "path"')
+        for name in ("lists/partial", "cache/archives/partial", "sources"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         signed = f"Signed-By: {KEYRING}\n" if KEYRING.is_file() else ""
         text = SOURCE.format(mirror=mirror, suite=self.name) + signed
-        lock = self.folder / "lock"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # apt does not wait for its own lock, and several runs may plan at once.
-            with FileLock(lock, timeout=10 * self.timeout_seconds):
-                for name in ("lists/partial", "cache/archives/partial", "sources"):
-                    (self.folder / name).mkdir(parents=True, exist_ok=True)
-                write_atomically(self.folder / "sources" / "suite.sources", text)
-                configuration = CONFIGURATION.format(folder=self.folder, timeout=self.timeout_seconds)
-                write_atomically(self.folder / "apt.conf", configuration)
-                finished = self._apt("update")
-        except Timeout as error:
-            what = f"apt's lists of Debian {self.name} cannot be updated"
-            raise NetworkError(what, why=f"{lock} stays locked", remedy="end the other run that holds it") from error
+        write_atomically(self.folder / "sources" / "suite.sources", text)
+        configuration = CONFIGURATION.format(folder=self.folder, timeout=self.timeout_seconds)
+        write_atomically(self.folder / "apt.conf", configuration)
+        finished = self._apt("update")
         if finished.status:
             what = f"Debian {self.name} cannot be read from {redacted(mirror)}"
             remedy = 'check the network and apt\'s sources, set onednn.debian_suite, or set onednn.origin = "path"'

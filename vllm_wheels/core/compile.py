@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import Version
+
 from vllm_wheels.core.builders import PLACE, Command, Mount
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.machine import require_memory, require_room
-from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
+from vllm_wheels.core.plan import PATH, PYTHON, STAGE, Bench, Invocation, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.repair import strip_wheel
 from vllm_wheels.core.wheelfile import wheel_in
 
@@ -62,10 +64,14 @@ class Ingredients:
         return tuple(name for name, value in vars(self).items() if value is None)
 
 
-def stable_abi(upstream: Upstream) -> str:
-    """Python tag of the wheel: the lowest Python that the release supports, such as ``cp311``."""
-    return "cp" + upstream.pythons[0].replace(".", "")
+def stable_abi(upstream: Upstream, python: str) -> str:
+    """Python tag of the wheel, such as ``cp311``: the lowest Python that gets the same extensions as this one.
 
+    That is the lowest that the release supports, unless it adds extensions from a later Python on (0.26 to 0.31).
+    """
+    later = [minimum for _, minimum in upstream.later_extensions if Version(minimum) <= Version(python)]
+    lowest = max([upstream.pythons[0], *later], key=Version)
+    return "cp" + lowest.replace(".", "")
 
 def plan(
     target: Target,
@@ -89,7 +95,7 @@ def plan(
         jobs: parallel compile jobs.
     """
     unknown = ingredients.missing()
-    inputs = {} if unknown or upstream is None else _inputs(variant, upstream, ingredients)
+    inputs = {} if unknown or upstream is None else _inputs(upstream, ingredients, target.python)
     folder = str(settings.state_folder / "build" / _folder_name(target, inputs))
     return Plan(
         piece="compiled",
@@ -100,7 +106,7 @@ def plan(
     )
 
 
-def _inputs(variant: Variant, upstream: Upstream, ingredients: Ingredients) -> dict[str, Any]:
+def _inputs(upstream: Upstream, ingredients: Ingredients, python: str) -> dict[str, Any]:
     source, onednn, torch_env, metadata = (
         ingredients.source,
         ingredients.onednn,
@@ -117,9 +123,8 @@ def _inputs(variant: Variant, upstream: Upstream, ingredients: Ingredients) -> d
         "onednn": onednn.fingerprint,
         "torch": torch_env.facts["torch"],
         "builder": ingredients.builder,
-        "abi": stable_abi(upstream),
+        "abi": stable_abi(upstream, python),
         "build": BUILD,
-        "knobs": variant.knobs,
     }
 
 
@@ -160,14 +165,14 @@ def _steps(  # noqa: PLR0917 - one caller, which is the public function above
             arguments={
                 "folders": folders,
                 "python": target.python,
-                "abi": stable_abi(upstream) if upstream else None,
-                "environment": _environment(target, variant, jobs),
                 "timeout_seconds": settings.builder.timeout_seconds,
             },
             reads=tuple(folders.values()),
             writes=(f"{STAGE}/{RAW}", f"{STAGE}/{LOG}"),
             seconds=COLD_SECONDS,
             gigabytes=jobs * GIGABYTES_PER_JOB,
+            disk_gigabytes=BUILD_FOLDER_GIGABYTES,
+            invocations=(_invocation(target, upstream, jobs),),
         ),
         Step(
             title="strip the extensions",
@@ -189,9 +194,18 @@ def _inside(piece: Piece | None, part: str, name: str) -> str:
     return str(piece.folder / part) if piece else f"<{part} of {name}, not made yet>"
 
 
-def _environment(target: Target, variant: Variant, jobs: int) -> dict[str, str]:
+def _invocation(target: Target, upstream: Upstream | None, jobs: int) -> Invocation:
+    abi = stable_abi(upstream, target.python) if upstream else "<abi of source, not made yet>"
+    output = ("--dist-dir", f"{PLACE}/build/out")
+    return Invocation(
+        argv=(PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output),
+        environment=_environment(target, jobs),
+        folder=f"{PLACE}/build/source",
+    )
+
+
+def _environment(target: Target, jobs: int) -> dict[str, str]:
     return {
-        **variant.knobs,
         "VLLM_TARGET_DEVICE": "cpu",
         "VLLM_VERSION_OVERRIDE": f"{target.release}+cpu",
         # Before 0.11.1 upstream asks setuptools-scm alone, which finds no git history in a source archive.
@@ -209,6 +223,7 @@ def _environment(target: Target, variant: Variant, jobs: int) -> dict[str, str]:
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_COMPILERCHECK": "content",
         "CCACHE_STATSLOG": f"{PLACE}/build/{STATISTICS}",
+        "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
     }
 
 
@@ -236,9 +251,8 @@ def run(
     *,
     folders: Mapping[str, str],
     python: str,
-    abi: str,
-    environment: Mapping[str, str],
     timeout_seconds: float,
+    invocations: tuple[Invocation],
 ) -> dict[str, Any]:
     """Runs upstream's build without network and moves its raw wheel into the stage.
 
@@ -255,11 +269,11 @@ def run(
     (build / STATISTICS).unlink(missing_ok=True)
     shutil.rmtree(build / "out", ignore_errors=True)
     log = bench.stage / LOG
-    argv = ["setup.py", "bdist_wheel", f"--py-limited-api={abi}", "--dist-dir", f"{PLACE}/build/out"]
+    (invocation,) = invocations
     command = Command(
-        argv=[bench.builder.python(python), *argv],
-        env={**environment, "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{bench.builder.path()}"},
-        cwd=f"{PLACE}/build/source",
+        argv=[bench.builder.python(python) if part == PYTHON else part for part in invocation.argv],
+        env={name: value.replace(PATH, bench.builder.path()) for name, value in invocation.environment.items()},
+        cwd=str(invocation.folder),
         mounts=[
             Mount(source=build, place=f"{PLACE}/build", writable=True),
             Mount(source=Path(folders["onednn"]), place=f"{PLACE}/onednn"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
 
-COMPANIONS = {"wheel": ("build.log", "provenance.json"), "verification": ("report.json", "report.md")}
+COMPANIONS = {"wheel": ("build.log", "provenance.json", "intoto.json"), "verification": ("report.json", "report.md", "report.html")}
 """Files of a piece that stand beside the wheel, by kind of piece."""
 
 

@@ -28,7 +28,7 @@ from vllm_wheels.core.locking import (
     run_uv,
     uv_target,
 )
-from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb
+from vllm_wheels.core.plan import INDEX, STAGE, Bench, Download, Invocation, Plan, Step, Verb
 from vllm_wheels.core.requirements import Wish, torch_wish
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store
@@ -40,6 +40,9 @@ LOCK = "lock.txt"
 
 NO_CPU_TORCH = re.compile(r"no version of (torch==\S+\+cpu)")
 """What uv says where an index has torch only as it is built for CUDA, or not in that version."""
+
+TORCH_ENV_GIGABYTES = 1.0
+"""Disk of an environment with CPU torch (measured: 840 MB for vLLM 0.32.0)."""
 
 DOWNLOAD_ANSWERS = 60
 """Installing may last this many times the limit of one answer of the index: torch is the one big download."""
@@ -159,7 +162,13 @@ def _steps(python: str, answer: Answer | None, *, torch: bool, deviations: tuple
         "path": lock_path,
     }
     backend = answer.backend if answer else None
-    installed = {"requirements": lock_path, "env": env, "python": python, "backend": backend}
+    command = Invocation(
+        argv=(
+            *("uv", "pip", "install", "--require-hashes", "--link-mode", "copy", "--target", env),
+            *uv_target(python, backend),
+            *(INDEX, "--requirements", lock_path),
+        )
+    )
     proof = Step(
         title="prove that torch is a CPU build",
         verb="environment.prove",
@@ -174,10 +183,16 @@ def _steps(python: str, answer: Answer | None, *, torch: bool, deviations: tuple
         Step(
             title=f"install {count}",
             verb="environment.install",
-            arguments=installed,
             reads=(lock_path,),
             writes=(env,),
             seconds=60 if torch else 5,
+            disk_gigabytes=TORCH_ENV_GIGABYTES if torch else None,
+            # Package URLs (purl): from which index uv takes a file, and its size, is told only while it is fetched.
+            downloads=tuple(
+                Download(url=f"pkg:pypi/{package.name}@{package.version}")
+                for package in (answer.lock.packages if answer else ())
+            ),
+            invocations=(command,),
         ),
         *((proof,) if torch else ()),
     )
@@ -283,7 +298,7 @@ def write_lock(bench: Bench, *, text: str, left_out: list[str], deviations: list
     }
 
 
-def install(bench: Bench, *, requirements: str, env: str, python: str, backend: Backend) -> None:
+def install(bench: Bench, *, invocations: tuple[Invocation]) -> None:
     """Installs exactly the locked files into a folder.
 
     They are copied out of uv's cache: with a hard link, changing one would change the other. Measured on an environment
@@ -294,12 +309,15 @@ def install(bench: Bench, *, requirements: str, env: str, python: str, backend: 
         EnvironmentResolutionError: a file is not the locked one, or does not fit the Python.
     """
     settings = bench.settings
+    (invocation,) = invocations
+    index = index_arguments(settings, os.environ)
     run_uv(
         [
-            *("pip", "install", "--require-hashes", "--link-mode", "copy", "--target", str(bench.path(env))),
-            *uv_target(python, backend),
-            *index_arguments(settings, os.environ),
-            *("--requirements", str(bench.path(requirements))),
+            str(bench.path(each))
+            if each.startswith(STAGE)
+            else each
+            for part in invocation.argv[1:]
+            for each in (index if part == INDEX else [part])
         ],
         what="the packages of the environment cannot be installed",
         answer_seconds=settings.index.timeout_seconds,

@@ -116,6 +116,12 @@ class GitUnreachableError(NetworkError):
     exit_code = 32
 
 
+class NotificationError(NetworkError):
+    """Nobody could be told of what happened."""
+
+    exit_code = 33
+
+
 class EnvironmentResolutionError(VllmWheelsError):
     """The packages of an environment could not be resolved or installed."""
 
@@ -216,6 +222,66 @@ class PublicationError(VllmWheelsError):
     """The wheel may not or could not be published."""
 
     exit_code = 90
+
+
+class CredentialsError(PublicationError):
+    """The token for an upload is missing, or the index does not accept it."""
+
+    exit_code = 91
+
+
+class NameTakenError(PublicationError):
+    """The project belongs to somebody else on the index."""
+
+    exit_code = 92
+
+
+class UnknownRepositoryError(PublicationError):
+    """A repository was named that the settings do not describe."""
+
+    exit_code = 93
+
+
+class AlteredWheelError(PublicationError):
+    """A wheel is not the one that was built and verified."""
+
+    exit_code = 94
+
+
+class IncompleteReleaseError(PublicationError):
+    """A required variant is missing, or has not passed on a required Python."""
+
+    exit_code = 95
+
+
+class ConflictError(PublicationError):
+    """The index has a file of the same name with other bytes."""
+
+    exit_code = 96
+
+
+class IndexRuleError(PublicationError):
+    """The index would refuse, or has refused, a file by one of its rules."""
+
+    exit_code = 97
+
+
+class ClockError(PublicationError):
+    """This machine's clock is wrong."""
+
+    exit_code = 98
+
+
+class UnfinishedUploadError(PublicationError):
+    """A file is not on the index yet; running again continues."""
+
+    exit_code = 99
+
+
+class RebuildError(BuildError):
+    """A wheel could not be made again from its statement with the same bytes."""
+
+    exit_code = 75
 
 
 class InterruptedBuildError(VllmWheelsError):

@@ -77,6 +77,19 @@ def resolve(url: str, name: str, *, timeout_seconds: float, remedy: str = REMEDY
     return None
 
 
+def tags(url: str, *, timeout_seconds: float) -> list[str]:
+    """Names of a repository's tags, without ``refs/tags/``.
+
+    Raises:
+        GitUnreachableError: the repository cannot be read.
+        MachineError: git is missing.
+    """
+    argv = ("git", "ls-remote", "--tags", "--refs", "--", url)
+    finished = _run(Runner(), argv, url=url, timeout_seconds=timeout_seconds, remedy=REMEDY)
+    refs = (line.partition("\t")[2] for line in finished.output.splitlines())
+    return [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
+
+
 def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path) -> None:
     """Puts the files of a commit into a new folder, without history and without ``.git``.
 

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.patches import patched, sha256_of_patches
+from vllm_wheels.core.patches.labels import hollow_in
 from vllm_wheels.core.patches.extras import optional_dependencies
 from vllm_wheels.core.patches.names import distributions
 from vllm_wheels.core.patches.patch import Wanted
@@ -22,7 +24,7 @@ from vllm_wheels.core.patches.readme import README, filled, template
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
 from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.upstream import Upstream
-from vllm_wheels.core.variants import Variant, variant, variants
+from vllm_wheels.core.variants import Hollow, Variant, lowest, variant, variants
 
 if TYPE_CHECKING:
     from vllm_wheels.core.patches.tree import Tree
@@ -86,7 +88,7 @@ def plan(target: Target, *, source: Piece | None, upstream: Upstream | None, set
         target=target,
         inputs=_inputs(source, upstream, wanted, settings) if source and upstream else {},
         steps=(step,),
-        notices=_requirements(upstream, settings).notices if upstream else (),
+        notices=_notices(source, upstream, wanted, settings) if source and upstream else (),
         unknown=() if known else ("source",),
     )
 
@@ -102,6 +104,7 @@ def _inputs(source: Piece, upstream: Upstream, wanted: Variant, settings: Settin
         "distributions": distributions(settings),
         "wheel": settings.wheel.model_dump(mode="json", exclude={"distributions", "readme"}),
         "torch_version": settings.torch.version,
+        "unified_baseline": settings.builder.unified_baseline,
         "template_sha256": _sha256(template(settings)),
         "patches_sha256": sha256_of_patches(),
     }
@@ -111,8 +114,9 @@ def write(bench: Bench, *, tree: str, upstream: Mapping[str, Any], name: str) ->
     """Writes the patch set into the stage.
 
     Returns:
-        Facts ``distribution``, ``version``, ``requires_dist``, ``dropped_requirements``, ``notices``, ``license``
-        (``expression``, ``files``), ``diff_lines``, ``native_sha256`` and ``additions`` (files new to the wheel).
+        Facts ``distribution``, ``version``, ``same_code_as`` (variant, or None), ``requires_dist``,
+        ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``), ``diff_lines``,
+        ``native_sha256`` and ``additions`` (files new to the wheel).
 
     Raises:
         PatchError: a patch did not take.
@@ -156,7 +160,9 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
         VariantNotInReleaseError: the release cannot honour the variant.
         SettingsError: a setting of the wheel is wrong.
     """
-    wanted = Wanted(upstream=upstream, variant=variant, distributions=distributions(settings))
+    wanted = _wanted(tree, upstream, variant, settings)
+    if wanted.hollow and settings.wheel.hollow_variants == "refuse":
+        raise _refused(wanted, wanted.hollow)
     changed = patched(tree, wanted)
     version = f"{upstream.release}{settings.wheel.version_suffix}"
     readme = filled(changed, wanted, version=version, settings=settings)
@@ -164,7 +170,7 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
     project = Project(
         name=wanted.distribution,
         version=version,
-        description=variant.summary,
+        description=wanted.summary,
         dependencies=requirements.kept,
         extras={name: extra.kept for name, extra in extras.items()},
     )
@@ -177,6 +183,7 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
     facts = {
         "distribution": wanted.distribution,
         "version": version,
+        "same_code_as": wanted.hollow.same_code_as if wanted.hollow else None,
         "requires_dist": list(described_as.requires_dist),
         **_left_out((requirements, *extras.values())),
         "license": described_as.license,
@@ -186,6 +193,31 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
     }
     metadata = described_as.text
     return PatchSet(overlay=overlay, native=native, pyproject=pyproject, metadata=metadata, diff=diff, facts=facts)
+
+
+def _wanted(tree: Path, upstream: Upstream, variant: Variant, settings: Settings) -> Wanted:
+    whole = settings.builder.unified_baseline and upstream.family == "unified" and variant == lowest()
+    hollow = None if whole else hollow_in(variant, tree)
+    return Wanted(
+        upstream=upstream, variant=variant, distributions=distributions(settings), hollow=hollow, whole=whole
+    )
+
+
+def _notices(source: Piece, upstream: Upstream, variant: Variant, settings: Settings) -> tuple[str, ...]:
+    hollow = _wanted(source.folder / "tree", upstream, variant, settings).hollow
+    label = (_label(variant, upstream, hollow),) if hollow else ()
+    return (*label, *_requirements(upstream, settings).notices)
+
+
+def _label(variant: Variant, upstream: Upstream, hollow: Hollow) -> str:
+    return f"{variant.name} of vLLM {upstream.release} has the same machine code as {hollow.same_code_as}: {hollow.why}"
+
+
+def _refused(wanted: Wanted, hollow: Hollow) -> VariantNotInReleaseError:
+    what = f"vLLM {wanted.upstream.release} cannot be built as {wanted.variant.name}"
+    why = f"it would have the same machine code as {hollow.same_code_as}: {hollow.why}"
+    remedy = f'build --variant {hollow.same_code_as}, or allow the label with wheel.hollow_variants = "label"'
+    return VariantNotInReleaseError(what, why=why, remedy=remedy)
 
 
 def _left_out(every: Sequence[Requirements]) -> dict[str, list[str]]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 STAGE = "{stage}"
 """Stands in a plan for the folder in which the piece is made, known only once it is being made."""
 
+PYTHON, PATH, INDEX = "{python}", "{path}", "{index}"
+"""Stand in a command for what only the builder or the settings know: its Python of the target's version, its own PATH,
+and the arguments that name the package index, which may hold passwords."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
@@ -35,6 +39,21 @@ class Download:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """A command that a step starts.
+
+    Attributes:
+        argv: the command; may hold ``{python}``, ``{index}`` and ``{stage}``.
+        environment: on top of the builder's own; may hold ``{path}``.
+        folder: working folder; folders of a container are below ``/vllm-wheels``.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One thing to do.
 
@@ -47,6 +66,8 @@ class Step:
         downloads: files it fetches.
         seconds: estimate; None where nobody knows.
         gigabytes: memory needed at the same time; None where it does not matter.
+        disk_gigabytes: disk needed at the same time; None where it does not matter.
+        invocations: commands that it starts, where they are more than a detail.
     """
 
     title: str
@@ -57,6 +78,8 @@ class Step:
     downloads: tuple[Download, ...] = ()
     seconds: float | None = None
     gigabytes: float | None = None
+    disk_gigabytes: float | None = None
+    invocations: tuple[Invocation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +35,10 @@ INSTALL_LIBRARIES = "install the libraries that the wheel is linked to in the bu
 LIMIT_SECONDS = 900.0
 EARLIEST = 0
 """Time of an intermediate wheel's members: any, as long as it is always the same."""
+
+
+Describe = Callable[[Path, tuple[str, ...]], Mapping[str, bytes]]
+"""Given the unpacked wheel and the members that were grafted, gives files of dist-info by their path in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,15 @@ def _strip(folder: Path, names: list[str], builder: Builder, log: Path | None) -
 
 
 def repair(
-    wheel: Path, out: Path, *, builder: Builder, tools: Path, python: str, epoch: int, log: Path | None = None
+    wheel: Path,
+    out: Path,
+    *,
+    builder: Builder,
+    tools: Path,
+    python: str,
+    epoch: int,
+    log: Path | None = None,
+    describe: Describe | None = None,
 ) -> Repaired:
     """Grafts what the wheel needs from outside and gives it the best platform tag that it deserves.
 
@@ -117,6 +130,7 @@ def repair(
         python: version of a Python of the builder.
         epoch: time of every member, in seconds since 1970.
         log: file to which output is appended.
+        describe: gives further files of dist-info, now that it is known what was grafted.
 
     Raises:
         WheelError: auditwheel failed, its tags disagree, or the wheel still needs a library that neither torch nor the
@@ -139,6 +153,10 @@ def repair(
             why = f"neither torch nor {platforms[0]} brings {', '.join(alien)}"
             raise WheelError(what, why=why, remedy=INSTALL_LIBRARIES)
         grafted = tuple(sorted(name for name in found.members.keys() - file.members.keys() if ".libs/" in name))
+        for name, content in (describe(folder, grafted) if describe else {}).items():
+            goal = folder / found.dist_info / name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            goal.write_bytes(content)
         tag = wheel_tag(found.path)
         path = pack_wheel(folder, out, distribution=file.name, version=file.version, tag=tag, epoch=epoch)
     return Repaired(path=path, platforms=platforms, grafted=grafted, outside=outside, reason=reason)

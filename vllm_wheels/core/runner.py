@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,9 @@ from pathlib import Path
 from vllm_wheels.core.errors import StepTimeoutError
 
 TERMINATE_SECONDS = 10.0
+WITHHELD = re.compile(r"PUBLISH_TOKEN\w*|TWINE_(USERNAME|PASSWORD)|UV_PUBLISH_\w+|ACTIONS_ID_TOKEN_REQUEST_\w+")
+"""Variables that no process inherits: tokens for uploads, and what one can be had with. Who needs one is given it."""
+
 TAIL_LINES = 60
 
 
@@ -109,6 +113,20 @@ class Runner:
         seconds = time.monotonic() - started
         return Finished(argv=tuple(argv), status=status, seconds=seconds, tail=tuple(tail), output=output)
 
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
+        """Starts a server, which shares this process's output and goes on; ``end_group`` ends it.
+
+        Args:
+            argv: the command; never a shell's text.
+            env: changes to this process's environment; None removes a variable.
+
+        Raises:
+            FileNotFoundError: there is no such command.
+        """
+        return subprocess.Popen(
+            list(argv), env=_environment(env or {}), stdin=subprocess.DEVNULL, start_new_session=True, text=True
+        )
+
     def _drain(
         self, process: subprocess.Popen[str], log: Path | None, *, keep_output: bool, quiet: bool
     ) -> tuple[deque[str], str]:
@@ -133,11 +151,11 @@ class Runner:
         return tail, "".join(kept)
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
-    """Ends a process and all its children: TERM, a grace of ten seconds, KILL."""
+def end_group(process: subprocess.Popen[str], *, grace_seconds: float = TERMINATE_SECONDS) -> None:
+    """Ends a process and all its children: TERM, a grace, KILL."""
     _signal_group(process, signal.SIGTERM)
     try:
-        process.wait(TERMINATE_SECONDS)
+        process.wait(grace_seconds)
     except subprocess.TimeoutExpired:
         _signal_group(process, signal.SIGKILL)
         process.wait()
@@ -170,5 +188,6 @@ def _timer(
 
 
 def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
-    merged = {**os.environ, **changes}
+    inherited = {name: value for name, value in os.environ.items() if not WITHHELD.fullmatch(name)}
+    merged = {**inherited, **changes}
     return {name: value for name, value in merged.items() if value is not None}

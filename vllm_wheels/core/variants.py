@@ -13,6 +13,23 @@ from vllm_wheels.core.errors import UnknownVariantError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hollow:
+    """A rule that tells from a release's tree that a variant gains nothing there over a lower one.
+
+    Attributes:
+        same_code_as: the lower variant.
+        files: patterns of the files in which a gain would show.
+        sign: regular expression of a gain; the rule applies to trees without it.
+        why: in one line, as a clause.
+    """
+
+    same_code_as: str
+    files: tuple[str, ...]
+    sign: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One instruction-set level; the fields are explained at the top of variants.toml."""
 
@@ -23,23 +40,34 @@ class Variant:
     flags: tuple[str, ...]
     defines: tuple[str, ...]
     cpuinfo: tuple[str, ...]
-    knobs: dict[str, str]
     promises: tuple[str, ...]
     forbids: tuple[str, ...]
     floor: tuple[str, ...]
     processors: tuple[str, ...]
     ceiling: tuple[str, ...]
+    hollow: tuple[Hollow, ...] = ()
+    emulated: str = ""
 
 
 @cache
 def variants() -> dict[str, Variant]:
     """All variants by name, lowest instruction set first."""
     table = tomllib.loads(files(__package__).joinpath("variants.toml").read_text("utf-8"))
-    return {name: Variant(name=name, **_frozen(entry)) for name, entry in table.items()}
+    return {name: _variant(name, entry) for name, entry in table.items()}
+
+
+def _variant(name: str, entry: dict[str, Any]) -> Variant:
+    hollow = tuple(Hollow(**_frozen(rule)) for rule in entry.pop("hollow", ()))
+    return Variant(name=name, hollow=hollow, **_frozen(entry))
 
 
 def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def lowest() -> Variant:
+    """The variant that runs on the most CPUs."""
+    return next(iter(variants().values()))
 
 
 def variant(name: str) -> Variant:

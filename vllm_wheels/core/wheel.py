@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ from vllm_wheels.core.compile import LOG, RAW, stable_abi
 from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb
 from vllm_wheels.core.provenance import DO_NOT_UPLOAD, statement
 from vllm_wheels.core.repair import repair
+from vllm_wheels.core.sbom import PLACE as SBOM
+from vllm_wheels.core.sbom import Contents, bill_of_materials
+from vllm_wheels.core.statement import in_toto, settings_of, slsa
 from vllm_wheels.core.wheelfile import sha256_of, wheel_in
 
 if TYPE_CHECKING:
@@ -20,10 +24,13 @@ if TYPE_CHECKING:
     from vllm_wheels.core.target import Target
     from vllm_wheels.core.upstream import Upstream
 
-PROVENANCE = "provenance.json"
+PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
 NEEDED = ("compiled", "metadata", "tools")
 EPOCH = 1577836800
 """Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
+
+LAYOUT = 1
+"""Raised when this module puts something else into a wheel, so that wheels of before are put together again."""
 
 
 def plan(target: Target, *, upstream: Upstream | None, pieces: Mapping[str, Piece]) -> Plan:
@@ -35,7 +42,7 @@ def plan(target: Target, *, upstream: Upstream | None, pieces: Mapping[str, Piec
         pieces: all that are made, by kind; of these ``compiled``, ``metadata`` and ``tools`` make the wheel.
     """
     unknown = tuple(kind for kind in NEEDED if kind not in pieces)
-    inputs = {} if unknown else {kind: pieces[kind].fingerprint for kind in NEEDED}
+    inputs = {} if unknown else {"layout": LAYOUT, **{kind: pieces[kind].fingerprint for kind in NEEDED}}
     provenance = {} if unknown else statement(target, pieces)
     return Plan(
         piece="wheel", target=target, inputs=inputs, steps=_steps(target, upstream, pieces, provenance), unknown=unknown
@@ -53,7 +60,7 @@ def _steps(
             arguments={
                 "compiled": folders["compiled"],
                 "metadata": folders["metadata"],
-                "abi": stable_abi(upstream) if upstream else None,
+                "abi": stable_abi(upstream, target.python) if upstream else None,
                 "for_release": provenance.get("for_release"),
             },
             reads=(folders["compiled"], folders["metadata"]),
@@ -63,16 +70,24 @@ def _steps(
         Step(
             title="graft outside libraries and find the platform tag",
             verb="wheel.repair",
-            arguments={"tools": folders["tools"], "python": target.python},
+            arguments={
+                "tools": folders["tools"],
+                "python": target.python,
+                "contents": asdict(Contents.of(target, pieces)) if provenance else None,
+            },
             reads=(f"{STAGE}/assembled", folders["tools"]),
             seconds=8,
         ),
         Step(
             title="put the build log and the provenance beside the wheel",
             verb="wheel.finish",
-            arguments={"compiled": folders["compiled"], "provenance": provenance},
+            arguments={
+                "compiled": folders["compiled"],
+                "provenance": provenance,
+                "predicate": slsa(target, pieces) if provenance else None,
+            },
             reads=(folders["compiled"],),
-            writes=(f"{STAGE}/{LOG}", f"{STAGE}/{PROVENANCE}"),
+            writes=(f"{STAGE}/{LOG}", f"{STAGE}/{PROVENANCE}", f"{STAGE}/{STATEMENT}"),
             seconds=1,
         ),
     )
@@ -109,8 +124,8 @@ def mark_private(metadata: str) -> str:
     return f"{headers}\nClassifier: {DO_NOT_UPLOAD}{blank}{body}"
 
 
-def fit(bench: Bench, *, tools: str, python: str) -> dict[str, Any]:
-    """Repairs the assembled wheel.
+def fit(bench: Bench, *, tools: str, python: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770).
 
     Returns:
         Facts ``sha256``, ``platforms``, ``grafted`` and ``plain_linux_because``.
@@ -127,6 +142,7 @@ def fit(bench: Bench, *, tools: str, python: str) -> dict[str, Any]:
         python=python,
         epoch=EPOCH,
         log=bench.stage / "repair.log",
+        describe=lambda folder, grafted: {SBOM: bill_of_materials(Contents(**contents), folder, grafted, epoch=EPOCH)},
     )
     shutil.rmtree(assembled)
     return {
@@ -137,12 +153,14 @@ def fit(bench: Bench, *, tools: str, python: str) -> dict[str, Any]:
     }
 
 
-def finish(bench: Bench, *, compiled: str, provenance: Mapping[str, Any]) -> None:
-    """Writes the build log and the provenance, which names the wheel's hash."""
+def finish(bench: Bench, *, compiled: str, provenance: Mapping[str, Any], predicate: Mapping[str, Any]) -> None:
+    """Writes the build log, the provenance, and the statement to rebuild from; both name the wheel's hash."""
     shutil.copyfile(Path(compiled) / LOG, bench.stage / LOG)
     path = wheel_in(bench.stage)
     complete = {"wheel": path.name, "sha256": sha256_of(path), **provenance}
     (bench.stage / PROVENANCE).write_text(json.dumps(complete, indent=1, sort_keys=True), "utf-8")
+    stated = in_toto(path, predicate, settings=settings_of(bench.settings), log=bench.stage / LOG)
+    (bench.stage / STATEMENT).write_text(json.dumps(stated, indent=1, sort_keys=True), "utf-8")
 
 
 VERBS: Mapping[str, Verb] = {"wheel.assemble": put_together, "wheel.repair": fit, "wheel.finish": finish}

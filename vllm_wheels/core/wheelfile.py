@@ -86,8 +86,13 @@ class WheelFile:
     members: Mapping[str, int]
 
     @classmethod
-    def read(cls, path: Path) -> WheelFile:
+    def read(cls, path: Path, *, trusting: bool = True) -> WheelFile:
         """Reads a wheel without unpacking it.
+
+        Args:
+            path: of the file.
+            trusting: names that disagree and a RECORD that cannot be split are errors; False leaves them for the
+                caller to judge, with an empty ``record`` for one that cannot be split.
 
         Raises:
             WheelError: it is no zip file or a truncated one, its file name is no wheel's, it has not exactly one
@@ -103,7 +108,8 @@ class WheelFile:
             dist_info = the_dist_info(path, members)
             texts = {part: _part(path, archive, f"{dist_info}/{part}") for part in ("METADATA", "WHEEL", "RECORD")}
         metadata = _headers(texts["METADATA"])
-        _require_agreement(path, dist_info, metadata, name=name, version=version)
+        if trusting:
+            _require_agreement(path, dist_info, metadata, name=name, version=version)
         return cls(
             path=path,
             name=str(metadata["Name"]),
@@ -113,7 +119,7 @@ class WheelFile:
             dist_info=dist_info,
             metadata=metadata,
             wheel=_headers(texts["WHEEL"]),
-            record=_record(path, texts["RECORD"]),
+            record=_record(path, texts["RECORD"], trusting=trusting),
             members=members,
         )
 
@@ -193,13 +199,15 @@ def _require_agreement(path: Path, dist_info: str, metadata: Message, *, name: s
         raise _unsound(path, f"names or versions disagree: {told}")
 
 
-def _record(path: Path, text: bytes) -> dict[str, RecordEntry]:
+def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry]:
     entries = {}
     try:
         for row in csv.reader(io.StringIO(text.decode("utf-8"), newline="")):
             name, digest, size = row
             entries[name] = RecordEntry(hash=digest, size=int(size) if size else None)
     except (ValueError, csv.Error) as error:
+        if not trusting:
+            return {}
         raise _unsound(path, f"RECORD is not of the form path,hash,size ({error})") from error
     return entries
 

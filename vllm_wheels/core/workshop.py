@@ -16,7 +16,7 @@ from vllm_wheels.core.builders.image import planned_image
 from vllm_wheels.core.delivery import deliver
 from vllm_wheels.core.errors import BuildError, ImageError
 from vllm_wheels.core.machine import jobs
-from vllm_wheels.core.plan import Bench, Plan, Verb
+from vllm_wheels.core.plan import Bench, Plan, Step, Verb
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.store import Store
 from vllm_wheels.core.variants import variant
@@ -84,11 +84,13 @@ class Workshop:
         """Starts processes and echoes what they print."""
         return Runner(echo=self.echo)
 
+    def _image_steps(self) -> tuple[Step, ...]:
+        container = builder_kind(self.settings, self.runner) == "container"
+        return planned_image(self.settings) if container else ()
+
     def _existing_builder(self) -> Builder | None:
         """The builder if it is ready to work; None where its image has yet to be made."""
-        if builder_kind(self.settings, self.runner) == "container" and planned_image(self.settings):
-            return None
-        return self.builder
+        return None if self._image_steps() else self.builder
 
     @cached_property
     def builder(self) -> Builder:
@@ -132,6 +134,8 @@ class Workshop:
         """
         known: dict[str, Piece] = {}
         for needed in (*_closure(kind), kind):
+            if needed == "compiled" and (steps := self._image_steps()):
+                yield Plan(piece="image", target=target.shared(), inputs={}, steps=steps), None
             plan = self._plan(needed, target, known, find_builder=self._existing_builder)
             piece = self.store.find(needed, plan.fingerprint) if plan.fingerprint else None
             if piece:
@@ -283,7 +287,8 @@ def carry_out(plan: Plan, bench: Bench) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for step in plan.steps:
         bench.say(step.title)
-        facts |= VERBS[step.verb](bench, **step.arguments) or {}
+        commands = {"invocations": step.invocations} if step.invocations else {}
+        facts |= VERBS[step.verb](bench, **step.arguments, **commands) or {}
         for name in step.writes:
             if not bench.path(name).exists():
                 what = f"the step {step.title!r} left no {name}"

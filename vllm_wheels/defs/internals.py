@@ -6,25 +6,74 @@ from typing import TYPE_CHECKING
 
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
+    NULL_EVENT_POINTER,
+    CachingStaleStatusResolver,
+    StaleStatus,
     extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.loader import LoadingContextForTest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import dagster as dg
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from dagster._core.event_api import EventLogRecord
 
 OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key that makes a result an observation: the step succeeds and nothing is recorded as built."""
 
-
-def version_tags(*, data: str, code: str) -> dict[str, str]:
-    """Tags by which a materialization event carries its versions."""
-    return {DATA_VERSION_TAG: data, CODE_VERSION_TAG: code}
+UNOBSERVED = "INITIAL"
+"""Data version that Dagster takes for an external asset nobody has observed."""
 
 
-def latest_data_version(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> str | None:
-    """Data version of the newest materialization of a partition; None where there is none."""
-    found = instance.get_latest_data_version_record(asset, is_source=False, partition_key=partition)
+def version_tags(*, data: str, code: str | None = None) -> dict[str, str]:
+    """Tags by which an event carries its versions."""
+    tags = {DATA_VERSION_TAG: data, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    return tags if code is None else {**tags, CODE_VERSION_TAG: code}
+
+
+def provenance_tags(instance: dg.DagsterInstance, needs: Mapping[dg.AssetKey, bool], partition: str) -> dict[str, str]:
+    """Tags by which a materialization remembers what its inputs were, here: what the instance knows of them now.
+
+    Args:
+        instance: asked.
+        needs: keys of the inputs; True for an observed one.
+        partition: of asset and inputs.
+    """
+    tags = {}
+    for key, observed in needs.items():
+        found = instance.get_latest_data_version_record(key, is_source=observed, partition_key=partition)
+        tags[get_input_data_version_tag(key)] = _version(found) or UNOBSERVED
+        tags[get_input_event_pointer_tag(key)] = str(found.storage_id) if found else NULL_EVENT_POINTER
+    return tags
+
+
+def latest_data_version(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, *, observed: bool = False
+) -> str | None:
+    """Data version of the newest materialization, or observation, of a partition; None where there is none."""
+    return _version(instance.get_latest_data_version_record(asset, is_source=observed, partition_key=partition))
+
+
+def refresh_inputs(context: dg.AssetExecutionContext) -> None:
+    """Lets a step's result remember its inputs as they are now, not as they were when the step began."""
+    context.get_step_execution_context().fetch_external_input_asset_version_info()
+
+
+def not_fresh(
+    instance: dg.DagsterInstance, graph: AssetGraph, partition: str, among: Iterable[dg.AssetKey]
+) -> set[dg.AssetKey]:
+    """Assets of a partition that Dagster takes for missing or stale by themselves; see ``staleness.closure``."""
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {key for key in among if resolver.get_status(key, partition) is not StaleStatus.FRESH}
+
+
+def _version(found: EventLogRecord | None) -> str | None:
     version = extract_data_version_from_entry(found.event_log_entry) if found else None
     return version.value if version else None

@@ -10,9 +10,9 @@ import dagster as dg
 
 from vllm_wheels.core import errors
 from vllm_wheels.core.errors import BuildError, VllmWheelsError
+from vllm_wheels.defs import abandoned, inputs
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
-from vllm_wheels.defs.toolchain import toolchain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vllm_wheels.core.target import Target
 
 JOB = "vllm_wheels_build"
+INTERRUPTIONS = frozenset({"DagsterExecutionInterruptedError", "KeyboardInterrupt"})
+"""Names of the errors in which Dagster wraps an interruption of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +55,17 @@ def launch(
         options: changes to the settings for this run.
         dry_run: only plan.
         say: given each milestone.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted; the run is recorded as failed.
     """
     definitions = dg.Definitions(
-        assets=[toolchain, *all_assets()],
+        assets=[*inputs.specs(), *all_assets()],
         resources={"build_mode": BuildMode(dry_run=dry_run), "build_options": options},
         jobs=[dg.define_asset_job(JOB, selection=list(assets), executor_def=dg.in_process_executor)],
         loggers={"milestones": _logger(say)},
     )
+    abandoned.settle(instance, say)
     result = definitions.resolve_job_def(JOB).execute_in_process(
         run_config={"loggers": {"milestones": {}}},
         instance=instance,
@@ -67,13 +73,22 @@ def launch(
         raise_on_error=False,
     )
     failed = [event for event in result.all_node_events if event.is_step_failure]
+    if any(_was_interrupted(event) for event in failed):
+        raise KeyboardInterrupt
     return Outcome(run_id=result.run_id, failures=tuple(_error(event) for event in failed))
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    found = event.step_failure_data.error
+    return found is not None and found.cls_name in INTERRUPTIONS
 
 
 def _error(event: dg.DagsterEvent) -> VllmWheelsError:
     data = event.step_failure_data.user_failure_data
     if data is None:
         found = event.step_failure_data.error
+        while found is not None and found.cause is not None:
+            found = found.cause
         why = found.message.strip().splitlines()[0] if found else "Dagster gave no reason"
         remedy = "report this as a defect, with the run's log from the web UI"
         return BuildError(f"the step {event.step_key} failed", why=why, remedy=remedy)

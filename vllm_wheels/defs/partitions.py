@@ -12,6 +12,12 @@ RELEASES = dg.DynamicPartitionsDefinition(name=DIMENSION)
 PARTITIONS = dg.MultiPartitionsDefinition({"python": dg.StaticPartitionsDefinition(PYTHONS), DIMENSION: RELEASES})
 
 
+def partition_key(text: str) -> dg.MultiPartitionKey:
+    """The key of a text such as ``3.11|0.32.0``."""
+    python, _, release = text.partition("|")
+    return dg.MultiPartitionKey({"python": python, DIMENSION: release})
+
+
 def register(instance: dg.DagsterInstance, release: str) -> bool:
     """Makes a release known to the instance; False if it already was."""
     if instance.has_dynamic_partition(DIMENSION, release):

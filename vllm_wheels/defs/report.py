@@ -10,9 +10,9 @@ import dagster as dg
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheel_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from vllm_wheels.core.plan import Plan
     from vllm_wheels.core.store import Piece
 
 Metadata = dict[str, "dg.MetadataValue[Any]"]
@@ -114,15 +114,6 @@ DETAILS: Mapping[str, Callable[[Piece], Metadata]] = {
 }
 
 
-def plans_as_markdown(plans: Iterable[tuple[Plan, Piece | None]]) -> str:
-    """What a run would do, piece by piece; what the store has is named as taken from it."""
-    parts = []
-    for plan, piece in plans:
-        if piece:
-            parts.append(f"**{plan.piece}**: in the store ({piece.fingerprint[:12]})")
-            continue
-        unknown = f"; not yet known: {', '.join(plan.unknown)}" if plan.unknown else ""
-        parts.append(f"**{plan.piece}**: to be made{unknown}")
-        parts.extend(f"- NOTICE: {notice}" for notice in plan.notices)
-        parts.extend(f"{number}. {step.title}" for number, step in enumerate(plan.steps, 1))
-    return "\n".join(parts)
+def plan(text: str, path: Path) -> Metadata:
+    """What a dry run shows: its plan as Markdown, and where the JSON of it is."""
+    return {"plan": dg.MetadataValue.md(text), "json": dg.MetadataValue.path(str(path))}

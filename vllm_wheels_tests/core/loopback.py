@@ -8,9 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 JSON = "application/vnd.pypi.simple.v1+json"
 
@@ -73,7 +74,7 @@ def serve() -> Iterator[Server]:
         def do_GET(self) -> None:
             server = served[0]
             server.asked.append((self.path, self.headers.get("Authorization")))
-            answer = server.answers.get(self.path, Answer(status=404))
+            answer = server.answers.get(unquote(self.path), Answer(status=404))
             status = answer.status
             time.sleep(answer.pause_seconds)
             if answer.fails_first > 0:
@@ -83,7 +84,8 @@ def serve() -> Iterator[Server]:
             self.send_header("Content-Type", answer.kind)
             self.send_header("Content-Length", str(len(answer.body) if answer.claims is None else answer.claims))
             self.end_headers()
-            self.wfile.write(answer.body)
+            with suppress(ConnectionError):  # The client may have given up.
+                self.wfile.write(answer.body)
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -125,6 +125,16 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert not (tmp_path / "tree/a/x").exists()
 
 
+def test_link_below_a_link_is_refused(tmp_path):
+    """A link that would lie deeper than it seems, behind another link, could climb out and is refused."""
+    door = link("v-1/a/b/door", "../..")
+    archive = tar_of(
+        tmp_path / "v.tar.gz", member("v-1/a/b", type=tarfile.DIRTYPE), door, link(door.name + "/x", "../../../y")
+    )
+    with pytest.raises(UnsafeArchiveError, match="door/x"):
+        unpack(archive, tmp_path / "tree")
+
+
 def test_chain_of_links_does_not_lead_out(tmp_path):
     """Links that are harmless one by one and lead out together are refused."""
     deep = link("v-1/a/b/top", "../..")

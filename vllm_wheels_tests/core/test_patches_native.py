@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
 from vllm_wheels.core.patches import patched
 from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.patch import CMAKE, SETUP
 from vllm_wheels.core.variants import variants
-from vllm_wheels_tests.core.patch_tree import HOST_DETECTED, UNIFIED, wanted, write
 from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
+from vllm_wheels_tests.core.patch_tree import UNIFIED, wanted, write
 
 
 def x86_targets(text: str) -> list[Command]:
@@ -167,11 +170,24 @@ def test_release_that_does_not_know_the_instruction_set_is_refused(tmp_path):
     assert "-mamx-bf16" in caught.value.why
 
 
-def test_release_whose_vnni_kernels_need_bf16_is_refused(tmp_path):
-    """The avx512vnni wheel of 0.16.0 would be the avx512 one, so I do not get it under the other name."""
-    assert "ENABLE_AVX512BF16 AND ENABLE_AVX512VNNI" in HOST_DETECTED
-    with pytest.raises(VariantNotInReleaseError, match=r"cannot be built as avx512vnni"):
-        patched(write(tmp_path, "host-detected"), wanted("avx512vnni", "host-detected", "0.13.0"))
+@pytest.mark.parametrize("family", ["unified", "host-detected"])
+def test_hollow_variant_is_compiled_as_the_lower_one(tmp_path, family):
+    """Where VNNI gains nothing, what is compiled is letter by letter what avx512 compiles."""
+    write(tmp_path, family)
+    vnni = wanted("avx512vnni", family, "0.16.1")
+    hollow = replace(vnni, hollow=vnni.variant.hollow[0])
+    lower = wanted("avx512", family, "0.16.1")
+    assert patched(tmp_path, hollow).text(CMAKE) == patched(tmp_path, lower).text(CMAKE)
+    assert patched(tmp_path, vnni).text(CMAKE) != patched(tmp_path, lower).text(CMAKE)
+
+
+def test_whole_build_keeps_upstreams_extensions(tmp_path):
+    """The unified build has every extension that upstream defines, and upstream's choice among them."""
+    whole = patched(write(tmp_path), replace(wanted("baseline"), whole=True))
+    names = ["_C", "_C_AVX512", "_C_AVX2"]
+    assert [target.arguments[0] for target in x86_targets(whole.text(CMAKE))] == names
+    assert all(f'CMakeExtension(name="vllm.{name}")' in whole.text(SETUP) for name in names)
+    assert whole.text(CPU) == whole.original(CPU)
 
 
 def test_mla_of_0_16_0_gets_its_vector_type(tmp_path):

@@ -52,7 +52,7 @@ def data(wanted: Wanted) -> dict[str, Any]:
         "variant": wanted.variant.name,
         "distribution": wanted.distribution,
         "floor": wanted.variant.floor,
-        "ceiling": wanted.variant.ceiling,
+        "ceiling": wanted.code.ceiling,
         "variants": [
             {"distribution": wanted.distributions[name], "floor": other.floor} for name, other in variants().items()
         ],

@@ -20,8 +20,10 @@ ONE_EXTENSION = """\
 """
 
 
-def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
-    """Replaces the x86 branch of ``import_kernels``."""
+def apply(tree: Tree, wanted: Wanted) -> None:
+    """Replaces the x86 branch of ``import_kernels``; a whole build keeps upstream's choice."""
+    if wanted.whole:
+        return
     text = tree.text(CPU)
     branch = _branch(text)
     if branch is None:

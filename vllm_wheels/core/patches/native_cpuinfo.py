@@ -25,8 +25,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     if len(readings) != 1:
         raise tree.missing(CMAKE, READING, found=len(readings))
     end = readings[0].end
-    words = " ".join(wanted.variant.cpuinfo)
-    tree.write(CMAKE, f'{text[:end]}\n    set({VARIABLE} "{words}")  # variant {wanted.variant.name}{text[end:]}')
+    words = " ".join(wanted.code.cpuinfo)
+    tree.write(CMAKE, f'{text[:end]}\n    set({VARIABLE} "{words}"){text[end:]}')
 
 
 PATCH = Patch(name="cpuinfo", apply=apply)

@@ -17,9 +17,6 @@ SWITCH = re.compile(r"\bENV\{(VLLM_CPU_(?:DISABLE_)?(?:AVX|AMX)\w*)\}")
 COMPILER_ALONE = ("-mfma",)
 """Flags that need no code: the compiler contracts multiplications and additions by itself."""
 
-TOGETHER = re.compile(r"\w*AVX512BF16\w*\s+AND\s+\w*AVX512VNNI\w*")
-"""Upstream compiles the kernels that hold VNNI instructions only where BF16 is on as well."""
-
 FLAGS = "CXX_COMPILE_FLAGS"
 
 
@@ -27,10 +24,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     """Checks that the release has code for the variant; adds the flags that need no code."""
     text = tree.text(CMAKE)
     _require_flags(tree, wanted, text)
-    _require_vnni(tree, wanted, text)
     # Up to 0.9.0 a switch counts as on once it is defined, even as 0.
     off = "".join(f"unset(ENV{{{name}}})\n" for name in dict.fromkeys(SWITCH.findall(text)))
-    if flags := [flag for flag in wanted.variant.flags if flag in COMPILER_ALONE]:
+    if flags := [flag for flag in wanted.code.flags if flag in COMPILER_ALONE]:
         first = next((command for command in commands(text) if FLAGS in command.arguments), None)
         if first is None:
             raise tree.missing(CMAKE, f"list(APPEND {FLAGS}")
@@ -40,19 +36,10 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 
 
 def _require_flags(tree: Tree, wanted: Wanted, text: str) -> None:
-    for flag in wanted.variant.flags:
+    for flag in wanted.code.flags:
         if flag not in COMPILER_ALONE and f'"{flag}"' not in text:
             why = f"{CMAKE} never compiles with {flag} (looked for it at '\"{flag}\"')"
             raise not_in_release(tree, wanted, why, remedy="build a lower variant, or a later release")
-
-
-def _require_vnni(tree: Tree, wanted: Wanted, text: str) -> None:
-    promises = wanted.variant.promises
-    if "AVX512_VNNI" in promises and "AVX512_BF16" not in promises and TOGETHER.search(text):
-        why = "its VNNI kernels are compiled only together with BF16: the wheel would be the avx512 one by another name"
-        raise not_in_release(
-            tree, wanted, why, remedy="build --variant avx512 or avx512bf16, or a release from 0.18.0 on"
-        )
 
 
 def not_in_release(tree: Tree, wanted: Wanted, why: str, *, remedy: str) -> VariantNotInReleaseError:

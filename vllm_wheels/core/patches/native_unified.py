@@ -29,7 +29,7 @@ SURPLUS = re.compile(r'^ *ext_modules\.append\(CMakeExtension\(name="vllm\._C_AV
 ONE_EXTENSION = 'ext_modules.append(CMakeExtension(name="vllm._C"))'
 
 TARGET = """\
-    # The one extension of variant {variant}.
+    # The one extension of this wheel.
     define_extension_target(
         _C
         DESTINATION vllm
@@ -45,13 +45,16 @@ DEFINITION = "    target_compile_definitions(_C PRIVATE {definitions})\n"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Changes the CMake file and the extensions that setup.py declares.
+    """Changes the CMake file and the extensions that setup.py declares; a whole build keeps upstream's.
 
     Raises:
         VariantNotInReleaseError: the release lacks a list of sources, or cannot compile it without AMX.
         PatchError: a file is laid out in a way that the patch does not know.
     """
     text = tree.text(CMAKE)
+    if wanted.whole:
+        tree.write(CMAKE, _with_portable_onednn(tree, text))
+        return
     sources = _sources(tree, wanted, text)
     targets = _targets(tree, text)
     model = _model(tree, targets, sources)
@@ -66,7 +69,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 
 def _sources(tree: Tree, wanted: Wanted, text: str) -> tuple[str, ...]:
     lists = {command.arguments[0]: command.arguments[1:] for command in commands(text) if _sets_list(command)}
-    names = wanted.variant.sources
+    names = wanted.code.sources
     if AMX_LIST not in lists and AMX_ONLY in lists.get(WIDE_LIST, ()):
         if names == (WIDE_LIST,):
             why = f"{CMAKE} has no {AMX_LIST}: its list {WIDE_LIST} holds the kernels that need AMX"
@@ -122,10 +125,9 @@ def _model(tree: Tree, targets: list[Command], sources: tuple[str, ...]) -> Comm
 def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: Command) -> str:
     options = _options(model)
     made = TARGET.format(
-        variant=wanted.variant.name,
         sources=" ".join(f"${{{name}}}" for name in sources),
         libraries=" ".join(options["LIBRARIES"]),
-        flags=" ".join(wanted.variant.flags),
+        flags=" ".join(wanted.code.flags),
         stable_abi=" ".join(options["USE_SABI"]),
     )
     if definitions := _definitions(text, wanted, model):
@@ -142,7 +144,7 @@ def _definitions(text: str, wanted: Wanted, model: Command) -> list[str]:
         and (command.arguments[0], command.branch) == (model.arguments[0], model.branch)
         for argument in command.arguments[2:]
     ]
-    return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.variant.defines)]))
+    return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.code.defines)]))
 
 
 def _with_one_target(tree: Tree, text: str, targets: list[Command], replacement: str) -> str:

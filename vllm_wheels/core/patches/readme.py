@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -16,6 +17,8 @@ README = "README.md"
 BUILT_IN = "readme.md.tmpl"
 PACKAGE = "vllm_wheels.core"
 RULE = "\n\n---\n\n"
+GAP = re.compile(r"\n{3,}")
+"""Left behind by a value that is empty."""
 
 
 def template(settings: Settings) -> str:
@@ -50,7 +53,7 @@ def filled(tree: Tree, wanted: Wanted, *, version: str, settings: Settings) -> s
     except ValueError as error:
         what = f"the template {settings.wheel.readme or BUILT_IN} has a $ that names nothing"
         raise SettingsError(what, why=str(error), remedy="write $$ for a dollar sign") from error
-    return own.rstrip() + RULE + tree.text(README).lstrip()
+    return GAP.sub("\n\n", own).rstrip() + RULE + tree.text(README).lstrip()
 
 
 def _values(wanted: Wanted, version: str, settings: Settings) -> dict[str, str]:
@@ -60,13 +63,25 @@ def _values(wanted: Wanted, version: str, settings: Settings) -> dict[str, str]:
         "version": version,
         "release": wanted.upstream.release,
         "variant": variant.name,
-        "summary": variant.summary,
+        "summary": wanted.summary,
+        "code": _code(wanted),
         "floor": ", ".join(f"`{flag}`" for flag in variant.floor),
         "processors": ", ".join(variant.processors),
         "torch": settings.torch.version or wanted.upstream.torch,
         "pythons": ", ".join(wanted.upstream.pythons),
         "variants": "\n".join(_row(name, wanted) for name in wanted.distributions),
     }
+
+
+def _code(wanted: Wanted) -> str:
+    """What the machine code is, where the name would mislead; empty elsewhere."""
+    if wanted.hollow is None:
+        return ""
+    other = wanted.distributions[wanted.hollow.same_code_as]
+    return (
+        f"**In this release it holds the same machine code as `{other}`**: {wanted.hollow.why}. Nothing is gained by "
+        f"installing it in place of `{other}`."
+    )
 
 
 def _row(name: str, wanted: Wanted) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE
+from vllm_wheels.core.patches.guard import GUARD
 from vllm_wheels.core.runner import Finished
-from vllm_wheels.core.verify.checks import Check, Judgement
+from vllm_wheels.core.verify import emulation
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.install import agree, complete, install
 from vllm_wheels.core.verify.trial import Trial, last_lines
 
@@ -23,6 +27,7 @@ ANSWER = '{"probe": '
 """How the line begins in which a probe says what it saw."""
 
 INSTALLS = "installs"
+TORCH_COMPANIONS = ("torchvision", "torchaudio")
 UPSTREAM = "vllm"
 CUDA_PART = re.compile(r"(nvidia|cuda)-.+")
 RAISED = re.compile(r"(?:^|\s)(?P<error>(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?)$")
@@ -59,18 +64,25 @@ def _probed(
     script: str, judge: Callable[[Trial, Mapping[str, Any]], Judgement], **env: str
 ) -> Callable[[Trial], Judgement]:
     """Runs a probe in the trial's environment, and judges what it saw; a probe that dies convicts."""
+    return lambda trial: _probe(trial, script, judge, env=env)
 
-    def carry_out(trial: Trial) -> Judgement:
-        # Isolated, so that the folder of the probes is not searched for modules.
-        finished = trial.run([f"{trial.programs}/python", "-I", f"{trial.place}/probes/{script}"], env=env)
-        answers = [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
-        if finished.status != 0 or not answers:
-            return _died(finished)
-        # Other processes may have written on in the same line.
-        seen, _ = json.JSONDecoder().raw_decode(answers[-1])
-        return replace(judge(trial, seen), evidence=answers[-1])
 
-    return carry_out
+def _probe(
+    trial: Trial,
+    script: str,
+    judge: Callable[[Trial, Mapping[str, Any]], Judgement],
+    *,
+    arguments: Sequence[str] = (),
+    env: Mapping[str, str],
+) -> Judgement:
+    # Isolated, so that the folder of the probes is not searched for modules.
+    finished = trial.run([f"{trial.programs}/python", "-I", f"{trial.place}/probes/{script}", *arguments], env=env)
+    answers = [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
+    if finished.status != 0 or not answers:
+        return _died(finished)
+    # Other processes may have written on in the same line.
+    seen, _ = json.JSONDecoder().raw_decode(answers[-1])
+    return replace(judge(trial, seen), evidence=answers[-1])
 
 
 def _died(finished: Finished) -> Judgement:
@@ -128,6 +140,41 @@ def _judge_torch(_: Trial, seen: Mapping[str, Any]) -> Judgement:
     if wrong:
         return Judgement(verdict="convicted", line="; ".join(wrong), remedy=CPU_TORCH)
     return Judgement(verdict="passed", line=f"torch is {seen['version']}")
+
+
+def _companions(trial: Trial) -> Judgement:
+    wanted = [name for name in TORCH_COMPANIONS if name not in trial.left_out]
+    if not wanted:
+        return skipped(f"left out: {', '.join(TORCH_COMPANIONS)}")
+    return _probe(trial, "companions.py", _judge_companions, arguments=wanted, env={})
+
+
+def _judge_companions(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+    return passed(f"imports {', '.join(f'{name} {version}' for name, version in seen['versions'].items())}")
+
+
+def _refuses(trial: Trial) -> Judgement:
+    with zipfile.ZipFile(trial.wheel) as archive:
+        if GUARD not in archive.namelist():
+            return skipped("the wheel has no guard")
+    # A CPU that has nothing; the guard takes the variable for /proc/cpuinfo.
+    finished = trial.run([f"{trial.programs}/vllm", "--version"], env={FLAGS_VARIABLE: "fpu"})
+    said = [line for line in finished.output.splitlines() if line.strip()]
+    if finished.status == 1 and len(said) == 1 and trial.distribution in said[0]:
+        return passed(f"on a lesser CPU it says: {said[0]}")
+    line = f"on a lesser CPU it ends with status {finished.status} and says {said[-1] if said else 'nothing'}"
+    remedy = "let vllm/__init__.py import the guard before anything else"
+    return convicted(line, evidence=last_lines(finished.output), remedy=remedy)
+
+
+def _grave(judge: Callable[[Trial], Judgement]) -> Callable[[Trial], Judgement]:
+    """A check that may be left open, for want of a tool, without leaving the wheel open; a conviction counts in full."""
+
+    def carry_out(trial: Trial) -> Judgement:
+        found = judge(trial)
+        return replace(found, severity="error") if found.verdict == "convicted" else found
+
+    return carry_out
 
 
 def _judge_import(_: Trial, seen: Mapping[str, Any]) -> Judgement:
@@ -219,6 +266,20 @@ CHECKS: tuple[Check[Trial], ...] = (
         seconds=5,
     ),
     Check(
+        name="torch-companions",
+        title="import torchvision and torchaudio",
+        judge=_companions,
+        needs=("torch-is-cpu",),
+        seconds=10,
+    ),
+    Check(
+        name="guard-refuses",
+        title="pretend to have a lesser CPU",
+        judge=_refuses,
+        needs=(INSTALLS,),
+        seconds=1,
+    ),
+    Check(
         name="imports",
         title="import vllm",
         judge=_probed("importing.py", _judge_import),
@@ -241,4 +302,5 @@ CHECKS: tuple[Check[Trial], ...] = (
         needs=("cpu-platform",),
         seconds=60,
     ),
+    *(replace(check, judge=_grave(check.judge), severity="warning") for check in emulation.CHECKS),
 )

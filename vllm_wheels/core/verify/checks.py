@@ -26,13 +26,14 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a check says; the fields are those of a Finding."""
+    """What a check says; the fields are those of a Finding. A severity stands in place of the check's own."""
 
     verdict: Verdict
     line: str
     evidence: str = ""
     remedy: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +57,33 @@ class Check(Generic[Subject]):
     seconds: float | None = None
 
 
+def passed(line: str, *, evidence: str = "", **measures: float) -> Judgement:
+    """Nothing is wrong."""
+    return Judgement(verdict="passed", line=line, evidence=evidence, measures=measures)
+
+
+def convicted(
+    line: str, *, remedy: str, evidence: str = "", severity: Severity | None = None, **measures: float
+) -> Judgement:
+    """Something is wrong, with what to do about it."""
+    return Judgement(
+        verdict="convicted", line=line, evidence=evidence, remedy=remedy, severity=severity, measures=measures
+    )
+
+
+def skipped(line: str) -> Judgement:
+    """There is nothing to look at, for the reason in the line."""
+    return Judgement(verdict="skipped", line=line)
+
+
 def carry_out(check: Check[Subject], subject: Subject, *, earlier: Iterable[Finding]) -> Finding:
     """Carries out one check, or skips it where a check that it needs has not passed."""
-    passed = {finding.check for finding in earlier if finding.verdict == "passed"}
-    missing = [name for name in check.needs if name not in passed]
+    good = {finding.check for finding in earlier if finding.verdict == "passed"}
+    missing = [name for name in check.needs if name not in good]
     judgement = _not_tried(missing) if missing else _judged(check, subject)
     return Finding(
         check=check.name,
-        severity=check.severity,
+        severity=judgement.severity or check.severity,
         verdict=judgement.verdict,
         line=judgement.line,
         evidence=judgement.evidence,
@@ -76,14 +96,15 @@ def _judged(check: Check[Subject], subject: Subject) -> Judgement:
     try:
         return check.judge(subject)
     except UNJUDGEABLE as error:
-        return _left_open(error)
+        return left_open(error)
 
 
 def _not_tried(missing: Iterable[str]) -> Judgement:
     return Judgement(verdict="skipped", line=f"not tried, because this did not pass: {', '.join(missing)}")
 
 
-def _left_open(error: VllmWheelsError) -> Judgement:
+def left_open(error: VllmWheelsError) -> Judgement:
+    """What an error of ``UNJUDGEABLE`` means for a check."""
     # A process that ran too long was stopped by the runner, which knows only the limit of a compile.
     remedy = SLOW_REMEDY if isinstance(error, StepTimeoutError) else error.remedy
     return Judgement(verdict="could-not-judge", line=f"{error.what}: {error.why}", evidence=str(error), remedy=remedy)

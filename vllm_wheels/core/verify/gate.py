@@ -1,27 +1,91 @@
-"""Decides whether a report lets a wheel be released."""
+"""Decides whether reports let a wheel be released."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 from vllm_wheels.core.errors import CannotVerifyError, VerificationError
+from vllm_wheels.core.verify.claims import claimed
 from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.wheelfile import WheelFile, sha256_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clearance:
+    """On which Pythons a wheel has been tried before its release.
+
+    Attributes:
+        pythons: those with a report that has passed.
+        without: those that the wheel claims and this installation cannot provide, each with the reason.
+    """
+
+    pythons: tuple[str, ...]
+    without: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        tried = f"tried on Python {', '.join(self.pythons)}"
+        missing = "; ".join(f"not on {python} ({why})" for python, why in self.without)
+        return f"{tried}; {missing}" if missing else tried
+
+
+def clearance(wheel: Path, reports: Sequence[Report], *, obstacle: Callable[[str], str | None]) -> Clearance:
+    """Lets a wheel through only with a passed report of exactly its bytes on every Python that it claims.
+
+    Args:
+        wheel: of the file that is to be released.
+        reports: whatever there is; a report of another file or without installation speaks for nothing.
+        obstacle: why this installation cannot try the wheel on a Python, in one line; None where it can
+            (``pythons.obstacle``).
+
+    Raises:
+        VerificationError: a report convicts the wheel.
+        CannotVerifyError: a Python that could have been tried has no report, or one without a verdict.
+    """
+    sha256 = sha256_of(wheel)
+    found = {each.python: each for each in reports if each.sha256 == sha256 and each.python}
+    for report in found.values():
+        require_passed(report, sha256=sha256)
+    missing = [python for python in claimed(WheelFile.read(wheel)) if python not in found]
+    without = tuple((python, why) for python in missing if (why := obstacle(python)))
+    untried = [python for python in missing if python not in dict(without)]
+    if untried or not found:
+        what = f"{wheel.name} has not been tried on every Python that it claims"
+        why = f"there is no report of sha256 {sha256[:12]} on Python {', '.join(untried or missing)}"
+        remedy = f"build its verification there: --python-version {(untried or missing or ['3.11'])[0]}"
+        raise CannotVerifyError(what, why=why, remedy=remedy)
+    return Clearance(pythons=tuple(str(python) for python in found), without=without)
 
 
 def require_passed(report: Report, *, sha256: str) -> None:
-    """Lets a wheel of the hash ``sha256`` through only if the report is of it and has passed.
+    """Lets a wheel of the hash ``sha256`` through only if the report is of it, tried it, and has passed.
 
     Raises:
         VerificationError: the report convicts the wheel.
-        CannotVerifyError: the report is of another file, or came to no verdict.
+        CannotVerifyError: the report is of another file, did not install it, or came to no verdict.
     """
     if report.sha256 != sha256:
         what = f"the report of {report.wheel} does not speak of this wheel"
         why = f"it is of sha256 {report.sha256[:12]}, the wheel has {sha256[:12]}"
         raise CannotVerifyError(what, why=why, remedy="verify the wheel again")
+    require_unconvicted(report)
+    if report.python is None:
+        what = f"{report.wheel} has not been tried"
+        raise CannotVerifyError(what, why="nothing was installed", remedy="verify the wheel without --no-install")
+    require_verdict(report)
+
+
+def require_unconvicted(report: Report) -> None:
+    """Refuses a report that convicts, with all its convictions.
+
+    Raises:
+        VerificationError: the report convicts the wheel.
+    """
     if convicted := report.of_verdict("convicted"):
         what = f"{report.wheel} is not what it claims to be"
         why = "; ".join(f"{each.check}: {each.line}" for each in convicted)
         raise VerificationError(what, why=why, remedy=convicted[0].remedy)
-    require_verdict(report)
 
 
 def require_verdict(report: Report) -> None:
@@ -33,7 +97,7 @@ def require_verdict(report: Report) -> None:
     if report.verdict != "could-not-judge":
         return
     open_ones = report.of_verdict("could-not-judge")
-    what = f"{report.wheel} could not be verified on Python {report.python}"
+    what = f"{report.wheel} could not be verified {report.scope}"
     why = "; ".join(f"{each.check}: {each.line}" for each in open_ones) or "no check was carried out"
     remedy = open_ones[0].remedy if open_ones else "verify the wheel again"
     raise CannotVerifyError(what, why=why, remedy=remedy)

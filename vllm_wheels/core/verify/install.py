@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,10 +18,10 @@ from vllm_wheels.core.locking import CPU_INDEX, UNREACHABLE
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.checks import Judgement
+from vllm_wheels.core.verify.pythons import host_python
 from vllm_wheels.core.verify.trial import Trial, last_lines
 
 PROBES = Path(__file__).parent / "probes"
-PYTHON_SECONDS = 60.0
 
 COMPANIONS = {"torchvision": "torchvision", "torchaudio": "torchaudio", "torchcodec": "torchaudio"}
 """Torch packages that vLLM requires, and the entry of ``torch.packages`` that stands for each: torchaudio's
@@ -71,7 +70,7 @@ def install(trial: Trial) -> Judgement:
     shutil.copyfile(trial.wheel, trial.folder / "wheel" / trial.wheel.name)
     overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in trial.left_out)
     (trial.folder / "overrides.txt").write_text(overrides, "utf-8")
-    python = trial.bench.builder.python(trial.python) if trial.in_container else _host_python(trial)
+    python = trial.bench.builder.python(trial.python) if trial.in_container else host_python(trial.python, trial.bench.runner)
     made = _uv(trial, ["venv", "--no-project", "--python", python, f"{trial.place}/venv"])
     if made.status != 0:
         what = f"uv cannot make an environment of {python}"
@@ -191,21 +190,6 @@ def _uv(trial: Trial, arguments: Sequence[str], *, env: Mapping[str, str] | None
 def _local_indexes(arguments: Sequence[str]) -> list[Mount]:
     places = {folder for word in arguments if (folder := _folder(word))}
     return [Mount(source=place, place=str(place)) for place in sorted(places)]
-
-
-def _host_python(trial: Trial) -> str:
-    if sys.version_info[:2] == tuple(int(part) for part in trial.python.split(".")):
-        return sys.executable
-    search = ["python", "find", "--quiet", "--no-project", "--no-python-downloads", trial.python]
-    found = trial.bench.runner.run(
-        [find_uv_bin(), *search], timeout_seconds=PYTHON_SECONDS, keep_output=True, quiet=True
-    )
-    path = found.output.strip().splitlines()[-1:]
-    if found.status == 0 and path:
-        return path[0]
-    what = f"there is no Python {trial.python} on this host"
-    remedy = f"install it (uv python install {trial.python}), or set smoke.venue = container"
-    raise CannotVerifyError(what, why=_reason(found.output), remedy=remedy)
 
 
 def _reason(output: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.verify.anatomy import Anatomy
 from vllm_wheels.core.verify.venue import Venue
 
 SCHEMA = 1
@@ -53,11 +54,14 @@ class Report:
         sha256: hash of the file.
         distribution: normalised name (PEP 503).
         version: as the file name has it.
-        python: such as ``3.11``.
-        venue: where the wheel was tried, and why there.
+        python: such as ``3.11``; None where the wheel was only looked through and nothing was installed.
+        venue: where the wheel was tried, and why there; None where it was not.
         findings: in the order in which they were made.
         started: seconds since the epoch.
         seconds: how long it took.
+        variant: instruction-set variant that it was judged as; None where nobody knows.
+        claims: Pythons that the wheel claims to run on, lowest first.
+        anatomy: what the wheel consists of; None where it was not taken apart.
         schema: layout of the JSON.
     """
 
@@ -65,11 +69,14 @@ class Report:
     sha256: str
     distribution: str
     version: str
-    python: str
-    venue: Venue
+    python: str | None
+    venue: Venue | None
     findings: tuple[Finding, ...]
     started: float
     seconds: float
+    variant: str | None = None
+    claims: tuple[str, ...] = ()
+    anatomy: Anatomy | None = None
     schema: int = SCHEMA
 
     @property
@@ -127,23 +134,39 @@ class Report:
             what = "the report cannot be read"
             raise CannotVerifyError(what, why=why, remedy="verify the wheel again") from error
 
-    def as_markdown(self) -> str:
-        """The verdict first, then a table of the checks, then the evidence of all that did not pass."""
+    @property
+    def summary(self) -> str:
+        """Counts, duration and moment in one line."""
         counts = ", ".join(f"{number} {verdict}" for verdict, number in self.counts.items() if number)
         began = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{counts or 'no findings'}, in {self.seconds:.0f} s from {began}"
+
+    @property
+    def scope(self) -> str:
+        """What the verdict is about, besides the wheel."""
+        return f"on Python {self.python}" if self.python else "without installing it"
+
+    @property
+    def tried_in(self) -> str:
+        """Where the wheel was tried and why, in one line."""
+        return f"{self.venue.kind} ({self.venue.why})" if self.venue else "nowhere: it was not installed"
+
+    def as_markdown(self) -> str:
+        """The verdict first, then a table of the checks, then the evidence of all that did not pass."""
         lines = [
-            f"## {self.verdict}: `{self.wheel}` on Python {self.python}",
+            f"## {self.verdict}: `{self.wheel}` {self.scope}",
             "",
-            f"{counts or 'no findings'}, in {self.seconds:.0f} s from {began}",
+            self.summary,
             "",
             f"- sha256 `{self.sha256}`",
-            f"- {self.distribution} {self.version}",
-            f"- tried in: {self.venue.kind} ({self.venue.why})",
+            f"- {self.distribution} {self.version}, variant {self.variant or 'unknown'}",
+            f"- claims Python {', '.join(self.claims) or 'none that is known'}",
+            f"- tried in: {self.tried_in}",
             "",
             "| check | verdict | |",
             "|---|---|---|",
         ]
-        lines += [f"| {each.check} | {each.verdict} | {_cell(each.line)} |" for each in self.findings]
+        lines += [f"| {each.check} | {_shown(each)} | {_cell(each.line)} |" for each in self.findings]
         for each in self.findings:
             if each.verdict in ("convicted", "could-not-judge"):
                 lines += ["", f"### {each.check}: {each.line}", "", f"do: {each.remedy}", "", *_fenced(each.evidence)]
@@ -151,6 +174,24 @@ class Report:
 
 
 _ADAPTER = TypeAdapter(Report)
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what ``as_json`` gives."""
+    made = _ADAPTER.json_schema(mode="serialization")
+    count = {"type": "integer", "minimum": 0}
+    verdicts = list(get_args(Verdict))
+    made["properties"] |= {
+        "verdict": {"enum": verdicts, "description": "over all findings of severity error"},
+        "counts": {"type": "object", "properties": dict.fromkeys(verdicts, count), "additionalProperties": False},
+    }
+    made["required"] = sorted(made["properties"])
+    made["additionalProperties"] = False
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Report on a wheel", **made}
+
+
+def _shown(finding: Finding) -> str:
+    return "warning" if (finding.severity, finding.verdict) == ("warning", "convicted") else finding.verdict
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Piece "verification": tries the finished wheel in a clean environment and keeps the report."""
+"""Piece "verification": looks through the finished wheel, tries it in a clean environment and keeps the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,31 @@ from vllm_wheels.core.environment import index_arguments
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.store import Piece, write_atomically
+from vllm_wheels.core.isa import scan
+from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.store import Piece, Store, write_atomically
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.variants import variant
+from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
 from vllm_wheels.core.verify.checks import carry_out
 from vllm_wheels.core.verify.gate import require_verdict
 from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.look import look, report_on
+from vllm_wheels.core.verify.page import as_html
+from vllm_wheels.core.verify.report import Finding, Report
+from vllm_wheels.core.verify.specimen import Neighbour, opened
+from vllm_wheels.core.verify.static import STATIC
 from vllm_wheels.core.verify.trial import TRIAL, Trial
 from vllm_wheels.core.verify.venue import Venue, choose
+from vllm_wheels.core.wheelfile import sha256_of, wheels_in
 
 REPORT = "report.json"
 PAGE = "report.md"
+HTML = "report.html"
 
 BEGIN, CHECK, END = "verification.begin", "verification.check", "verification.end"
+TOOLS = ("abi3audit", "auditwheel", "check-wheel-contents", "iced-x86", "packaging", "pydistcheck", "twine")
+"""Whose newer versions may come to other findings."""
 
 
 def plan(
@@ -63,10 +75,12 @@ def plan(
         steps = _steps({**trial, "wheel": "<wheel, not made yet>"})
         return Plan(piece="verification", target=target, inputs={}, steps=steps, unknown=("wheel",))
     path = wheel_of(wheel.folder)
+    neighbours = [str(found) for found in _lower_variants(target, settings)]
     venue = choose(path.name, smoke=settings.smoke, find_builder=find_builder)
+    trial |= {"neighbours": neighbours, "variant": target.variant}
     trial |= {"wheel": str(path), "venue": {"kind": venue.kind, "why": venue.why, "identity": dict(venue.identity)}}
     inputs = {
-        "wheel": _sha256(path),
+        "wheel": sha256_of(path),
         "python": target.python,
         "venue": {"kind": venue.kind, **venue.identity},
         "left_out": list(without),
@@ -75,8 +89,23 @@ def plan(
         "index": fingerprint({"arguments": index_arguments(settings, os.environ), "backend": settings.torch.backend}),
         "generate": settings.smoke.generate,
         "checks": source_sha256(),
+        "tools": {name: installed_version(name) for name in TOOLS},
+        "variants": fingerprint({name: asdict(each) for name, each in variants().items()}),
+        "neighbours": [sha256_of(Path(name)) for name in neighbours],
+        "torch_requirement": settings.wheel.torch_requirement,
     }
     return Plan(piece="verification", target=target, inputs=inputs, steps=_steps(trial))
+
+
+def _lower_variants(target: Target, settings: Settings) -> Iterator[Path]:
+    """The newest wheel in the store of each lower variant of the release: of two that are alike the higher one lies."""
+    names = list(variants())
+    wanted = set(names[: names.index(target.variant)] if target.variant else ())
+    for piece in Store(settings.state_folder / "store").pieces("wheel"):
+        statement = json.loads((piece.folder / "provenance.json").read_text("utf-8"))
+        if statement["release"] == target.release and statement["variant"] in wanted:
+            wanted.discard(statement["variant"])
+            yield from wheels_in(piece.folder)[:1]
 
 
 def wheel_of(folder: Path) -> Path:
@@ -95,9 +124,11 @@ def wheel_of(folder: Path) -> Path:
 
 def source_sha256() -> str:
     """Hash of the checks' own source, so that changed checks are carried out anew."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    # The rules and the reading of machine code are shared with others and so lie outside.
+    shared = (folder / "index_rules.toml", folder / "publish" / "rules.py", folder / "isa.py")
+    for path in (*sorted((folder / "verify").rglob("*.py")), *shared):
         total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()
 
@@ -117,16 +148,16 @@ def read_report(folder: Path) -> Report:
 
 
 def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
-    report, page, folder = f"{STAGE}/{REPORT}", f"{STAGE}/{PAGE}", f"{STAGE}/{TRIAL}"
+    report, folder = f"{STAGE}/{REPORT}", f"{STAGE}/{TRIAL}"
     wheel = trial["wheel"]
     return (
         Step(
-            title="begin the report",
+            title=f"look through the wheel without installing it ({len(STATIC)} checks)",
             verb=BEGIN,
-            arguments={"trial": trial},
-            reads=(wheel,),
+            arguments={"trial": trial, "checks": [check.name for check in STATIC]},
+            reads=(wheel, *trial.get("neighbours", ())),
             writes=(report,),
-            seconds=0,
+            seconds=sum(check.seconds or 0 for check in STATIC),
         ),
         *(
             Step(
@@ -139,32 +170,51 @@ def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
             )
             for check in CHECKS
         ),
-        Step(title="finish the report", verb=END, reads=(report,), writes=(report, page), seconds=1),
+        Step(
+            title="finish the report",
+            verb=END,
+            reads=(report,),
+            writes=tuple(f"{STAGE}/{name}" for name in (REPORT, PAGE, HTML)),
+            seconds=1,
+        ),
     )
 
 
-def _begin(bench: Bench, *, trial: Mapping[str, Any]) -> None:
+def _begin(bench: Bench, *, trial: Mapping[str, Any], checks: Sequence[str]) -> None:  # noqa: ARG001 - a plan shows them
     tried = _trial(bench, trial)
-    report = Report(
-        wheel=tried.wheel.name,
-        sha256=_sha256(tried.wheel),
-        distribution=tried.distribution,
-        version=tried.version,
-        python=tried.python,
-        venue=tried.venue,
-        findings=(),
-        started=time.time(),
-        seconds=0.0,
-    )
+    neighbours = [_neighbour(Path(name), bench.settings) for name in trial["neighbours"]]
+    with opened(
+        tried.wheel,
+        settings=bench.settings,
+        runner=bench.runner,
+        variant=trial["variant"],
+        neighbours=neighbours,
+    ) as specimen:
+        report = report_on(specimen, python=tried.python, venue=tried.venue)
+        for finding in look(specimen, on_finding=lambda found: _tell(bench, found)):
+            report = report.with_finding(finding, now=time.time())
     bench.say(f"trying {tried.wheel.name} in: {tried.venue.kind} ({tried.venue.why})")
     _write(bench, report)
+
+
+def _neighbour(path: Path, settings: Settings) -> Neighbour:
+    name = str(parse_wheel_filename(path.name)[0])
+    known = {configured: variant for variant, configured in distributions(settings).items()}
+    found = scan(path)
+    return Neighbour(
+        name=path.name, distribution=name, variant=known.get(name), code=found.sha256 if found.own else None
+    )
+
+
+def _tell(bench: Bench, finding: Finding) -> None:
+    bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
 
 
 def _check(bench: Bench, *, name: str, trial: Mapping[str, Any]) -> None:
     report = read_report(bench.stage)
     check = next(each for each in CHECKS if each.name == name)
     finding = carry_out(check, _trial(bench, trial), earlier=report.findings)
-    bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
+    _tell(bench, finding)
     _write(bench, report.with_finding(finding, now=time.time()))
 
 
@@ -176,12 +226,13 @@ def _end(bench: Bench) -> Mapping[str, Any]:
     """
     report = read_report(bench.stage)
     (bench.stage / PAGE).write_text(report.as_markdown(), "utf-8")
+    (bench.stage / HTML).write_text(as_html(report), "utf-8")
     shutil.rmtree(bench.stage / TRIAL, ignore_errors=True)
     require_verdict(report)
     return {
         "verdict": report.verdict,
         "counts": report.counts,
-        "venue": f"{report.venue.kind} ({report.venue.why})",
+        "venue": report.tried_in,
         "seconds": round(report.seconds, 1),
         **report.measures,
     }
@@ -204,11 +255,6 @@ def _trial(bench: Bench, trial: Mapping[str, Any]) -> Trial:
 
 def _write(bench: Bench, report: Report) -> None:
     write_atomically(bench.stage / REPORT, json.dumps(report.as_json(), indent=1))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 VERBS: Mapping[str, Verb] = {BEGIN: _begin, CHECK: _check, END: _end}

@@ -1,0 +1,47 @@
+"""``vllm-wheels index``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vllm_wheels.commands.options import read_settings, say
+from vllm_wheels.core.publish.withdraw import yanked
+from vllm_wheels.core.simple_index import SIMPLE, write_index
+from vllm_wheels.core.store import Store
+from vllm_wheels.core.wheelfile import wheel_in, wheels_in
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.settings import Settings
+
+
+@click.command("index", epilog="Example: vllm-wheels index public && python -m http.server --directory public")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Take wheels from a folder."
+)
+def command(*, folder: Path, source: Path | None) -> None:
+    """Write a static package index over the wheels of the store, for any web server."""
+    settings = read_settings()
+    listed = write_index(
+        folder,
+        wheels_in(source) if source else _newest(settings),
+        yanked=yanked(settings.state_folder),
+        torch_links=settings.publish.torch_links,
+        timeout_seconds=settings.index.timeout_seconds,
+    )
+    for project, entries in listed.items():
+        say(f"{project}: {len(entries)} files")
+    say(f"serve {folder}, and install with --extra-index-url <address of the server>/{SIMPLE}/")
+
+
+def _newest(settings: Settings) -> list[Path]:
+    """One wheel per file name: the newest that the store made."""
+    pieces = Store(settings.state_folder / "store").pieces("wheel")
+    found: dict[str, Path] = {}
+    for piece in pieces:
+        path = wheel_in(piece.folder)
+        found.setdefault(path.name, path)
+    return list(found.values())

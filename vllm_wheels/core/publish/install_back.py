@@ -1,0 +1,122 @@
+"""Installs a published wheel back from an index, by name and hash, and tries it as verification does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from uv import find_uv_bin
+
+from vllm_wheels.core.builders import PLACE, Mount
+from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.publish.candidate import Candidate
+from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.variants import variant
+from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS
+from vllm_wheels.core.verify.checks import Check, Judgement, carry_out
+from vllm_wheels.core.verify.gate import require_passed
+from vllm_wheels.core.verify.install import left_out
+from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.trial import Trial, last_lines
+from vllm_wheels.core.verify.venue import choose
+
+COMES_BACK = "comes-back"
+
+
+def try_back(candidate: Candidate, repository: Repository, bench: Bench) -> dict[str, Any]:
+    """Installs a wheel from an index on the first Python that it has passed on, and tries what came.
+
+    Args:
+        candidate: what was uploaded.
+        repository: the index that has it.
+        bench: settings, runner and builder; a folder of its own is made below the stage.
+
+    Returns:
+        The report as plain JSON.
+
+    Raises:
+        VerificationError: it does not come back with the same bytes, or does not work.
+        CannotVerifyError: something here kept it from being tried.
+    """
+    with TemporaryDirectory(prefix="back-", dir=bench.stage) as folder:
+        trial = _trial(candidate, replace(bench, stage=Path(folder)))
+        report = Report(
+            wheel=candidate.path.name,
+            sha256=candidate.sha256,
+            distribution=trial.distribution,
+            version=trial.version,
+            python=trial.python,
+            venue=trial.venue,
+            findings=(),
+            started=time.time(),
+            seconds=0.0,
+        )
+        for check in _checks(candidate, repository):
+            finding = carry_out(check, trial, earlier=report.findings)
+            bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
+            report = report.with_finding(finding, now=time.time())
+    require_passed(report, sha256=candidate.sha256)
+    return report.as_json()
+
+
+def _trial(candidate: Candidate, bench: Bench) -> Trial:
+    settings = bench.settings
+    return Trial(
+        bench=bench,
+        venue=choose(candidate.path.name, smoke=settings.smoke, find_builder=bench.find_builder),
+        wheel=candidate.path,
+        distribution=candidate.project,
+        version=candidate.version,
+        python=candidate.pythons[0],
+        left_out=left_out(settings),
+        floor=variant(candidate.variant).floor,
+    )
+
+
+def _checks(candidate: Candidate, repository: Repository) -> list[Check[Trial]]:
+    """The checks of verification, with one more right after the installation, on which all later ones depend."""
+    found: list[Check[Trial]] = []
+    for check in CHECKS:
+        found.append(replace(check, needs=(COMES_BACK,)) if INSTALLS in check.needs else check)
+        if check.name == INSTALLS:
+            found.append(
+                Check(
+                    name=COMES_BACK,
+                    title=f"install the same bytes by name from {repository.name}",
+                    judge=lambda trial: _come_back(trial, candidate, repository),
+                    needs=(INSTALLS,),
+                )
+            )
+    return found
+
+
+def _come_back(trial: Trial, candidate: Candidate, repository: Repository) -> Judgement:
+    line = f"{candidate.project}=={candidate.version} --hash=sha256:{candidate.sha256}\n"
+    (trial.folder / "back.txt").write_text(line, "utf-8")
+    finished = _uv(
+        trial,
+        [
+            *("pip", "install", "--python", f"{trial.programs}/python", "--reinstall", "--no-cache", "--no-deps"),
+            *("--require-hashes", "--no-build", "--default-index", repository.simple_url),
+            *("--requirements", f"{trial.place}/back.txt"),
+        ],
+    )
+    if finished.status == 0:
+        return Judgement(verdict="passed", line=f"installs by name from {repository.name}, with the same bytes")
+    line = f"does not come back from {repository.name}: {(finished.tail or ('uv gave no reason',))[-1].strip()}"
+    remedy = "look at the index's page of the project; run again if it is late"
+    return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=remedy)
+
+
+def _uv(trial: Trial, arguments: list[str]) -> Finished:
+    common = ("--color", "never", "--no-progress", "--no-python-downloads")
+    # No other index than the one that is being tested may answer.
+    env = {"UV_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_FIND_LINKS": ""}
+    if not trial.in_container:
+        return trial.run_with_network([find_uv_bin(), *arguments, *common], env=env)
+    mounts = [Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv")]
+    return trial.run_with_network([f"{PLACE}/uv", *arguments, *common], env=env, mounts=mounts)

@@ -1,0 +1,187 @@
+"""The release plan: what of a release an index has, and what is to be done about each file, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from packaging.version import Version
+
+from vllm_wheels.core.errors import ConflictError, IndexRuleError, PublicationError
+from vllm_wheels.core.publish.candidate import Candidate
+from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.publish.rules import Upload, broken_rules
+from vllm_wheels.core.publish.state import ProjectState
+
+Action = Literal["upload", "present", "conflict", "refused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePlan:
+    """What is to be done about one file.
+
+    Attributes:
+        variant: name.
+        project: distribution name.
+        file: name of the file.
+        sha256: of the bytes that were verified.
+        size: in bytes.
+        action: ``upload``; ``present`` with the same hash; ``conflict`` with other bytes; ``refused`` by a rule.
+        why: one line; empty for ``upload``.
+        rule: name of the rule that refuses.
+    """
+
+    variant: str
+    project: str
+    file: str
+    sha256: str
+    size: int
+    action: Action
+    why: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasePlan:
+    """What publishing a release to one index means.
+
+    Attributes:
+        repository: name of the index.
+        index: its simple API.
+        release: of vLLM.
+        version: of the packages.
+        files: in the order of upload, the flagship last.
+        next_version: the release with the next ``.postN`` that is free in every project.
+    """
+
+    repository: str
+    index: str
+    release: str
+    version: str
+    files: tuple[FilePlan, ...]
+    next_version: str
+
+    def of_action(self, *actions: Action) -> tuple[FilePlan, ...]:
+        """The files with one of these actions."""
+        return tuple(file for file in self.files if file.action in actions)
+
+    @property
+    def state(self) -> Literal["complete", "partial", "empty", "blocked"]:
+        """How much of the release the index has; ``blocked`` if it can never have all."""
+        if self.of_action("conflict", "refused"):
+            return "blocked"
+        present = self.of_action("present")
+        return "complete" if len(present) == len(self.files) else "partial" if present else "empty"
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain JSON."""
+        return {**asdict(self), "state": self.state}
+
+    def require_possible(self) -> None:
+        """Refuses a plan with which the release could not become complete.
+
+        Raises:
+            ConflictError: a file is there with other bytes.
+            IndexRuleError: a rule of the index refuses a file.
+        """
+        for kind, action in ((ConflictError, "conflict"), (IndexRuleError, "refused")):
+            found = [file for file in self.files if file.action == action]
+            if found:
+                raise self._refusal(kind, found)
+
+    def _refusal(self, kind: type[PublicationError], found: Sequence[FilePlan]) -> PublicationError:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        what = f"{found[0].file} cannot be published to {self.repository}{more}"
+        suffix = self.next_version.removeprefix(self.release)
+        renew = f'set wheel.version_suffix = "{suffix}", then build and publish again: nothing compiles'
+        curable = kind is ConflictError or found[0].rule in {"release-age", "deleted-name"}
+        remedy = renew if curable else "correct what the rule names, then build again"
+        return kind(what, why=found[0].why, remedy=remedy)
+
+
+def release_plan(
+    candidates: Iterable[Candidate],
+    states: Mapping[str, ProjectState],
+    *,
+    repository: Repository,
+    release: str,
+    published_before: Collection[str],
+    now: datetime,
+) -> ReleasePlan:
+    """Compares a release with what an index has.
+
+    Args:
+        candidates: in the order of upload.
+        states: of every project, by name.
+        repository: the index.
+        release: of vLLM.
+        published_before: names of files that receipts of this index name.
+        now: the time.
+    """
+    wheels = tuple(candidates)
+    files = []
+    for each in wheels:
+        state = states[each.project]
+        action, why, rule = _action(each, wheels, state, repository, published_before, now)
+        files.append(
+            FilePlan(
+                variant=each.variant,
+                project=each.project,
+                file=each.path.name,
+                sha256=each.sha256,
+                size=each.size,
+                action=action,
+                why=why,
+                rule=rule,
+            )
+        )
+    return ReleasePlan(
+        repository=repository.name,
+        index=repository.shown,
+        release=release,
+        version=wheels[0].version,
+        files=tuple(files),
+        next_version=next_version(release, states.values()),
+    )
+
+
+def _action(  # noqa: PLR0917 - one caller, right above
+    each: Candidate,
+    wheels: Iterable[Candidate],
+    state: ProjectState,
+    repository: Repository,
+    published_before: Collection[str],
+    now: datetime,
+) -> tuple[Action, str, str]:
+    there = state.files.get(each.path.name)
+    if there and there.sha256 == each.sha256:
+        return "present", f"yanked: {there.yanked}" if there.yanked else "the same bytes are there", ""
+    if there:
+        return "conflict", f"the index has sha256 {there.sha256[:12]}, this file has {each.sha256[:12]}", ""
+    if not repository.public_rules:
+        return "upload", "", ""
+    new = (other for other in wheels if other.project == each.project and other.path.name not in state.files)
+    upload = Upload(
+        name=each.path.name,
+        size=each.size,
+        metadata=each.metadata,
+        project=state,
+        growth=sum(other.size for other in new),
+        published_before=each.path.name in published_before,
+        now=now,
+    )
+    for rule, why in broken_rules(upload):
+        return "refused", f"{rule.says}: {why}", rule.name
+    return "upload", "", ""
+
+
+def next_version(release: str, states: Iterable[ProjectState]) -> str:
+    """The release with the lowest ``.postN`` above all that some project has, so that all can have the same."""
+    base = str(Version(release))
+    ours = re.compile(rf"{re.escape(base)}(?:\.post(\d+))?")
+    versions = {file.version for state in states for file in state.files.values()}
+    taken = [int(match[1] or 0) for version in versions if (match := ours.fullmatch(version))]
+    return f"{base}.post{max(taken, default=0) + 1}"

@@ -1,0 +1,130 @@
+"""The receipt: what was published where, with which hashes, and what the index answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vllm_wheels.core.plan import fingerprint
+from vllm_wheels.core.store import write_atomically
+
+SCHEMA = 1
+FOLDER = "publish"
+RECEIPT = "receipt.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A file on an index.
+
+    Attributes:
+        name: of the file.
+        sha256: of its bytes, as verified and as the index has them.
+        size: in bytes.
+        url: where it is.
+        listed_at: when the index listed it first, ISO 8601.
+        uploaded_at: what the index says of the upload; None where it does not.
+        answers: to every attempt; none if it was there already.
+        reports: SHA-256 of the report by Python.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    url: str
+    listed_at: str
+    uploaded_at: str | None
+    answers: tuple[str, ...]
+    reports: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of one variant of a release on one index.
+
+    Attributes:
+        release: of vLLM.
+        version: of the package.
+        variant: name.
+        project: distribution name.
+        repository: name of the index.
+        index: its simple API.
+        files: all files of the variant.
+        tested: where the same bytes were installed back from and with what verdicts; empty if no test index is set.
+        schema: layout of the JSON.
+    """
+
+    release: str
+    version: str
+    variant: str
+    project: str
+    repository: str
+    index: str
+    files: tuple[PublishedFile, ...]
+    tested: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def data_version(self) -> str:
+        """Hash of the receipt."""
+        return fingerprint(self.as_json())
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 by file name."""
+        return {file.name: file.sha256 for file in self.files}
+
+    def as_json(self) -> dict[str, Any]:
+        """The receipt as plain JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Receipt:
+        """Reads what ``as_json`` gave."""
+        files = tuple(PublishedFile(**{**file, "answers": tuple(file["answers"])}) for file in data["files"])
+        return cls(**{**data, "files": files})
+
+
+def folder(state_folder: Path, repository: str) -> Path:
+    """Where journal and receipts of a repository are."""
+    return state_folder / FOLDER / repository
+
+
+def path_of(state_folder: Path, *, repository: str, version: str, variant: str) -> Path:
+    """Where the receipt of a variant is."""
+    return folder(state_folder, repository) / version / f"{variant}.{RECEIPT}"
+
+
+def find(state_folder: Path, *, repository: str, version: str, variant: str) -> Receipt | None:
+    """The receipt of a variant, if it was published."""
+    path = path_of(state_folder, repository=repository, version=version, variant=variant)
+    return Receipt.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def keep(state_folder: Path, receipt: Receipt) -> Receipt:
+    """Keeps a receipt; an earlier one of the same bytes stays as it is and is returned."""
+    key = {"repository": receipt.repository, "version": receipt.version, "variant": receipt.variant}
+    earlier = find(state_folder, **key)
+    if earlier and earlier.hashes == receipt.hashes:
+        return earlier
+    write_atomically(path_of(state_folder, **key), json.dumps(receipt.as_json(), indent=1, sort_keys=True))
+    return receipt
+
+
+def receipts(state_folder: Path) -> Iterator[Receipt]:
+    """All receipts of this installation, by path."""
+    for path in sorted((state_folder / FOLDER).glob(f"*/*/*.{RECEIPT}")):
+        yield Receipt.from_json(json.loads(path.read_text("utf-8")))
+
+
+def deliver(receipt: Receipt, output_folder: Path) -> list[Path]:
+    """Puts a receipt beside every wheel that it names, and returns where."""
+    text = json.dumps(receipt.as_json(), indent=1, sort_keys=True)
+    paths = [output_folder / f"{file.name.removesuffix('.whl')}.{RECEIPT}" for file in receipt.files]
+    for path in paths:
+        write_atomically(path, text)
+    return paths

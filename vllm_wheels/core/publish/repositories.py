@@ -1,0 +1,86 @@
+"""Which package indexes there are to publish to: those of the settings, and the two that twine knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from urllib.parse import urljoin, urlsplit
+
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
+from twine.utils import DEFAULT_REPOSITORY, TEST_REPOSITORY
+
+from vllm_wheels.core.errors import UnknownRepositoryError
+from vllm_wheels.core.settings import RepositorySettings, Settings
+from vllm_wheels.core.urls import redacted, without_credentials
+
+KNOWN = {
+    "pypi": (DEFAULT_REPOSITORY, PYPI_SIMPLE_ENDPOINT),
+    "testpypi": (TEST_REPOSITORY, urljoin(TEST_REPOSITORY, "/simple/")),
+}
+"""Upload URL and simple API by name; the addresses are the libraries' own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A package index to publish to.
+
+    Attributes:
+        name: in the settings.
+        upload_url: where files are sent.
+        simple_url: its simple API.
+        user: that goes with a token.
+        token_variable: template of the variable's name.
+        public_rules: it has the public index's rules (index_rules.toml).
+        attest: uploads are signed where there is an OIDC identity.
+    """
+
+    name: str
+    upload_url: str
+    simple_url: str
+    user: str
+    token_variable: str
+    public_rules: bool
+    attest: bool
+
+    @property
+    def shown(self) -> str:
+        """Its simple API as it may be shown."""
+        return redacted(self.simple_url)
+
+
+def repository(settings: Settings, name: str) -> Repository:
+    """The repository of a name.
+
+    Raises:
+        UnknownRepositoryError: nothing is known of it, or not both of its URLs, or one of them holds credentials.
+    """
+    configured = settings.publish.repositories
+    if name not in configured and name not in KNOWN:
+        near = get_close_matches(name, [*configured, *KNOWN], n=1)
+        what = f"there is no repository {name!r}"
+        why = f"known: {', '.join(sorted({*configured, *KNOWN}))}"
+        remedy = f"write {near[0]}" if near else f"describe it in the settings: [publish.repositories.{name}]"
+        raise UnknownRepositoryError(what, why=why, remedy=remedy)
+    given = configured.get(name, RepositorySettings())
+    upload, simple = KNOWN.get(name, (None, None))
+    return Repository(
+        name=name,
+        upload_url=_url(given.upload_url or upload, name, "upload_url"),
+        simple_url=_url(given.simple_url or simple, name, "simple_url").rstrip("/") + "/",
+        user=given.user,
+        token_variable=given.token_variable,
+        public_rules=given.rules == "public",
+        attest=given.attest,
+    )
+
+
+def _url(url: str | None, name: str, key: str) -> str:
+    place = f"publish.repositories.{name}.{key}"
+    what = f"repository {name} cannot be used"
+    if url is None or urlsplit(url).scheme not in {"http", "https"}:
+        why = f"{place} is not a URL" if url else f"{place} is not set"
+        raise UnknownRepositoryError(what, why=why, remedy=f"set {place} to an http or https address")
+    if without_credentials(url)[1]:
+        why = f"{place} holds a password"
+        raise UnknownRepositoryError(what, why=why, remedy="take it out; the token comes by environment")
+    return url

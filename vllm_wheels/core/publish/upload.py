@@ -1,0 +1,285 @@
+"""Uploads one file until the index lists it: one attempt at a time, judged by its answer and by the index's state."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from vllm_wheels.core.errors import (
+    ConflictError,
+    CredentialsError,
+    IndexRuleError,
+    IndexUnreachableError,
+    NameTakenError,
+    PublicationError,
+    StepTimeoutError,
+    UnfinishedUploadError,
+)
+from vllm_wheels.core.publish.candidate import Candidate
+from vllm_wheels.core.publish.journal import Journal
+from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.publish.state import RemoteFile, project_state
+from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
+from vllm_wheels.core.runner import Runner
+
+Judgement = Literal["accepted", "exists", "again", "credentials", "taken", "refused"]
+
+ANSWERS: tuple[tuple[str, str, Judgement], ...] = (
+    (r"2\d\d", r"", "accepted"),
+    (r"409", r"", "exists"),
+    (r"4\d\d", r"already (exists|been (used|uploaded))|file name reuse", "exists"),
+    (r"403", r"(isn't|is not|not) allowed to|belongs to|someone else", "taken"),
+    (r"401|403", r"", "credentials"),
+    (r"408|425|429|5\d\d", r"", "again"),
+    (r"\d+", r"", "refused"),
+)
+"""Status, text of the answer, and what they mean; the first that fits."""
+
+UPLOADER = "vllm_wheels.core.publish.uploader"
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 120.0
+POLL_SECONDS = 3.0
+LONGEST_LINE = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Time, to be replaced by a test."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an index answered to one attempt; status 0 if the connection broke or nothing came in time."""
+
+    status: int
+    text: str
+    retry_after: float | None = None
+
+    @property
+    def judgement(self) -> Judgement:
+        """What it means."""
+        if not self.status:
+            return "again"
+        for status, text, judgement in ANSWERS:
+            if re.fullmatch(status, str(self.status)) and re.search(text, self.text, re.IGNORECASE):
+                return judgement
+        return "refused"
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"it answered {self.status} {self.text}" if self.status else self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """How a file got onto an index.
+
+    Attributes:
+        remote: as the index lists it.
+        answers: of all attempts, in order; none if it was there already.
+    """
+
+    remote: RemoteFile
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """Brings files onto one index.
+
+    Attributes:
+        repository: the index.
+        journal: of that index.
+        runner: starts the uploading process.
+        answer_seconds: limit of one answer.
+        patience_seconds: how long a failing upload is tried again.
+        settle_seconds: how long to wait until an accepted file is listed.
+        say: tells the user one line.
+        clock: time.
+    """
+
+    repository: Repository
+    journal: Journal
+    runner: Runner
+    answer_seconds: float
+    patience_seconds: float
+    settle_seconds: float
+    say: Callable[[str], None]
+    clock: Clock = field(default_factory=Clock)
+
+    def knock(self, candidate: Candidate, credentials: Credentials) -> None:
+        """Sends everything but the file, to learn whether the index would take files of the project from us.
+
+        Indexes look at who asks before they look for the file; whatever else they answer says nothing.
+
+        Raises:
+            CredentialsError: the token is not accepted.
+            NameTakenError: the project is somebody else's.
+        """
+        answer = self._attempt(candidate.path, candidate, credentials, knock=True)
+        if answer.judgement in {"credentials", "taken"}:
+            raise self._refusal(candidate, answer)
+
+    def send(
+        self, candidate: Candidate, path: Path, credentials: Credentials, *, attestations: tuple[Path, ...] = ()
+    ) -> Sent:
+        """Uploads a file that the index does not list, until it does.
+
+        Args:
+            candidate: what is published.
+            path: a copy of its bytes that nobody else writes to.
+            credentials: of its project.
+            attestations: files that go with it.
+
+        Raises:
+            CredentialsError: the token is not accepted.
+            NameTakenError: the project is somebody else's.
+            ConflictError: the index has other bytes under the name.
+            IndexRuleError: the index refuses the file.
+            UnfinishedUploadError: it is not there yet; the next run goes on.
+        """
+        answers: list[str] = []
+        last = self.journal.last(path.name, candidate.sha256)
+        if last and last["act"] == "accepted" and (found := self._wait_until_listed(candidate)):
+            return Sent(remote=found)
+        started, number = self.clock.monotonic(), 0
+        while True:
+            self.journal.write("sending", path.name, candidate.sha256)
+            answer = self._attempt(path, candidate, credentials, attestations=attestations)
+            answers.append(answer.line)
+            if answer.judgement in {"accepted", "exists"}:
+                return self._settled(candidate, answer, answers)
+            self.journal.write("failed", path.name, candidate.sha256, answer=answer.line)
+            if answer.judgement != "again":
+                raise self._refusal(candidate, answer)
+            # A time-out may have come after the file was taken.
+            if found := self._listed(candidate):
+                return Sent(remote=found, answers=tuple(answers))
+            pause = answer.retry_after or min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS)
+            number += 1
+            if self.clock.monotonic() - started + pause > self.patience_seconds:
+                raise self._unfinished(candidate, answer.line)
+            self.say(f"{path.name}: {answer.line}; trying again in {pause:.0f} s")
+            self.clock.sleep(pause)
+
+    def _settled(self, candidate: Candidate, answer: Answer, answers: list[str]) -> Sent:
+        if answer.judgement == "accepted":
+            self.journal.write("accepted", candidate.path.name, candidate.sha256, answer=answer.line)
+        if found := self._wait_until_listed(candidate):
+            return Sent(remote=found, answers=tuple(answers))
+        if answer.judgement == "exists":
+            what = f"{self.repository.name} refuses {candidate.path.name}"
+            why = f"{answer.line}, but does not list it: the name was used and deleted, or its page is old"
+            raise IndexRuleError(what, why=why, remedy="run again in an hour; if it stays so, publish a .postN")
+        raise self._unfinished(candidate, "it accepted the file but does not list it yet")
+
+    def _wait_until_listed(self, candidate: Candidate) -> RemoteFile | None:
+        started = self.clock.monotonic()
+        while True:
+            found = self._listed(candidate)
+            if found or self.clock.monotonic() - started + POLL_SECONDS > self.settle_seconds:
+                return found
+            self.clock.sleep(POLL_SECONDS)
+
+    def _listed(self, candidate: Candidate) -> RemoteFile | None:
+        name = candidate.path.name
+        try:
+            state = project_state(
+                self.repository, candidate.project, timeout_seconds=self.answer_seconds, wanted=frozenset({name})
+            )
+        except IndexUnreachableError as error:
+            self.say(f"{error.what}: {error.why}")
+            return None
+        found = state.files.get(name)
+        if found and found.sha256 != candidate.sha256:
+            what = f"{name} is on {self.repository.name} with other bytes"
+            why = f"the index has sha256 {found.sha256[:12]}, this file has {candidate.sha256[:12]}"
+            raise ConflictError(what, why=why, remedy="plan again: vllm-wheels publish names the next free .postN")
+        if found:
+            self.journal.write("listed", name, candidate.sha256)
+        return found
+
+    def _attempt(
+        self,
+        path: Path,
+        candidate: Candidate,
+        credentials: Credentials,
+        *,
+        knock: bool = False,
+        attestations: tuple[Path, ...] = (),
+    ) -> Answer:
+        words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url]
+        words += ["--timeout", str(self.answer_seconds), *(["--knock"] if knock else [])]
+        words += [word for each in attestations for word in ("--attestation", str(each))]
+        blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
+        try:
+            finished = self.runner.run(
+                [*words, str(path)],
+                env={**blank, **credentials.environment},
+                timeout_seconds=self.patience_seconds,
+                keep_output=True,
+                quiet=True,
+            )
+        except StepTimeoutError:
+            return Answer(status=0, text=f"no answer within {self.patience_seconds:.0f} s")
+        return _answer(credentials.redact(finished.output), candidate)
+
+    def _refusal(self, candidate: Candidate, answer: Answer) -> PublicationError:
+        name, project = candidate.path.name, candidate.project
+        match answer.judgement:
+            case "taken":
+                what = f"{self.repository.name} lets somebody else publish {project}"
+                remedy = "choose another name in wheel.distributions, or have its owner invite you"
+                return NameTakenError(what, why=answer.line, remedy=remedy)
+            case "credentials":
+                what = f"{self.repository.name} does not accept the token for {project}"
+                remedy = f"export {variable(self.repository, project)} with a token for this project and index"
+                return CredentialsError(what, why=answer.line, remedy=remedy)
+            case _:
+                what = f"{self.repository.name} refuses {name}"
+                return IndexRuleError(what, why=answer.line, remedy="correct what it names, then build again")
+
+    def _unfinished(self, candidate: Candidate, why: str) -> UnfinishedUploadError:
+        what = f"{candidate.path.name} is not on {self.repository.name} yet"
+        return UnfinishedUploadError(what, why=why, remedy="run the same command again later; it continues")
+
+
+def _answer(output: str, candidate: Candidate) -> Answer:
+    said: dict[str, Any] = {}
+    for line in output.splitlines():
+        if line.startswith("{"):
+            said = json.loads(line)
+    if "broke" in said:
+        return Answer(status=0, text=f"the connection broke ({said['broke']})")
+    if not said:
+        what = f"twine cannot send {candidate.path.name}"
+        why = next((line for line in reversed(output.splitlines()) if line.strip()), "it gave no reason")
+        raise PublicationError(what, why=why[:LONGEST_LINE], remedy="verify the wheel, then run the command again")
+    body = " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", said["body"], flags=re.DOTALL).split())
+    text = said["reason"] if said["reason"] in body or not body else f"{said['reason']}: {body}"
+    text = body if body and said["reason"] in body else text
+    return Answer(status=said["status"], text=text[:LONGEST_LINE], retry_after=_seconds(said["retry_after"]))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header, which has a number or a date (RFC 9110, 10.2.3)."""
+    if not retry_after:
+        return None
+    if retry_after.strip().isdigit():
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,77 @@
+"""Yanking and rolling back: what only a person can do on the index, as exact instructions with the affected files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urljoin
+
+from packaging.version import Version
+
+from vllm_wheels.core.errors import PublicationError
+from vllm_wheels.core.publish.receipt import FOLDER, Receipt, receipts
+from vllm_wheels.core.publish.repositories import KNOWN
+from vllm_wheels.core.store import write_atomically
+
+YANKED = "yanked.json"
+
+
+def affected(state_folder: Path, version: str) -> tuple[Receipt, ...]:
+    """The receipts of a version.
+
+    Raises:
+        PublicationError: this installation published no such version.
+    """
+    found = tuple(each for each in receipts(state_folder) if Version(each.version) == Version(version))
+    if not found:
+        known = sorted({each.version for each in receipts(state_folder)}, key=Version)
+        what = f"there is no receipt of version {version}"
+        why = f"{state_folder / FOLDER} has receipts of {', '.join(known) or 'nothing'}"
+        raise PublicationError(what, why=why, remedy="give one of these versions, or the right state_folder")
+    return found
+
+
+def instructions(given: Iterable[Receipt], *, reason: str, undo: bool) -> list[str]:
+    """The lines to print: for each index and project what to open, what to press, and which files it concerns."""
+    lines = []
+    for receipt in given:
+        act = "un-yank" if undo else "yank"
+        lines.append(f"{receipt.repository}: {act} {receipt.project} {receipt.version}")
+        place = _page(receipt)
+        lines.append(f"  1. sign in as an owner of {receipt.project} and open {place}")
+        button = "Un-yank" if undo else "Yank"
+        lines.append(f"  2. Options > {button}; type the version {receipt.version} to confirm")
+        if not undo:
+            lines.append(f"  3. give as reason: {reason}")
+        lines += [f"     affects {file.name} (sha256 {file.sha256})" for file in receipt.files]
+    if not undo:
+        lines.append("Yank, never delete: the name of a deleted file can never be used again.")
+        lines.append('To replace it: set wheel.version_suffix = ".postN", build and publish; nothing compiles.')
+    return lines
+
+
+def _page(receipt: Receipt) -> str:
+    known = {simple: urljoin(simple, "/manage/project/") for _, simple in KNOWN.values()}
+    page = known.get(receipt.index)
+    return (
+        f"{page}{receipt.project}/release/{receipt.version}/" if page else f"the page of the project on {receipt.index}"
+    )
+
+
+def record(state_folder: Path, given: Iterable[Receipt], *, reason: str, undo: bool) -> None:
+    """Notes which files are yanked, so that an index of our own marks them."""
+    noted = dict(yanked(state_folder))
+    for receipt in given:
+        for file in receipt.files:
+            noted.pop(file.sha256, None)
+            if not undo:
+                noted[file.sha256] = reason
+    write_atomically(state_folder / FOLDER / YANKED, json.dumps(noted, indent=1, sort_keys=True))
+
+
+def yanked(state_folder: Path) -> Mapping[str, str]:
+    """Why files are yanked, by their SHA-256."""
+    path = state_folder / FOLDER / YANKED
+    found: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found

@@ -1,0 +1,237 @@
+"""Shows plans before they are carried out: as a document of plain JSON with a published schema, and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from vllm_wheels.core.plan import Download, Invocation, Plan, Step
+from vllm_wheels.core.store import Piece, Store
+from vllm_wheels.core.target import Target
+
+PAST_RUNS = 5
+"""How many past runs an estimate looks back."""
+
+MINUTE = 60
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long making a piece will take.
+
+    Attributes:
+        seconds: median of past runs; without any, the sum of the steps' guesses.
+        shortest: of the past runs.
+        longest: of the past runs.
+        past_runs: how many pieces of the kind the estimate rests on; 0 for a guess.
+    """
+
+    seconds: float
+    shortest: float | None = None
+    longest: float | None = None
+    past_runs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPiece:
+    """What would become of one piece.
+
+    Attributes:
+        piece: its kind.
+        state: whether the store has it.
+        fingerprint: hash of the inputs; None while some are unknown.
+        unknown: what only an earlier piece can tell, by its kind.
+        notices: what the user must be told.
+        inputs: everything that determines the result.
+        steps: in order; none for a piece that the store has.
+        estimate: None for a piece that the store has.
+    """
+
+    piece: str
+    state: Literal["in the store", "to be made"]
+    fingerprint: str | None
+    unknown: tuple[str, ...]
+    notices: tuple[str, ...]
+    inputs: Mapping[str, Any]
+    steps: tuple[Step, ...]
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What everything together needs.
+
+    Attributes:
+        seconds: sum of the estimates.
+        download_bytes: sum of the sizes that are known.
+        downloads_of_unknown_size: where these come from.
+        disk_gigabytes: sum of what steps are known to need.
+        memory_gigabytes: the most that a step needs.
+    """
+
+    seconds: float
+    download_bytes: int
+    downloads_of_unknown_size: tuple[str, ...]
+    disk_gigabytes: float
+    memory_gigabytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What a run would do for one release, Python and variant, piece by piece in the order of making.
+
+    ``schema_version`` grows when a field goes away or changes its meaning.
+    """
+
+    schema_version: Literal[1]
+    release: str
+    python: str
+    variant: str | None
+    pieces: tuple[PlannedPiece, ...]
+    totals: Totals
+
+
+def document(target: Target, plans: Iterable[tuple[Plan, Piece | None]], store: Store) -> Document:
+    """The document of a chain of plans.
+
+    Args:
+        target: what it is made for.
+        plans: as ``Workshop.plans`` gives them.
+        store: whose pieces tell how long past runs took.
+    """
+    pieces = tuple(_planned(plan, piece, store) for plan, piece in plans)
+    return Document(
+        schema_version=1,
+        release=target.release,
+        python=target.python,
+        variant=target.variant,
+        pieces=pieces,
+        totals=_totals(pieces),
+    )
+
+
+def as_json(shown: Document) -> dict[str, Any]:
+    """The document as plain JSON; follows ``schema``."""
+    plain: dict[str, Any] = TypeAdapter(Document).dump_python(shown, mode="json")
+    return plain
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the document; published as docs/schemas/plan.schema.json."""
+    title = "What a run of vllm-wheels would do"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **TypeAdapter(Document).json_schema(),
+        "title": title,
+    }
+
+
+def as_markdown(shown: Document) -> str:
+    """The document for a person to read."""
+    totals, variant = shown.totals, f" {shown.variant}" if shown.variant else ""
+    missing = [piece for piece in shown.pieces if piece.state == "to be made"]
+    lines = [f"# Plan: vLLM {shown.release}{variant}, Python {shown.python}", ""]
+    if missing:
+        lines.append(
+            f"To be made: {', '.join(piece.piece for piece in missing)}. About {_duration(totals.seconds)}, "
+            f"{_bytes(totals)} to download, {totals.disk_gigabytes:.1f} GB of disk, "
+            f"{totals.memory_gigabytes:.1f} GB of memory."
+        )
+    else:
+        lines.append("Nothing to do: the store has every piece.")
+    for piece in shown.pieces:
+        lines += ["", *_piece_lines(piece)]
+    return "\n".join(lines)
+
+
+def _planned(plan: Plan, piece: Piece | None, store: Store) -> PlannedPiece:
+    made = piece is not None
+    return PlannedPiece(
+        piece=plan.piece,
+        state="in the store" if made else "to be made",
+        fingerprint=plan.fingerprint,
+        unknown=plan.unknown,
+        notices=plan.notices,
+        inputs=json.loads(json.dumps(plan.inputs)),
+        steps=()
+        if made
+        else tuple(replace(step, arguments=json.loads(json.dumps(step.arguments))) for step in plan.steps),
+        estimate=None if made else _estimate(plan, store),
+    )
+
+
+def _estimate(plan: Plan, store: Store) -> Estimate:
+    past = [piece.seconds for piece in islice(store.pieces(plan.piece), PAST_RUNS)]
+    if not past:
+        return Estimate(seconds=sum(step.seconds or 0 for step in plan.steps))
+    return Estimate(seconds=median(past), shortest=min(past), longest=max(past), past_runs=len(past))
+
+
+def _totals(pieces: tuple[PlannedPiece, ...]) -> Totals:
+    steps = [step for piece in pieces for step in piece.steps]
+    downloads = [download for step in steps for download in step.downloads]
+    return Totals(
+        seconds=sum(piece.estimate.seconds for piece in pieces if piece.estimate),
+        download_bytes=sum(download.size or 0 for download in downloads),
+        downloads_of_unknown_size=tuple(download.url for download in downloads if download.size is None),
+        disk_gigabytes=sum(step.disk_gigabytes or 0 for step in steps),
+        memory_gigabytes=max((step.gigabytes or 0 for step in steps), default=0),
+    )
+
+
+def _piece_lines(piece: PlannedPiece) -> list[str]:
+    if piece.estimate is None:
+        return [f"## {piece.piece}: in the store", "", f"`{piece.fingerprint}`"]
+    unknown = [f"Not yet known, because it is not made: {', '.join(piece.unknown)}.", ""] if piece.unknown else []
+    steps = [line for number, step in enumerate(piece.steps, 1) for line in _step_lines(number, step)]
+    notices = [f"- NOTICE: {notice}" for notice in piece.notices]
+    return [f"## {piece.piece}: to be made, {_basis(piece.estimate)}", "", *unknown, *notices, *steps]
+
+
+def _basis(estimate: Estimate) -> str:
+    about = f"about {_duration(estimate.seconds)}"
+    if not estimate.past_runs:
+        return f"{about} (a guess)"
+    span = f"{_duration(estimate.shortest or 0)} to {_duration(estimate.longest or 0)}"
+    return f"{about} (past runs: {estimate.past_runs}, {span})"
+
+
+def _step_lines(number: int, step: Step) -> list[str]:
+    lines = [f"{number}. {step.title}"]
+    if step.gigabytes or step.disk_gigabytes:
+        lines.append(f"   - needs {step.gigabytes or 0:.1f} GB of memory, {step.disk_gigabytes or 0:.1f} GB of disk")
+    lines += [f"   - downloads {_download(each)}" for each in step.downloads]
+    lines += [f"   - writes `{path}`" for path in step.writes]
+    for invocation in step.invocations:
+        lines += [f"     {line}" for line in ("```sh", *_shell(invocation), "```")]
+    return lines
+
+
+def _shell(invocation: Invocation) -> list[str]:
+    # One variable a line, as a person would type it.
+    environment = [f"{name}={shlex.quote(value)} \\" for name, value in sorted(invocation.environment.items())]
+    folder = [f"cd {shlex.quote(invocation.folder)}"] if invocation.folder else []
+    return [*folder, *environment, " ".join(invocation.argv)]
+
+
+def _download(wanted: Download) -> str:
+    size = f"{wanted.size / MEGABYTE:.1f} MB" if wanted.size is not None else "size unknown"
+    return f"{wanted.url} ({size})"
+
+
+def _bytes(totals: Totals) -> str:
+    known = f"{totals.download_bytes / MEGABYTE:.1f} MB"
+    unknown = len(totals.downloads_of_unknown_size)
+    return f"{known} and {unknown} files of unknown size" if unknown else known
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / MINUTE:.0f} min" if seconds >= 2 * MINUTE else f"{seconds:.0f} s"

@@ -1,0 +1,104 @@
+"""Runs a wheel's extension on an emulated CPU of its variant's level: qemu dies of the first instruction above it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.variants import variants
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.trial import Trial, last_lines
+
+EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
+"""The static one first: it runs in a container as well."""
+
+STATIC = EMULATORS[:1]
+PACKAGE = "qemu-user-static"
+COPY = "qemu"
+ILLEGAL = (-4, 132)
+"""How a process ends that SIGILL killed: as the runner says it, and as a shell or a container engine does."""
+
+INSTALLS = "installs"
+
+
+def _emulated(trial: Trial) -> Judgement:
+    cpu = cpu_of(trial)
+    if not cpu:
+        return skipped("qemu emulates no CPU of the variant's level")
+    copy_emulator(trial.folder, static=trial.in_container)
+    emulator = [f"{trial.place}/{COPY}", "-cpu", cpu]
+    probe = [f"{trial.programs}/python", "-I", f"{trial.place}/probes/emulated.py"]
+    return judged(trial.run([*emulator, *probe]), cpu)
+
+
+def cpu_of(trial: Trial) -> str:
+    """Qemu's name of a CPU that has the wheel's floor and nothing above it; empty where qemu knows none."""
+    return next((each.emulated for each in variants().values() if each.floor == trial.floor), "")
+
+
+def copy_emulator(folder: Path, *, static: bool) -> Path:
+    """Puts qemu into the folder.
+
+    Args:
+        folder: where to put it.
+        static: only one that needs no libraries of this host will do.
+
+    Raises:
+        CannotVerifyError: this host has none.
+    """
+    names = STATIC if static else EMULATORS
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        what = "there is no emulator to run the wheel on a lesser CPU"
+        raise CannotVerifyError(what, why=f"{names[0]} is not on PATH", remedy=f"apt-get install {PACKAGE}")
+    return Path(shutil.copy(found, folder / COPY))
+
+
+def judged(finished: Finished, cpu: str) -> Judgement:
+    """Judges what the probe printed, and how it ended, on the emulated CPU.
+
+    Raises:
+        CannotVerifyError: the emulated CPU could not run torch, or not as a CPU of its level.
+    """
+    seen = {answer["probe"]: answer for line in finished.output.splitlines() if (answer := _answer(line))}
+    if seen.get("torch", {}).get("capability") != "AVX2":
+        what = f"this qemu does not emulate {cpu} well enough for torch"
+        why = f"torch found {seen.get('torch', {}).get('capability', 'nothing, it died')}"
+        raise CannotVerifyError(what, why=why, remedy="take qemu 7.2 or newer")
+    evidence = last_lines(finished.output)
+    if finished.status in ILLEGAL:
+        line = f"dies of an illegal instruction on an emulated {cpu}"
+        remedy = "see forbidden-instructions; compile every file of the extension with the variant's flags alone"
+        return convicted(line, evidence=evidence, remedy=remedy)
+    answer = seen.get("emulated")
+    if finished.status != 0 or answer is None:
+        line = f"ends with status {finished.status} on an emulated {cpu}"
+        return convicted(line, evidence=evidence, remedy="see the evidence")
+    if not answer["agree"]:
+        line = f"computes something else than torch on an emulated {cpu}: {answer['differences']}"
+        return convicted(line, evidence=evidence, remedy="look at the kernels")
+    line = f"{answer['extension']} loads and computes on an emulated {cpu}"
+    return passed(line, evidence=evidence, emulation_seconds=finished.seconds)
+
+
+def _answer(line: str) -> Mapping[str, Any] | None:
+    if not line.startswith('{"probe": '):
+        return None
+    answer: Mapping[str, Any] = json.loads(line)
+    return answer
+
+
+CHECKS: tuple[Check[Trial], ...] = (
+    Check(
+        name="runs-on-lowest-cpu",
+        title="run the extension on an emulated CPU of the variant's level",
+        judge=_emulated,
+        needs=(INSTALLS,),
+        seconds=90,
+    ),
+)

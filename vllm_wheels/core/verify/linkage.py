@@ -1,0 +1,106 @@
+"""What a wheel's compiled code asks of the system it is installed on, as auditwheel sees it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from auditwheel.architecture import Architecture
+from auditwheel.elfutils import elf_find_versioned_symbols
+from auditwheel.error import AuditwheelError
+from auditwheel.libc import Libc
+from auditwheel.policy import Policy, WheelPolicies
+from auditwheel.wheel_abi import analyze_wheel_abi, get_wheel_elfdata
+from elftools.elf.elffile import ELFFile
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.repair import TORCH_LIBRARIES
+from vllm_wheels.core.verify.elf import DAMAGED, Binary
+
+NOWHERE = "/nonexistent"
+"""In place of this host's library folders, or the verdict would depend on what is installed here."""
+
+GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_x86_64")
+
+# Its warnings would reach standard error past the report; what matters of them is in the result.
+logging.getLogger("auditwheel").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linkage:
+    """What the compiled code asks of the system.
+
+    Attributes:
+        policies: of auditwheel, for glibc on x86-64.
+        deserved: the policy that the code keeps to; plain ``linux`` where it keeps to none.
+        outside: libraries that are neither in the wheel nor brought by torch, by policy that does not promise them.
+    """
+
+    policies: WheelPolicies
+    deserved: Policy
+    outside: Mapping[str, tuple[str, ...]]
+
+    def claimed(self, platform: str) -> Policy | None:
+        """The policy that a platform tag names; of tags that auditwheel does not know the next older one.
+
+        PEP 600 gives every glibc version a tag; auditwheel lists those that distributions have.
+        """
+        found = [policy for policy in self.policies if platform in {policy.name, *policy.aliases}]
+        if found or (named := glibc(platform)) is None:
+            return found[0] if found else None
+        older = [policy for policy in self.policies if (known := glibc(policy.name)) and known <= named]
+        return max(older, key=lambda policy: glibc(policy.name) or (0, 0), default=None)
+
+
+def glibc(platform: str) -> tuple[int, int] | None:
+    """The glibc version that a manylinux tag of PEP 600 names."""
+    match = GLIBC.fullmatch(platform)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def linkage(wheel: Path) -> Linkage:
+    """Lets auditwheel look through a wheel.
+
+    Raises:
+        CannotVerifyError: auditwheel cannot make sense of it.
+    """
+    try:
+        found = analyze_wheel_abi(
+            Libc.GLIBC,
+            Architecture.x86_64,
+            wheel,
+            frozenset(TORCH_LIBRARIES),
+            disable_isa_ext_check=True,
+            allow_graft=True,
+            args_ldpaths=NOWHERE,
+        )
+    except (AuditwheelError, RuntimeError, KeyError, OSError, *DAMAGED) as error:
+        what = "auditwheel cannot make sense of the wheel"
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CannotVerifyError(what, why=why, remedy="run auditwheel show on it") from error
+    finally:
+        # It remembers by path, under which another file may lie next time.
+        get_wheel_elfdata.cache_clear()
+    return Linkage(
+        policies=found.policies,
+        deserved=found.overall_policy,
+        outside={name: tuple(sorted(reference.libs)) for name, reference in found.external_refs.items()},
+    )
+
+
+def too_new(binaries: tuple[Binary, ...], policy: Policy) -> Iterator[str]:
+    """The symbol versions that a policy does not promise, a line per file and library."""
+    promised = {f"{prefix}_{version}" for prefix, versions in policy.symbol_versions.items() for version in versions}
+    ruled = tuple(f"{prefix}_" for prefix in policy.symbol_versions)
+    for binary in binaries:
+        with binary.path.open("rb") as stream:
+            found = {
+                (library, version)
+                for library, version in elf_find_versioned_symbols(ELFFile(stream))
+                if version.startswith(ruled) and version not in promised
+            }
+        for library, version in sorted(found):
+            yield f"{binary.name} needs {version} of {library}"

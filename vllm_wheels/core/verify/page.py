@@ -1,0 +1,69 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no picture from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.verify.report import Report
+
+TEMPLATE = "report.html.tmpl"
+ROWS = 24
+ROW_HEIGHT = 20
+LABEL_WIDTH, BAR_WIDTH = 220, 420
+MARKED = ("AVX512", "AVX_", "AMX_")
+"""Features above the lowest variant, which are what a verdict is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A row of a picture; positions in pixels."""
+
+    label: str
+    value: str
+    y: int
+    width: float
+    marked: bool = False
+
+
+def as_html(report: Report) -> str:
+    """The page; everything that comes from the wheel is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
+    anatomy = report.anatomy
+    features = _bars(anatomy.features, "{:,.0f}") if anatomy else []
+    parts = {part.name: part.packed for part in anatomy.parts} if anatomy else {}
+    return template.render(
+        report=report,
+        findings=sorted(report.findings, key=lambda finding: _rank(finding.severity, finding.verdict)),
+        features=features,
+        sizes=_bars({name: size / 1e6 for name, size in parts.items()}, "{:.2f} MB"),
+        row=ROW_HEIGHT,
+        left=LABEL_WIDTH,
+        full=LABEL_WIDTH + BAR_WIDTH + 120,
+    )
+
+
+def _rank(severity: str, verdict: str) -> tuple[int, int]:
+    order = ("convicted", "could-not-judge", "passed", "skipped")
+    return order.index(verdict), ("error", "warning").index(severity)
+
+
+def _bars(values: Mapping[str, float], form: str) -> list[Bar]:
+    largest = max(values.values(), default=0.0) or 1.0
+    # A square root, since counts differ by factors of thousands and a single instruction matters.
+    return [
+        Bar(
+            label=name,
+            value=form.format(value),
+            y=index * ROW_HEIGHT,
+            width=round((value / largest) ** 0.5 * BAR_WIDTH, 1),
+            marked=name.startswith(MARKED),
+        )
+        for index, (name, value) in enumerate(list(values.items())[:ROWS])
+    ]

@@ -1,0 +1,46 @@
+"""Which Pythons this installation can try a wheel on, and where they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from uv import find_uv_bin
+
+from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.errors import CannotVerifyError, MachineError, StepTimeoutError, UnsupportedPythonError
+from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.verify.venue import Venue
+
+PYTHON_SECONDS = 60.0
+
+
+def host_python(version: str, runner: Runner) -> str:
+    """Path of a Python of this host; nothing is downloaded.
+
+    Raises:
+        CannotVerifyError: there is none.
+    """
+    if sys.version_info[:2] == tuple(int(part) for part in version.split(".")):
+        return sys.executable
+    search = ["python", "find", "--quiet", "--no-project", "--no-python-downloads", version]
+    found = runner.run([find_uv_bin(), *search], timeout_seconds=PYTHON_SECONDS, keep_output=True, quiet=True)
+    path = found.output.strip().splitlines()[-1:]
+    if found.status == 0 and path:
+        return path[0]
+    what = f"there is no Python {version} on this host"
+    why = (path or ["uv found none"])[0]
+    remedy = f"install it (uv python install {version}), or set smoke.venue = container"
+    raise CannotVerifyError(what, why=why, remedy=remedy)
+
+
+def obstacle(version: str, venue: Venue, *, runner: Runner, find_builder: Callable[[], Builder]) -> str | None:
+    """Why a wheel cannot be tried on a Python in a venue, in one line; None where it can."""
+    try:
+        if venue.kind == "container":
+            find_builder().python(version)
+        else:
+            host_python(version, runner)
+    except (CannotVerifyError, UnsupportedPythonError, MachineError, StepTimeoutError) as error:
+        return f"{error.what}: {error.why}"
+    return None

@@ -1,0 +1,73 @@
+"""A stable-ABI tag holds for every extension: abi3audit's findings, and file names that every Python can import."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.elf import Binary
+from vllm_wheels.core.verify.specimen import Specimen
+
+TOOL_SECONDS = 300.0
+STABLE = "abi3"
+ONE_PYTHON = re.compile(r"\.cpython-3\d+-")
+"""Suffix of a module that only one Python imports (PEP 3149)."""
+
+REMEDY = "tag the wheel for the lowest Python whose stable ABI all extensions keep to, or build them with --py-limited-api"
+
+
+def _stable(specimen: Specimen) -> Judgement:
+    tagged = sorted(int(tag.interpreter[3:]) for tag in specimen.file.tags if tag.abi == STABLE)
+    extensions = [binary for binary in specimen.binaries if binary.extension]
+    if not tagged:
+        return skipped("the tag does not claim the stable ABI")
+    if not extensions:
+        return skipped("it holds no extension")
+    lowest = f"3.{tagged[0]}"
+    bound = [f"{each.name} is for one Python only" for each in extensions if ONE_PYTHON.search(each.name)]
+    audited = _audit(specimen, extensions, lowest)
+    faults = bound + [line for each in extensions for line in _faults(each.name, audited[str(each.path)], lowest)]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return convicted(f"{faults[0]}{more}", evidence="\n".join(faults), remedy=REMEDY)
+    return passed(f"{len(extensions)} extensions keep to the stable ABI of Python {lowest}")
+
+
+def _audit(specimen: Specimen, extensions: Sequence[Binary], lowest: str) -> Mapping[str, Any]:
+    with TemporaryDirectory(prefix="vllm-wheels-abi-") as folder:
+        report = Path(folder, "report.json")
+        options = ["--report", "--output", str(report), "--assume-minimum-abi3", lowest]
+        finished = specimen.runner.run(
+            [sys.executable, "-m", "abi3audit", *options, *(str(each.path) for each in extensions)],
+            timeout_seconds=TOOL_SECONDS,
+            quiet=True,
+        )
+        try:
+            found = json.loads(report.read_text("utf-8"))["specs"]
+            return {name: entry["object"]["result"] for name, entry in found.items()}
+        except (OSError, ValueError, KeyError) as error:
+            what = "abi3audit did not come to an end"
+            why = (finished.tail or ("it said nothing",))[-1]
+            raise CannotVerifyError(what, why=why, remedy="run abi3audit on the wheel") from error
+
+
+def _faults(name: str, result: Mapping[str, Any], lowest: str) -> list[str]:
+    faults = []
+    if foreign := result["non_abi3_symbols"]:
+        faults.append(f"{name} uses what the stable ABI does not have: {', '.join(sorted(foreign))}")
+    if later := result["future_abi3_objects"]:
+        named = ", ".join(f"{symbol} ({since})" for symbol, since in sorted(later.items()))
+        faults.append(f"{name} needs the stable ABI of {result['computed']}, the tag says {lowest}: {named}")
+    return faults
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="stable-abi", title="hold the extensions against the stable ABI", judge=_stable, seconds=3),
+)

@@ -1,0 +1,112 @@
+"""The compiled files are stripped and tell nothing of the machine that built them; none is for a GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.builders import PLACE
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.elf import Binary
+from vllm_wheels.core.verify.specimen import Specimen
+
+DEBUG = (".debug_*", ".zdebug_*", ".gdb_index", ".stab", ".stabstr")
+SYMBOLS = (".symtab",)
+
+SOURCE_PATH = re.compile(rb"(?<![\w./-])/(?:[\w.@+~=-]+/)+[\w.@+-]+\.(?:cpp|cxx|cc|c|hpp|hxx|hh|h|inl|py|cmake)\b")
+FIXED = (f"{PLACE}/", "/usr/", "/opt/")
+"""Places that are the same on every machine that builds with the same image."""
+
+ORIGIN = ("$ORIGIN", "${ORIGIN}")
+
+GPU_LIBRARIES = ("libcuda*", "libcud*", "libcublas*", "libnccl*", "libnv*", "libamdhip*", "libhip*", "libroc*", "librccl*")
+GPU_SECTIONS = (".nv_fatbin", ".nvFatBinSegment", "__nv_*", ".hip_fatbin", ".hipFatBinSegment")
+GPU_FILES = ("*.cubin", "*.fatbin", "*.ptx", "*.hsaco")
+GPU_PACKAGES = ("nvidia-*", "cuda-*", "pytorch-triton-rocm", "flashinfer-*", "cupy-*")
+
+
+def _stripped(specimen: Specimen) -> Judgement:
+    if not specimen.binaries:
+        return skipped("it holds no machine code")
+    found = {binary.name: (_bytes(binary, DEBUG), _bytes(binary, SYMBOLS)) for binary in specimen.binaries}
+    debug, symbols = (sum(sizes[index] for sizes in found.values()) for index in (0, 1))
+    if not debug and not symbols:
+        return passed("no debug information, no local symbols")
+    evidence = "\n".join(
+        f"{name}: {one / 1e6:.1f} MB of debug information, {other / 1e6:.1f} MB of symbols"
+        for name, (one, other) in found.items()
+        if one or other
+    )
+    line = f"{debug / 1e6:.1f} MB of debug information and {symbols / 1e6:.1f} MB of symbols are inside"
+    return convicted(line, evidence=evidence, remedy="run strip --strip-unneeded on the extensions", debug_bytes=debug)
+
+
+def _bytes(binary: Binary, patterns: tuple[str, ...]) -> int:
+    return sum(
+        size for name, size in binary.sections.items() if any(fnmatchcase(name, pattern) for pattern in patterns)
+    )
+
+
+def _build_paths(specimen: Specimen) -> Judgement:
+    found = sorted({path for binary in specimen.binaries for path in _source_paths(binary)})
+    if not found:
+        return passed("no path of a build machine is inside")
+    line = f"{len(found)} paths of the build machine are inside, such as {found[0]}"
+    remedy = "compile at a fixed place, or with -ffile-prefix-map"
+    return convicted(line, evidence="\n".join(found[:200]), remedy=remedy)
+
+
+def _source_paths(binary: Binary) -> Iterator[str]:
+    for match in SOURCE_PATH.finditer(binary.path.read_bytes()):
+        path = match[0].decode("ascii")
+        if not path.startswith(FIXED):
+            yield path
+
+
+def _search_paths(specimen: Specimen) -> Judgement:
+    found = [
+        f"{binary.name} searches {path or 'the working folder'}"
+        for binary in specimen.binaries
+        for path in binary.search_paths
+        if not path.startswith(ORIGIN)
+    ]
+    if found:
+        remedy = "set the run path relative to $ORIGIN (patchelf --set-rpath), or remove it"
+        return convicted(found[0], evidence="\n".join(found), remedy=remedy)
+    return passed("libraries are searched for beside the extensions only")
+
+
+def _no_gpu(specimen: Specimen) -> Judgement:
+    found = list(_gpu_traces(specimen))
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        remedy = "build with VLLM_TARGET_DEVICE=cpu against the CPU build of torch"
+        return convicted(f"{found[0]}{more}", evidence="\n".join(found), remedy=remedy)
+    return passed("no GPU library, code or requirement")
+
+
+def _gpu_traces(specimen: Specimen) -> Iterator[str]:
+    for binary in specimen.binaries:
+        yield from (f"{binary.name} is linked to {name}" for name in binary.needed if _any(name, GPU_LIBRARIES))
+        yield from (f"{binary.name} has a section {name}" for name in binary.sections if _any(name, GPU_SECTIONS))
+    yield from (f"{name} is GPU code" for name in specimen.file.members if _any(name, GPU_FILES))
+    required = {str(each): each for python in specimen.claims for each in specimen.required(python)}
+    for line, each in required.items():
+        local = [specifier.version for specifier in each.specifier if re.search(r"\+(cu|rocm|xpu)", specifier.version)]
+        if local or _any(canonicalize_name(each.name), GPU_PACKAGES):
+            yield f"it requires {line}"
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="stripped", title="look for debug information", judge=_stripped),
+    Check(name="build-paths", title="look for paths of the build machine", judge=_build_paths, severity="warning"),
+    Check(name="search-paths", title="look where libraries are searched for", judge=_search_paths),
+    Check(name="no-gpu", title="look for GPU code and requirements", judge=_no_gpu),
+)

@@ -1,0 +1,97 @@
+"""What is packed: nothing that does not belong into a wheel, no path that some system cannot store, no waste."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from check_wheel_contents.checker import NO_CONFIG, WheelChecker
+from check_wheel_contents.checks import Check as Rule
+from check_wheel_contents.checks import FailedCheck
+from check_wheel_contents.contents import WheelContents
+from check_wheel_contents.errors import WheelValidationError
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.isa import GRAFTED
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.specimen import Specimen
+
+TOOL_SECONDS = 300.0
+PYDISTCHECK = "from pydistcheck.cli import check; check()"
+"""Its command; the package cannot be run with -m."""
+
+IGNORED = {Rule.W002}
+"""Duplicate files: vLLM has dozens of equal ``__init__.py``."""
+
+PATH_RULES = (
+    "files-only-differ-by-case",
+    "path-contains-non-ascii-characters",
+    "path-contains-spaces",
+    "path-too-long",
+    "unexpected-files",
+)
+FOUND = re.compile(r"^\d+\. (\[[\w-]+\] .*)$", re.MULTILINE)
+
+WISHED_BYTES = 25_000_000
+"""A CPU wheel of vLLM without debug information fits into it."""
+
+
+def _contents(specimen: Specimen) -> Judgement:
+    checker = WheelChecker()
+    checker.configure_options(configpath=NO_CONFIG, ignore=IGNORED)
+    try:
+        failures = checker.check_contents(WheelContents.from_wheel(specimen.path))
+    except WheelValidationError as error:
+        what = "check-wheel-contents cannot read the wheel"
+        raise CannotVerifyError(what, why=str(error), remedy="see the check record") from error
+    failures = [each for each in failures if not _of_grafted(each)]
+    if not failures:
+        return passed("check-wheel-contents has nothing to say")
+    line = "; ".join(f"{each.check.name}: {each.check.value}" for each in failures)
+    evidence = "\n".join(each.show() for each in failures)
+    return convicted(line, evidence=evidence, remedy="leave these files out of the package")
+
+
+def _of_grafted(failure: FailedCheck) -> bool:
+    """Is it only about the folder into which auditwheel puts outside libraries, beside the one package."""
+    others = [name for name in failure.args if not name.rstrip("/").endswith(GRAFTED.rstrip("/"))]
+    return failure.check in {Rule.W009, Rule.W010} and len(others) <= (failure.check is Rule.W009)
+
+
+def _paths(specimen: Specimen) -> Judgement:
+    selected = [word for rule in PATH_RULES for word in ("--select", rule)]
+    finished = specimen.runner.run(
+        [sys.executable, "-c", PYDISTCHECK, *selected, str(specimen.path)],
+        # Away from the working folder and from the wheel's own files, or it would take a pyproject.toml for its settings.
+        cwd=specimen.folder.parent,
+        timeout_seconds=TOOL_SECONDS,
+        keep_output=True,
+        quiet=True,
+    )
+    found = FOUND.findall(finished.output)
+    if finished.status == 0:
+        return passed("every path is portable")
+    if not found:
+        what = "pydistcheck did not come to an end"
+        why = (finished.tail or ("it said nothing",))[-1]
+        raise CannotVerifyError(what, why=why, remedy="install it anew")
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return convicted(f"{found[0]}{more}", evidence="\n".join(found), remedy="rename these files, or leave them out")
+
+
+def _size(specimen: Specimen) -> Judgement:
+    size = specimen.path.stat().st_size
+    line = f"{size / 1e6:.1f} MB, {sum(specimen.file.members.values()) / 1e6:.1f} MB once installed"
+    if size <= WISHED_BYTES:
+        return passed(line, megabytes=size / 1e6)
+    remedy = "build with CMAKE_BUILD_TYPE=Release, strip the extensions, and ship one variant's code only"
+    return convicted(
+        f"{line}; {WISHED_BYTES / 1e6:.0f} MB are enough for a CPU wheel", remedy=remedy, megabytes=size / 1e6
+    )
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="contents", title="look for files that do not belong there", judge=_contents, severity="warning"),
+    Check(name="portable-paths", title="look at the files' paths", judge=_paths, severity="warning", seconds=2),
+    Check(name="size", title="compare the size with what is needed", judge=_size, severity="warning"),
+)

@@ -1,0 +1,84 @@
+"""METADATA is valid, its description renders and tells how to install the package."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from packaging.metadata import InvalidMetadata, Metadata
+from packaging.utils import canonicalize_name
+from readme_renderer import markdown
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.specimen import Specimen
+
+TOOL_SECONDS = 120.0
+VALID = "metadata-valid"
+COMMAND = re.compile(r"\b(?:pip3?|uv|pipx|poetry|pdm)\b[^\n`]*?\b(?:install|add)\b(?P<rest>[^\n`]*)")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _valid(specimen: Specimen) -> Judgement:
+    text = (specimen.folder / specimen.file.dist_info / "METADATA").read_bytes()
+    try:
+        found = Metadata.from_email(text, validate=True)
+    except ExceptionGroup as group:
+        faults = [f"{error.field}: {error}" for error in group.exceptions if isinstance(error, InvalidMetadata)]
+        faults = faults or [str(error) for error in group.exceptions]
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        remedy = "correct these fields of METADATA (core metadata specification)"
+        return convicted(f"{faults[0]}{more}", evidence="\n".join(faults), remedy=remedy)
+    return passed(f"core metadata {found.metadata_version}")
+
+
+def _renders(specimen: Specimen) -> Judgement:
+    remedy = "correct the long description and Description-Content-Type"
+    finished = specimen.runner.run(
+        [sys.executable, "-m", "twine", "check", "--strict", str(specimen.path)],
+        env={"NO_COLOR": "1", "COLUMNS": "200"},
+        timeout_seconds=TOOL_SECONDS,
+        keep_output=True,
+        quiet=True,
+    )
+    if finished.status != 0:
+        said = [line.strip() for line in finished.output.splitlines() if line.strip()]
+        return convicted(f"twine check: {(said or ['failed'])[-1]}", evidence="\n".join(said), remedy=remedy)
+    kind = str(specimen.file.metadata["Description-Content-Type"] or "").partition(";")[0].strip()
+    if kind == "text/markdown" and not markdown.render(_description(specimen)):
+        return convicted("the description does not render as Markdown", remedy=remedy)
+    return passed(f"the description renders as {kind or 'text'}")
+
+
+def _instructions(specimen: Specimen) -> Judgement:
+    for match in COMMAND.finditer(_description(specimen)):
+        if specimen.distribution in {canonicalize_name(word) for word in _names(match["rest"])}:
+            return passed("the description tells how to install it", evidence=match[0].strip())
+    line = f"the description does not tell how to install {specimen.distribution}"
+    remedy = f"put a line like 'pip install {specimen.distribution}' with its index of CPU torch into the README"
+    return convicted(line, remedy=remedy)
+
+
+def _names(text: str) -> list[str]:
+    # An extra, a version or an end of sentence may follow a name.
+    return [word.rstrip(".") for word in WORD.findall(text)]
+
+
+def _description(specimen: Specimen) -> str:
+    metadata = specimen.file.metadata
+    payload = metadata.get_payload(decode=True)
+    body = payload.decode("utf-8", errors="replace") if isinstance(payload, bytes) else ""
+    return body or str(metadata["Description"] or "")
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name=VALID, title="read METADATA strictly", judge=_valid),
+    Check(
+        name="description-renders", title="render the description", judge=_renders, needs=(VALID,), seconds=1
+    ),
+    Check(
+        name="install-instructions",
+        title="look for install instructions",
+        judge=_instructions,
+        severity="warning",
+    ),
+)

@@ -1,0 +1,73 @@
+"""The wheel refuses a CPU below its level with one line, before any of its machine code runs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.patches.guard import GUARD, INIT
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.specimen import Specimen
+
+TABLE = "WHEEL"
+MODULE = "_cpu_guard"
+REMEDY = "build it with vllm-wheels, whose patch 'guard' puts the module in"
+
+
+def _guard(specimen: Specimen) -> Judgement:
+    if INIT not in specimen.file.members:
+        return skipped("it holds no package vllm")
+    severity = "error" if specimen.ours else "warning"
+    if GUARD not in specimen.file.members:
+        line = "on a lesser CPU it dies of an illegal instruction: there is no guard"
+        return convicted(line, remedy=REMEDY, severity=severity)
+    table = _table(specimen.text(GUARD))
+    faults = list(_faults(specimen, table)) if table else [f"{GUARD} has no table {TABLE}"]
+    if not _comes_first(specimen.text(INIT)):
+        faults.append(f"{INIT} does not import it before anything else")
+    if faults:
+        return convicted(faults[0], evidence="\n".join(faults), remedy=REMEDY, severity=severity)
+    return passed(f"refuses CPUs without {', '.join(table['floor'])}")
+
+
+def _table(source: str) -> Mapping[str, Any]:
+    """The table in the module's source, read without running it; empty where there is none."""
+    try:
+        body = ast.parse(source).body
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == TABLE:
+                found = ast.literal_eval(node.value) if node.value else {}
+                return found if isinstance(found, dict) and "floor" in found else {}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return {}
+    return {}
+
+
+def _faults(specimen: Specimen, table: Mapping[str, Any]) -> Iterator[str]:
+    if canonicalize_name(str(table.get("distribution"))) != specimen.distribution:
+        yield f"the guard speaks of {table.get('distribution')}, the wheel is {specimen.distribution}"
+    if specimen.variant and table.get("variant") != specimen.variant.name:
+        yield f"the guard is that of {table.get('variant')}, the wheel is {specimen.variant.name}"
+    elif specimen.variant and set(table["floor"]) != set(specimen.variant.floor):
+        yield f"the guard asks for {', '.join(table['floor'])}, {specimen.variant.name} needs {specimen.variant.floor}"
+
+
+def _comes_first(source: str) -> bool:
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return False
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            return any(alias.name == MODULE for alias in node.names)
+    return False
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="guard", title="look for the guard against lesser CPUs", judge=_guard),
+)

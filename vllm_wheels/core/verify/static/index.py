@@ -1,0 +1,125 @@
+"""What the public package index would say of the wheel: the rules of ``index_rules.toml``, a check each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.publish.rules import CHECKS as JUDGES
+from vllm_wheels.core.publish.rules import Rule, Upload, rules
+from vllm_wheels.core.publish.state import ProjectState
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.claims import KNOWN
+from vllm_wheels.core.verify.published import allowed, files_of, pythons_of, wheels_of
+from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.static.described import VALID
+
+MIB = 2**20
+PRIVATE = "private-classifier"
+FREE = frozenset({"file-size", "platform-tag"})
+"""Rules that can be judged though METADATA is not valid."""
+
+REMEDIES = {
+    "file-size": "strip the extensions, or ask the index for a higher limit",
+    "url-requirement": "require the package by name and version, or leave it to an extra index",
+    "local-version": "leave out the +… of the version",
+    "platform-tag": "build in a manylinux image and let auditwheel repair the wheel",
+    "description": "correct Description-Content-Type",
+}
+
+
+def _by_itself(rule: Rule, specimen: Specimen) -> Judgement:
+    """Judges a rule that the wheel alone decides."""
+    project = ProjectState(project=specimen.distribution, exists=False)
+    upload = Upload(
+        name=specimen.path.name,
+        size=specimen.path.stat().st_size,
+        metadata=specimen.file.metadata,
+        project=project,
+        growth=0,
+        published_before=False,
+        now=datetime.now(UTC),
+    )
+    fault = JUDGES[rule.name](rule, upload)
+    if fault:
+        remedy = REMEDIES.get(rule.name, "change the wheel so that it keeps the rule")
+        return convicted(f"{fault}, but {rule.says}", evidence=_cited(rule), remedy=remedy)
+    return passed(f"kept: {rule.says}")
+
+
+def _project_size(specimen: Specimen) -> Judgement:
+    rule = rules()["project-size"]
+    limit = int(rule.limits["limit_bytes"])
+    others = {each.filename: each.size for each in files_of(specimen.settings, specimen.distribution)}
+    others[specimen.path.name] = specimen.path.stat().st_size
+    unknown = [name for name, size in others.items() if size is None]
+    if unknown:
+        return skipped(f"the index does not tell the size of {len(unknown)} of {len(others)} files")
+    total = sum(size or 0 for size in others.values())
+    line = f"{len(others)} files of {specimen.distribution} have {total / MIB:.0f} MiB of {limit / MIB:.0f}"
+    if total <= limit:
+        return passed(line)
+    return convicted(line, evidence=_cited(rule), remedy="ask the index for a higher limit before publishing")
+
+
+def _complete(specimen: Specimen) -> Judgement:
+    own = files_of(specimen.settings, specimen.distribution)
+    if specimen.path.name not in {each.filename for each in own}:
+        return skipped("it is not published on the configured index")
+    names = list(dict.fromkeys([specimen.distribution, *distributions(specimen.settings).values()]))
+    wheels = {
+        name: wheels_of(own if name == specimen.distribution else files_of(specimen.settings, name), specimen.version)
+        for name in names
+    }
+    wanted = {python for found in wheels.values() for python in allowed(found, KNOWN)}
+    holes = [
+        f"{name} has none for Python {python}"
+        for name, found in wheels.items()
+        for python in sorted(wanted - pythons_of(found, KNOWN), key=KNOWN.index)
+    ]
+    if holes:
+        more = f" (and {len(holes) - 1} more)" if len(holes) > 1 else ""
+        evidence = "\n".join([*holes, _cited(rules()["release-age"])])
+        remedy = "publish what is missing under a new version suffix, such as .post1"
+        return convicted(f"of release {specimen.version}, {holes[0]}{more}", evidence=evidence, remedy=remedy)
+    return passed(f"release {specimen.version} has {len(wheels)} variants for {len(wanted)} Pythons")
+
+
+def _cited(rule: Rule) -> str:
+    return f"rule: {rule.says}\nsource: {rule.source}"
+
+
+def _unless_private(judge: Callable[[Specimen], Judgement], specimen: Specimen) -> Judgement:
+    prefix = rules()[PRIVATE].limits["prefix"]
+    marks = [str(line) for line in specimen.file.metadata.get_all("Classifier", []) if str(line).startswith(prefix)]
+    return skipped(f"it is for no index: it is marked {marks[0]!r}") if marks else judge(specimen)
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    *(
+        Check(
+            name=f"index-{name}",
+            title=f"hold it against the index's rule that {rule.says}",
+            judge=partial(_unless_private, partial(_by_itself, rule)),
+            needs=() if name in FREE else (VALID,),
+        )
+        for name, rule in rules().items()
+        if rule.scope == "wheel" and name != PRIVATE
+    ),
+    Check(
+        name="index-project-size",
+        title="ask the index how much room the project has left",
+        judge=partial(_unless_private, _project_size),
+        severity="warning",
+        seconds=1,
+    ),
+    Check(
+        name="index-release-complete",
+        title="ask the index for the release's other wheels",
+        judge=partial(_unless_private, _complete),
+        severity="warning",
+        seconds=2,
+    ),
+)

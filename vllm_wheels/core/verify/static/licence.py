@@ -1,0 +1,65 @@
+"""The licence is upstream's, and its text is in the wheel."""
+
+from __future__ import annotations
+
+import re
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.specimen import Specimen
+
+UPSTREAM = "Apache-2.0"
+"""SPDX identifier of vLLM's licence, in every release."""
+
+UPSTREAM_NAMES = re.compile(r"apache([- ]|$)", re.IGNORECASE)
+UPSTREAM_TEXT = "Apache License"
+OPERATOR = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]")
+CLASSIFIER = "License :: "
+
+
+def _licence(specimen: Specimen) -> Judgement:
+    metadata = specimen.file.metadata
+    expression, text = metadata["License-Expression"], metadata["License"]
+    classifiers = [line for line in metadata.get_all("Classifier", []) if line.startswith(CLASSIFIER)]
+    stated = [f"License-Expression: {expression}"] if expression else []
+    stated += [f"License: {text.splitlines()[0]}"] if text else []
+    stated += classifiers
+    wrong = [
+        *([f"License-Expression: {expression}"] if expression and not _named(expression) else []),
+        *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.search(text.splitlines()[0]) else []),
+        *(line for line in classifiers if line.count("::") > 1 and "Apache" not in line),
+    ]
+    remedy = f"state upstream's licence: License-Expression: {UPSTREAM}"
+    if wrong:
+        line = f"says {'; '.join(wrong)}, upstream's is {UPSTREAM}"
+        return convicted(line, evidence="\n".join(stated), remedy=remedy)
+    if expression and classifiers:
+        line = f"{classifiers[0]} stands beside License-Expression, which the index refuses (PEP 639)"
+        return convicted(line, evidence="\n".join(stated), remedy="drop the classifier")
+    if not stated:
+        return convicted("METADATA states no licence", remedy=remedy)
+    return passed(f"{stated[0]}, as upstream")
+
+
+def _named(expression: str) -> bool:
+    return UPSTREAM in OPERATOR.split(expression)
+
+
+def _files(specimen: Specimen) -> Judgement:
+    dist_info = specimen.file.dist_info
+    remedy = "ship upstream's LICENSE below dist-info/licenses and name it in License-File (PEP 639)"
+    named = [str(name) for name in specimen.file.metadata.get_all("License-File", [])]
+    # Before PEP 639 they lay in dist-info itself.
+    places = {name: [f"{dist_info}/licenses/{name}", f"{dist_info}/{name}"] for name in named or ["LICENSE"]}
+    lost = [name for name, paths in places.items() if not any(path in specimen.file.members for path in paths)]
+    if lost:
+        return convicted(f"the licence file {', '.join(lost)} is not in the wheel", remedy=remedy)
+    texts = [specimen.text(path) for paths in places.values() for path in paths]
+    if not any(UPSTREAM_TEXT in text for text in texts):
+        return convicted(f"no licence file holds the {UPSTREAM_TEXT}", remedy=remedy)
+    return passed(f"{', '.join(places)} is in the wheel")
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="licence", title="compare the licence with upstream's", judge=_licence),
+    Check(name="licence-files", title="look for the licence's text", judge=_files),
+)

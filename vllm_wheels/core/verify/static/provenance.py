@@ -1,0 +1,46 @@
+"""The statement of what the wheel was made of stands beside it, and speaks of this very file."""
+
+from __future__ import annotations
+
+from packaging.version import InvalidVersion, Version
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.specimen import Specimen
+
+
+def _provenance(specimen: Specimen) -> Judgement:
+    statement = specimen.statement
+    if statement is None:
+        remedy = f"put {specimen.path.stem}.provenance.json beside the wheel"
+        return convicted("no provenance stands beside it", remedy=remedy)
+    stated = {name: statement.get(name) for name in ("sha256", "release", "variant")}
+    stated["release"] = _release(str(statement.get("release")))
+    own = {
+        "sha256": specimen.sha256,
+        "release": _release(specimen.version),
+        "variant": specimen.variant.name if specimen.variant else None,
+    }
+    faults = [
+        f"it says {name} {stated[name]}, the wheel has {own[name]}"
+        for name in stated
+        if own[name] is not None and stated[name] is not None and stated[name] != own[name]
+    ]
+    if stated["sha256"] is None:
+        faults.append("it names no sha256")
+    if faults:
+        remedy = "take the provenance that was made with this file"
+        return convicted(faults[0], evidence="\n".join(faults), remedy=remedy, severity="error")
+    return passed(f"made by {statement.get('made_by', 'nobody named')} from vLLM {stated['release']}")
+
+
+def _release(text: str) -> str:
+    """A version without .post and local part; any other text as it is."""
+    try:
+        return Version(text).base_version
+    except InvalidVersion:
+        return text
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="provenance", title="compare the wheel with its provenance", judge=_provenance, severity="warning"),
+)

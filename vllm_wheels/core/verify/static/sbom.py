@@ -1,0 +1,73 @@
+"""The wheel carries a list of what is inside (PEP 770), and the list speaks of this wheel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.specimen import Specimen
+
+FORMAT = "CycloneDX"
+
+
+def _documents(specimen: Specimen) -> Iterator[tuple[str, Any]]:
+    """Name and content of each SBOM; None for one that is not JSON."""
+    folder = f"{specimen.file.dist_info}/sboms/"
+    for name in sorted(specimen.file.members):
+        if name.startswith(folder):
+            try:
+                yield name, json.loads(specimen.text(name))
+            except ValueError:
+                yield name, None
+
+
+def components(specimen: Specimen) -> list[tuple[str, str]]:
+    """Normalised names and versions of all components that the SBOMs list."""
+    found = []
+    for _, document in _documents(specimen):
+        listed = document.get("components") if isinstance(document, dict) else None
+        for entry in listed if isinstance(listed, list) else ():
+            if isinstance(entry, dict) and "name" in entry:
+                found.append((canonicalize_name(str(entry["name"])), str(entry.get("version", ""))))
+    return found
+
+
+def _sbom(specimen: Specimen) -> Judgement:
+    documents = dict(_documents(specimen))
+    if not documents:
+        remedy = "ship a CycloneDX file below dist-info/sboms (PEP 770)"
+        return convicted("it carries no SBOM", remedy=remedy, severity="error" if specimen.ours else "warning")
+    faults = [f"{name}: {fault}" for name, document in documents.items() if (fault := _fault(specimen, document))]
+    if faults:
+        remedy = "write the SBOM anew for this wheel"
+        return convicted(faults[0], evidence="\n".join(faults), remedy=remedy, severity="error")
+    return passed(f"{len(documents)} SBOM, {len(components(specimen))} components")
+
+
+def _fault(specimen: Specimen, document: Any) -> str | None:
+    if not isinstance(document, dict):
+        return "it is not JSON"
+    if document.get("bomFormat") != FORMAT:
+        return f"it is not of the format {FORMAT}"
+    subject = _subject(document)
+    name, version = str(subject.get("name", "")), str(subject.get("version", ""))
+    if name and canonicalize_name(name) == specimen.distribution and version not in {"", specimen.version}:
+        return f"it speaks of {name} {version}, the wheel is {specimen.version}"
+    if name and canonicalize_name(name) != specimen.distribution:
+        return f"it speaks of {name}, the wheel is {specimen.distribution}"
+    return None
+
+
+def _subject(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = document.get("metadata")
+    found = metadata.get("component") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),
+)

@@ -1,0 +1,47 @@
+"""All Python code compiles on the oldest Python that the wheel claims."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.pythons import host_python
+from vllm_wheels.core.verify.specimen import Specimen
+
+PROBE = Path(__file__).parent.parent / "probes" / "compiling.py"
+TOOL_SECONDS = 600.0
+
+
+def _compiles(specimen: Specimen) -> Judgement:
+    if not specimen.claims:
+        line = "no Python from 3.8 to 3.14 can install it"
+        return convicted(line, remedy="correct the tags or Requires-Python, which exclude each other")
+    oldest = specimen.claims[0]
+    try:
+        interpreter, beside = host_python(oldest, specimen.runner), ""
+    except CannotVerifyError:
+        interpreter, beside = sys.executable, f", as far as {sys.version_info.major}.{sys.version_info.minor} can tell"
+    finished = specimen.runner.run(
+        [interpreter, "-I", "-X", "utf8", str(PROBE), str(specimen.folder), oldest],
+        timeout_seconds=TOOL_SECONDS,
+        keep_output=True,
+        quiet=True,
+    )
+    if finished.status != 0:
+        what = f"{interpreter} could not compile the code"
+        why = (finished.tail or ("it said nothing",))[-1]
+        raise CannotVerifyError(what, why=why, remedy=f"reinstall Python {oldest}")
+    seen = json.loads(finished.output.splitlines()[-1])
+    if faults := seen["faults"]:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        remedy = f"raise Requires-Python above {oldest}, or write what it understands"
+        return convicted(f"on Python {oldest}{beside}: {faults[0]}{more}", evidence="\n".join(faults), remedy=remedy)
+    return passed(f"{seen['files']} files compile on Python {oldest}{beside}")
+
+
+CHECKS: tuple[Check[Specimen], ...] = (
+    Check(name="python-compiles", title="compile the Python code on the oldest Python", judge=_compiles, seconds=6),
+)

@@ -1,0 +1,58 @@
+"""The checks of a verification as asset checks, one per identifier, so that the UI shows each with its history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from vllm_wheels.core.verify.behaviour import CHECKS
+from vllm_wheels.core.verify.smoke import read_report
+from vllm_wheels.core.verify.static import STATIC
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.verify.report import Finding
+
+KIND = "verification"
+SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
+
+
+def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """The checks of a verification; those whose conviction forbids a release stop what comes after it in a run."""
+    if asset.path[0] != KIND:
+        return []
+    return [
+        dg.AssetCheckSpec(
+            name=_name(check.name), asset=asset, description=check.title, blocking=check.severity == "error"
+        )
+        for check in (*STATIC, *CHECKS)
+    ]
+
+
+def results(piece: Piece, asset: dg.AssetKey, selected: Container[dg.AssetCheckKey]) -> Iterator[dg.AssetCheckResult]:
+    """What the report in a piece of kind ``verification`` says, for those checks that were asked for."""
+    for finding in read_report(piece.folder).findings if piece.kind == KIND else ():
+        if dg.AssetCheckKey(asset, _name(finding.check)) in selected:
+            yield _result(finding, asset)
+
+
+def _result(finding: Finding, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    shown = {"verdict": finding.verdict, "evidence": finding.evidence, "remedy": finding.remedy}
+    numbers = {name: dg.MetadataValue.float(float(value)) for name, value in finding.measures.items()}
+    texts = {name: dg.MetadataValue.text(text) for name, text in shown.items() if text}
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=_name(finding.check),
+        passed=finding.verdict in {"passed", "skipped"},
+        severity=SEVERITIES[finding.severity],
+        description=finding.line,
+        metadata={**texts, **numbers},
+    )
+
+
+def _name(identifier: str) -> str:
+    """Dagster's names of checks have no hyphens."""
+    return identifier.replace("-", "_")

@@ -1,0 +1,79 @@
+"""Sensors that tell people of failed runs and of published releases."""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a sensor's function.
+from collections.abc import Iterator
+
+import dagster as dg
+
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.notify import Message, notify
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.defs.schedules import PARTITION_TAG
+
+LINES = 20
+"""Of an error's text that go into a message."""
+
+PUBLISHED = "release"
+
+
+def notifying(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors; they do nothing where no way of telling anybody is configured."""
+    wanted = bool(settings.notification.webhook_variable or settings.notification.mail_to)
+    status = dg.DefaultSensorStatus.RUNNING if wanted else dg.DefaultSensorStatus.STOPPED
+
+    @dg.run_failure_sensor(name="tell_of_failures", default_status=status, description="Tells people of failed runs")
+    def tell_of_failures(context: dg.RunFailureSensorContext) -> None:
+        current = configuration.load().notification
+        notify(failure(context, url=current.ui_url), current)
+
+    @dg.run_status_sensor(
+        name="tell_of_releases",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        default_status=status,
+        description="Tells people of published releases",
+    )
+    def tell_of_releases(context: dg.RunStatusSensorContext) -> None:
+        current = configuration.load().notification
+        for message in publications(context, url=current.ui_url):
+            notify(message, current)
+
+    return [tell_of_failures, tell_of_releases]
+
+
+def failure(context: dg.RunFailureSensorContext, *, url: str) -> Message:
+    """What a failed run says: each failed step with its reason."""
+    reasons = []
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        said = data.user_failure_data.description if data.user_failure_data else data.error and data.error.message
+        reasons.append(f"{event.step_key}: {said or 'no reason given'}")
+    text = "\n".join(reasons) or context.failure_event.message or ""
+    where = _partition(context.dagster_run)
+    return Message(
+        event="failed",
+        title=f"run failed: {context.dagster_run.job_name} {where}".strip(),
+        text="\n".join(text.splitlines()[:LINES]),
+        fields=_fields(context.dagster_run),
+        link=f"{url}/runs/{context.dagster_run.run_id}",
+    )
+
+
+def publications(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Message]:
+    """A message per release asset that a run materialized."""
+    run = context.dagster_run
+    events = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for entry in events:
+        made = entry.asset_materialization
+        if made is None or made.asset_key.path[0] != PUBLISHED:
+            continue
+        facts = {name: str(value.value) for name, value in made.metadata.items() if isinstance(value.value, str | int)}
+        title = f"published: {'/'.join(made.asset_key.path)} {made.partition or ''}".strip()
+        yield Message(event="published", title=title, fields={**_fields(run), **facts}, link=f"{url}/runs/{run.run_id}")
+
+
+def _fields(run: dg.DagsterRun) -> dict[str, str]:
+    return {"run": run.run_id, "job": run.job_name, "partition": _partition(run)}
+
+
+def _partition(run: dg.DagsterRun) -> str:
+    return run.tags.get(PARTITION_TAG, "")

@@ -1,0 +1,83 @@
+"""The release assets: one publishes its variant when the settings are armed, and refuses otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from vllm_wheels.core.errors import PublicationError, VllmWheelsError
+from vllm_wheels.core.publish.candidate import candidates, flagship
+from vllm_wheels.core.publish.receipt import deliver
+from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
+from vllm_wheels.core.variants import variants
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.publish.plan import ReleasePlan
+    from vllm_wheels.core.publish.receipt import Receipt
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
+    from vllm_wheels.core.workshop import Workshop
+
+
+def earlier(kind: str, variant: str | None) -> list[dg.AssetKey]:
+    """Assets that come before one in a run although it is not made from them: the flagship is published last."""
+    if (kind, variant) != ("release", flagship()):
+        return []
+    return [dg.AssetKey(["release", name]) for name in variants() if name != variant]
+
+
+def published(workshop: Workshop, target: Target, asset: dg.AssetKey) -> dg.MaterializeResult[None]:
+    """Publishes the wheel of a target; every other variant must have passed as well.
+
+    Raises:
+        PublicationError: or one of its kinds; also where publishing is not armed or no repository is configured.
+        VllmWheelsError: making the wheel or trying it failed.
+    """
+    for kind in ("wheel", "verification"):
+        workshop.ensure(kind, target)
+        workshop.deliver(kind, target)
+    settings, name = workshop.settings, str(target.variant)
+    wheels = candidates(_on(settings, target.python), target.release, variants=(name,))
+    if not settings.publish.armed:
+        what = f"{wheels[0].path.name} is not published"
+        raise PublicationError(what, why="publish.armed is off", remedy="set it, or: vllm-wheels publish --yes")
+    prepared = prepare(settings, target.release, to=repositories(settings))
+    bench = publishing_bench(settings, runner=workshop.runner, find_builder=lambda: workshop.builder, say=workshop.say)
+    (receipt,) = Publisher(bench=bench).publish(prepared, chosen=(name,))
+    paths = deliver(receipt, settings.output_folder)
+    return dg.MaterializeResult(
+        asset_key=asset,
+        data_version=dg.DataVersion(receipt.data_version),
+        metadata={**_metadata(receipt), "receipt": dg.MetadataValue.path(str(paths[0]))},
+    )
+
+
+def plan_text(settings: Settings, target: Target) -> str:
+    """What publishing would do now, as Markdown, or why it cannot be told yet."""
+    try:
+        prepared = prepare(settings, target.release, to=repositories(settings))
+    except VllmWheelsError as error:
+        return f"\n\n**release**: cannot be published yet: {error.what} ({error.why})"
+    return "".join(f"\n\n{_table(stage.plan)}" for stage in prepared.stages)
+
+
+def _on(settings: Settings, python: str) -> Settings:
+    narrowed = settings.publish.model_copy(update={"required_pythons": (python,)})
+    return settings.model_copy(update={"publish": narrowed})
+
+
+def _table(plan: ReleasePlan) -> str:
+    head = f"**release** {plan.version} on {plan.repository}: {plan.state}; next free: {plan.next_version}"
+    rows = [f"| {file.file} | {file.action} | {file.why} |" for file in plan.files]
+    return "\n".join([head, "", "| file | action | |", "|---|---|---|", *rows])
+
+
+def _metadata(receipt: Receipt) -> dict[str, dg.MetadataValue]:
+    return {
+        "repository": dg.MetadataValue.text(receipt.repository),
+        "version": dg.MetadataValue.text(receipt.version),
+        "files": dg.MetadataValue.json([file.name for file in receipt.files]),
+        "sha256": dg.MetadataValue.json(receipt.hashes),
+        "index": dg.MetadataValue.url(f"{receipt.index}{receipt.project}/"),
+    }

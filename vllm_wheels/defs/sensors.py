@@ -1,0 +1,136 @@
+"""Sensors: new releases of vLLM, and inputs that moved although their names did not."""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a sensor's function.
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.errors import NetworkError
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.window import Announced, announced, newest, old_enough, supports
+from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.defs import staleness
+from vllm_wheels.defs.freshness import report_newest
+from vllm_wheels.defs.partitions import DIMENSION, PYTHONS, RELEASES, partition_key
+from vllm_wheels.defs.schedules import kept_up_to_date, rebuild, window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What the release sensor remembers from tick to tick.
+
+    Attributes:
+        first_seen: when each announced release was first seen, in seconds since the epoch.
+        handled: releases that were registered, or were there before the first tick.
+    """
+
+    first_seen: Mapping[str, float] = field(default_factory=dict)
+    handled: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> "Memory":
+        """The memory that a cursor holds; an empty one where there is none."""
+        return cls(**json.loads(cursor)) if cursor else cls()
+
+    def cursor(self) -> str:
+        """The memory as a cursor."""
+        return json.dumps({"first_seen": dict(self.first_seen), "handled": sorted(self.handled)})
+
+
+def new_among(
+    found: Sequence[Announced], memory: Memory, settings: Settings, *, registered: Sequence[str], now: float
+) -> tuple[list[Announced], Memory]:
+    """Which of the announced releases to register now, and what to remember of it.
+
+    At the first tick everything is new: only the newest is taken, or a fresh installation would flood itself. Later an
+    exclusion may be lifted: so nothing is ever taken that is not among the newest releases that are kept up to date.
+
+    Args:
+        found: announced releases, the newest first.
+        memory: of the earlier ticks.
+        settings: minimum age, and how many releases are kept up to date.
+        registered: releases that are partitions already.
+        now: seconds since the epoch.
+    """
+    first_seen = {release.version: memory.first_seen.get(release.version, now) for release in found}
+    ripe = [one for one in found if old_enough(one, settings, first_seen=first_seen[one.version], now=now)]
+    fresh = [one for one in ripe if one.version not in memory.handled] if memory.handled else ripe[:1]
+    kept = newest({*registered, *(one.version for one in ripe)}, settings)
+    taken = [one for one in fresh if one.version in kept and one.version not in registered]
+    handled = {*memory.handled, *(one.version for one in ripe)}
+    return taken, Memory(first_seen=first_seen, handled=tuple(handled))
+
+
+def release_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that finds new releases, registers them and requests their wheels."""
+
+    @dg.sensor(
+        name="new_releases",
+        job=rebuild,
+        minimum_interval_seconds=settings.automation.watch_seconds,
+        default_status=_status(settings),
+        description="Registers new releases of vLLM and requests their wheels; at first only the newest",
+    )
+    def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        current = configuration.load()
+        try:
+            found = announced(current)
+        except NetworkError as error:
+            return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
+        registered = context.instance.get_dynamic_partitions(DIMENSION)
+        memory = Memory.parse(context.cursor)
+        taken, memory = new_among(found, memory, current, registered=registered, now=time.time())
+        report_newest(context.instance, found, current)
+        if not taken:
+            context.update_cursor(memory.cursor())
+            return dg.SkipReason(f"nothing new among {len(found)} releases")
+        return dg.SensorResult(
+            dynamic_partitions_requests=[RELEASES.build_add_request([release.version for release in taken])],
+            run_requests=[request for release in taken for request in _requests(release, current)],
+            cursor=memory.cursor(),
+        )
+
+    return new_releases
+
+
+def _requests(release: Announced, settings: Settings) -> list[dg.RunRequest]:
+    pythons = [python for python in settings.automation.pythons or PYTHONS if supports(release.requires_python, python)]
+    return [
+        dg.RunRequest(
+            run_key=f"{release.version} {python}",
+            partition_key=partition_key(f"{python}|{release.version}"),
+            asset_selection=kept_up_to_date(settings),
+        )
+        for python in pythons
+    ]
+
+
+def input_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that notices a re-tagged source, a new torch build or another compiler, for the nightly rebuild."""
+
+    @dg.sensor(
+        name="moved_inputs",
+        minimum_interval_seconds=settings.automation.watch_seconds,
+        default_status=_status(settings),
+        description="Observes what moved under a fixed name and so marks what is stale; compiles nothing by day",
+    )
+    def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        current = configuration.load()
+        workshop = Workshop(settings=current, say=context.log.info)
+        try:
+            chosen = window(context.instance, workshop)
+        except NetworkError as error:
+            return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
+        moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
+        text = "; ".join(f"{partition}: {', '.join(names)}" for partition, names in moved.items())
+        return dg.SkipReason(f"moved, to be rebuilt by night: {text}" if moved else "nothing moved")
+
+    return moved_inputs
+
+
+def _status(settings: Settings) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED

@@ -1,0 +1,93 @@
+"""Which assets of which partitions are out of date: looks at the inputs outside, then follows Dagster's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.variants import variants
+from vllm_wheels.defs import inputs, internals
+from vllm_wheels.defs.assets import key
+from vllm_wheels.defs.partitions import partition_key
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+    from vllm_wheels.core.target import Target
+    from vllm_wheels.core.workshop import Workshop
+
+THREADS = 4
+"""Looking is mostly waiting for uv and for servers."""
+
+
+def observe(
+    instance: dg.DagsterInstance, workshop: Workshop, targets: Sequence[Target], say: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """Records what became of the inputs outside since they were last observed.
+
+    Only partitions whose source is known are looked at: of others everything is missing anyway.
+
+    Args:
+        instance: where observations are recorded.
+        workshop: plans with the user's settings.
+        targets: release and Python of each partition.
+        say: told of what cannot be looked at; that input stays as it was.
+
+    Returns:
+        Names of the moved inputs by partition.
+    """
+    made = [
+        target for target in targets if internals.latest_data_version(instance, key("source", None), target.partition)
+    ]
+    moved: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        for target, versions in zip(made, pool.map(lambda target: _look(workshop, target, say), made), strict=True):
+            names = [name for name, version in versions.items() if _record(instance, name, target.partition, version)]
+            if names:
+                moved[target.partition] = names
+    return moved
+
+
+def closure(
+    instance: dg.DagsterInstance, graph: AssetGraph, partitions: Iterable[str], among: Iterable[dg.AssetKey]
+) -> dict[str, list[dg.AssetKey]]:
+    """Assets that are missing or stale, or downstream of one that is, by partition; none for an up-to-date partition.
+
+    Dagster's own status looks at direct inputs only, and its ``stale_assets_only`` never fires for partitioned assets
+    (dagster.md, "Staleness").
+    """
+    wanted = set(among)
+    order = [asset for asset in graph.toposorted_asset_keys if asset in wanted]
+    found = {}
+    for partition in partitions:
+        stale = internals.not_fresh(instance, graph, partition, order)
+        for asset in order:
+            if stale.intersection(graph.get(asset).parent_keys):
+                stale.add(asset)
+        if stale:
+            found[partition] = [asset for asset in order if asset in stale]
+    return found
+
+
+def _look(workshop: Workshop, target: Target, say: Callable[[str], None]) -> Mapping[str, str]:
+    try:
+        # The inputs of all variants are the same, so one stands for all.
+        return inputs.look(workshop, replace(target, variant=next(iter(variants()))))
+    except VllmWheelsError as error:
+        say(f"{target.partition}: inputs outside cannot be looked at: {error.what} ({error.why})")
+        return {}
+
+
+def _record(instance: dg.DagsterInstance, name: str, partition: str, version: str) -> bool:
+    asset = key(name, None)
+    if internals.latest_data_version(instance, asset, partition, observed=True) == version:
+        return False
+    tags = internals.version_tags(data=version)
+    observation = dg.AssetObservation(asset_key=asset, partition=partition_key(partition), tags=tags)
+    instance.report_runless_asset_event(observation)
+    return True

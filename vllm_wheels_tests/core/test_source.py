@@ -1,0 +1,366 @@
+"""The release's source comes from the index, from git or from a folder; nothing wrong is ever kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from vllm_wheels.core import download, releases, source
+from vllm_wheels.core.archives import tree_hash
+from vllm_wheels.core.errors import (
+    GitUnreachableError,
+    HashMismatchError,
+    IndexUnreachableError,
+    MachineError,
+    SettingsError,
+    SourceError,
+    UnknownFamilyError,
+    UnknownReleaseError,
+    UnsafeArchiveError,
+    UnsupportedPythonError,
+)
+from vllm_wheels.core.settings import IndexSettings, Settings, SourceSettings
+from vllm_wheels.core.store import Store
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.upstream import read
+from vllm_wheels_tests.core.loopback import Answer, closed_port, serve
+from vllm_wheels_tests.core.making import make
+from vllm_wheels_tests.core.small_trees import FILES, archive, git, repository, tree
+
+TARGET = Target(release="0.32.0", python="3.11")
+ARCHIVE = "vllm-0.32.0.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_alone(monkeypatch):
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
+    for name in (*releases.INDEX_VARIABLES, *releases.CERTIFICATE_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server():
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def from_index(url):
+    return Settings(index=IndexSettings(url=url, timeout_seconds=5))
+
+
+def from_git(url, ref="v{release}"):
+    return Settings(source=SourceSettings(origin="git", git_url=str(url), git_ref=ref))
+
+
+def from_path(path):
+    return Settings(source=SourceSettings(origin="path", path=path))
+
+
+def test_source_comes_from_the_index(server, store, tmp_path):
+    """By default the release's archive is downloaded, unpacked and read."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    piece = make(source.plan(TARGET, settings, store), settings, store)
+    expected = tree(tmp_path / "expected")
+    assert [path.name for path in piece.folder.iterdir() if path.is_dir()] == ["tree"]
+    assert piece.facts["tree_sha256"] == tree_hash(expected) == tree_hash(piece.folder / "tree")
+    assert source.facts_of(piece) == read(expected, release="0.32.0")
+    assert piece.facts["origin"]["filename"] == ARCHIVE
+    assert piece.facts["deviations"] == []
+
+
+def test_plan_tells_the_download_beforehand(server, store):
+    """A dry run shows what is downloaded, how much, and the hash that it must have."""
+    body = archive()
+    plan = source.plan(TARGET, from_index(server.index(server.file(ARCHIVE, body))), store)
+    (wanted,) = plan.steps[0].downloads
+    assert (wanted.url, wanted.size) == (f"{server.url}/files/{ARCHIVE}", len(body))
+    assert wanted.sha256 == plan.inputs["sha256"]
+    assert [path for path, _ in server.asked] == ["/simple/vllm/"]
+
+
+def test_fingerprint_follows_the_published_hash_alone(server, store):
+    """The Python and the index do not make another source; another archive does."""
+    first = server.file(ARCHIVE, archive())
+    one = source.plan(TARGET, from_index(server.index(first)), store)
+    other = source.plan(Target(release="0.32.0", python="3.12"), from_index(server.index(first)), store)
+    changed = source.plan(TARGET, from_index(server.index(server.file(ARCHIVE, archive() + b"x"))), store)
+    assert one.fingerprint == other.fingerprint != changed.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [({"hashes": {"sha256": "0" * 64}}, "SHA-256"), ({"size": 5}, "more than"), ({"size": 10**6}, "bytes, not")],
+    ids=["hash", "longer", "shorter"],
+)
+def test_another_file_than_published_is_refused(server, store, lie, why):
+    """A file with another hash or size than the index published is not unpacked."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive(), **lie)))
+    with pytest.raises(HashMismatchError, match=ARCHIVE) as caught:
+        make(source.plan(TARGET, settings, store), settings, store)
+    assert why in caught.value.why
+    assert not list(store.pieces("source"))
+
+
+def test_truncated_archive_is_refused(server, store):
+    """An archive that was published broken is named, and nothing is kept."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive()[:-20])))
+    with pytest.raises(UnsafeArchiveError, match=ARCHIVE):
+        make(source.plan(TARGET, settings, store), settings, store)
+    assert not list(store.pieces("source"))
+
+
+def test_download_is_tried_again(server, store):
+    """A server that fails twice and then answers is no reason to stop."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    server.answers[f"/files/{ARCHIVE}"].fails_first = 2
+    assert make(source.plan(TARGET, settings, store), settings, store).facts["upstream"]["release"] == "0.32.0"
+
+
+@pytest.mark.parametrize(("answer", "times"), [(Answer(status=500), 3), (Answer(status=404), 1)], ids=["500", "404"])
+def test_download_that_keeps_failing_ends(server, store, answer, times):
+    """A server that keeps failing is given up after three attempts; a missing file at once."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    plan = source.plan(TARGET, settings, store)
+    server.answers[f"/files/{ARCHIVE}"] = answer
+    with pytest.raises(IndexUnreachableError, match=ARCHIVE) as caught:
+        make(plan, settings, store)
+    assert str(answer.status) in caught.value.why
+    assert [path for path, _ in server.asked].count(f"/files/{ARCHIVE}") == times
+
+
+def test_download_that_breaks_off_ends(server, store):
+    """A connection that ends in the middle of the file is an error of the network."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    plan = source.plan(TARGET, settings, store)
+    server.answers[f"/files/{ARCHIVE}"].claims = 10**6
+    with pytest.raises(IndexUnreachableError, match=ARCHIVE) as caught:
+        make(plan, settings, store)
+    assert "broke" in caught.value.why
+
+
+def test_index_may_be_a_folder(tmp_path, store):
+    """Index and archive in a folder make a source without any network."""
+    body = archive()
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / ARCHIVE).write_bytes(body)
+    sha256 = hashlib.sha256(body).hexdigest()
+    (tmp_path / "vllm/index.html").write_text(f'<a href="{ARCHIVE}#sha256={sha256}">{ARCHIVE}</a>')
+    settings = from_index(str(tmp_path))
+    assert make(source.plan(TARGET, settings, store), settings, store).facts["origin"]["sha256"] == sha256
+
+
+def test_credentials_reach_the_server_and_not_the_plan(server, store):
+    """An index behind a password gives its archive, and neither plan nor piece shows the password."""
+    url = server.index(server.file(ARCHIVE, archive())).replace("://", "://me:s3cret@")
+    settings = from_index(url)
+    plan = source.plan(TARGET, settings, store)
+    piece = make(plan, settings, store)
+    assert all(credentials for _, credentials in server.asked)
+    assert "s3cret" not in json.dumps(plan.as_json()) + json.dumps(piece.facts) + json.dumps(piece.inputs)
+
+
+def test_unreachable_index_is_replaced_by_the_store(server, store):
+    """Without the index, the source that was made from it is used, and I am told so."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    piece = make(source.plan(TARGET, settings, store), settings, store)
+    offline = from_index(f"http://127.0.0.1:{closed_port()}/simple/")
+    plan = source.plan(TARGET, offline, store)
+    assert plan.fingerprint == piece.fingerprint
+    assert len(plan.steps) == 3
+    (notice,) = plan.notices
+    assert "taken from the store" in notice
+    assert offline.index.url in notice
+
+
+def test_store_does_not_stand_in_for_another_release(server, store):
+    """Without the index, a release that the store does not have is an error."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive())))
+    make(source.plan(TARGET, settings, store), settings, store)
+    offline = from_index(f"http://127.0.0.1:{closed_port()}/simple/")
+    with pytest.raises(IndexUnreachableError):
+        source.plan(Target(release="0.31.0", python="3.11"), offline, store)
+
+
+def test_yanked_release_is_told(server, store):
+    """A release that its publisher withdrew is built with a word about that."""
+    settings = from_index(server.index(server.file(ARCHIVE, archive(), yanked="broken")))
+    assert any("yanked" in notice for notice in source.plan(TARGET, settings, store).notices)
+
+
+def test_release_without_archive_is_refused(server, store):
+    """A release that the index has only wheels of leads to git."""
+    wheel = {"filename": "vllm-0.15.1-py3-none-any.whl", "url": "x", "hashes": {}, "yanked": False}
+    with pytest.raises(SourceError, match="no source archive"):
+        source.plan(Target(release="0.15.1", python="3.11"), from_index(server.index(wheel)), store)
+
+
+@pytest.mark.parametrize("ref", ["v{release}", "refs/tags/v{release}", "main", "HASH"])
+def test_source_comes_from_git(tmp_path, store, ref):
+    """A tag, a branch or a full commit of a local repository gives its files, without git's own."""
+    commit = repository(tmp_path / "vllm", FILES, tag="v0.32.0")
+    settings = from_git(tmp_path / "vllm", ref.replace("HASH", commit))
+    plan = source.plan(TARGET, settings, store)
+    piece = make(plan, settings, store)
+    assert plan.inputs["commit"] == piece.facts["origin"]["commit"] == commit
+    assert piece.facts["tree_sha256"] == tree_hash(tree(tmp_path / "expected"))
+    assert not (piece.folder / "tree/.git").exists()
+
+
+def test_source_comes_from_an_older_commit(tmp_path, store):
+    """A full commit id is taken as it is, also one that no tag or branch points to."""
+    repo = tmp_path / "vllm"
+    old = repository(repo, FILES, tag="v0.32.0")
+    (repo / "vllm/new.py").touch()
+    git(repo, "add", "--all")
+    git(repo, "commit", "--quiet", "--message", "new")
+    git(repo, "tag", "--delete", "v0.32.0")
+    settings = from_git(f"file://{repo}", old)
+    piece = make(source.plan(TARGET, settings, store), settings, store)
+    assert not (piece.folder / "tree/vllm/new.py").exists()
+
+
+def test_fixed_commit_is_not_for_release(tmp_path, store):
+    """A commit of my choice is no release: the plan says so, and the piece records it."""
+    commit = repository(tmp_path / "vllm", FILES, tag="v0.32.0")
+    plan = source.plan(TARGET, from_git(tmp_path / "vllm", commit), store)
+    assert "not for release" in plan.notices[0]
+
+
+def test_password_of_a_repository_is_not_shown(store):
+    """A repository behind a password is planned with, and the plan does not show the password."""
+    plan = source.plan(TARGET, from_git("https://me:s3cret@git.invalid/vllm.git", "a" * 40), store)
+    assert "git.invalid/vllm.git" in json.dumps(plan.as_json())
+    assert "s3cret" not in json.dumps(plan.as_json())
+
+
+def test_moved_tag_is_noticed(tmp_path, store):
+    """A tag that moves between plan and build does not give me other files than planned."""
+    repo = tmp_path / "vllm"
+    repository(repo, FILES, tag="v0.32.0")
+    settings = from_git(repo)
+    plan = source.plan(TARGET, settings, store)
+    git(repo, "commit", "--quiet", "--allow-empty", "--message", "new")
+    git(repo, "tag", "--force", "v0.32.0")
+    with pytest.raises(SourceError, match="has moved"):
+        make(plan, settings, store)
+
+
+def test_repository_without_the_tag_is_told(tmp_path, store):
+    """A release that the repository has no tag of is unknown there."""
+    repository(tmp_path / "vllm", FILES, tag="v0.32.0")
+    with pytest.raises(UnknownReleaseError, match=r"v9\.9\.9"):
+        source.plan(Target(release="9.9.9", python="3.11"), from_git(tmp_path / "vllm"), store)
+
+
+@pytest.mark.parametrize("where", ["closed port", "no repository"])
+def test_unreachable_repository_is_told(tmp_path, store, where):
+    """A repository that cannot be read is an error that names it, and no password."""
+    url = f"http://me:s3cret@127.0.0.1:{closed_port()}/vllm.git" if where == "closed port" else str(tmp_path)
+    with pytest.raises(GitUnreachableError) as caught:
+        source.plan(TARGET, from_git(url), store)
+    assert url.replace("me:s3cret@", "") in caught.value.what
+    assert "s3cret" not in str(caught.value)
+
+
+def test_unreachable_repository_is_replaced_by_the_store(tmp_path, store):
+    """Without the repository, the source that was made from its tag is used, and I am told so."""
+    repo = tmp_path / "vllm"
+    repository(repo, FILES, tag="v0.32.0")
+    settings = from_git(f"file://{repo}")
+    piece = make(source.plan(TARGET, settings, store), settings, store)
+    repo.rename(tmp_path / "away")
+    plan = source.plan(TARGET, settings, store)
+    assert plan.fingerprint == piece.fingerprint
+    assert "taken from the store" in plan.notices[0]
+
+
+def test_link_out_of_a_repository_is_refused(tmp_path, store):
+    """A repository whose tree has a link that leads out makes no source."""
+    repo = tmp_path / "vllm"
+    repo.mkdir()
+    (repo / "out").symlink_to("../../secret")
+    repository(repo, FILES, tag="v0.32.0")
+    settings = from_git(repo)
+    with pytest.raises(SourceError, match="leads out"):
+        make(source.plan(TARGET, settings, store), settings, store)
+
+
+def test_missing_git_is_told(tmp_path, store, monkeypatch):
+    """Without git I am told how to install it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError) as caught:
+        source.plan(TARGET, from_git(tmp_path), store)
+    assert caught.value.remedy == "apt-get install git"
+
+
+def test_git_of_a_hook_does_not_interfere(tmp_path, store, monkeypatch):
+    """Started by a git hook, the hook's repository is left alone."""
+    commit = repository(tmp_path / "vllm", FILES, tag="v0.32.0")
+    repository(tmp_path / "mine", {"a": "a"}, tag="mine")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "mine/.git"))
+    settings = from_git(tmp_path / "vllm")
+    assert make(source.plan(TARGET, settings, store), settings, store).inputs["commit"] == commit
+
+
+def test_source_comes_from_a_folder(tmp_path, store):
+    """A local tree is copied without git's and Python's own folders, and is not for release."""
+    folder = tree(tmp_path / "vllm", {"vllm/__pycache__/x.pyc": "x", ".git/HEAD": "x"})
+    settings = from_path(folder)
+    plan = source.plan(TARGET, settings, store)
+    piece = make(plan, settings, store)
+    assert not (piece.folder / "tree/.git").exists()
+    assert not (piece.folder / "tree/vllm/__pycache__").exists()
+    assert piece.facts["tree_sha256"] == plan.inputs["tree_sha256"] == tree_hash(folder)
+    assert "local tree" in piece.facts["deviations"][0]
+
+
+def test_edited_folder_is_another_source(tmp_path, store):
+    """An edit in a local tree is seen by the next plan."""
+    folder = tree(tmp_path / "vllm")
+    before = source.plan(TARGET, from_path(folder), store).fingerprint
+    (folder / "vllm/__init__.py").write_text("x = 1")
+    assert source.plan(TARGET, from_path(folder), store).fingerprint != before
+
+
+def test_folder_that_changes_meanwhile_is_noticed(tmp_path, store):
+    """An edit between plan and build does not slip into the piece."""
+    settings = from_path(tree(tmp_path / "vllm"))
+    plan = source.plan(TARGET, settings, store)
+    (tmp_path / "vllm/vllm/__init__.py").write_text("x = 1")
+    with pytest.raises(HashMismatchError, match="changed"):
+        make(plan, settings, store)
+
+
+def test_folder_that_is_no_vllm_tree_is_refused(tmp_path, store):
+    """A local path that is not vLLM's source is refused before anything is copied."""
+    with pytest.raises(UnknownFamilyError):
+        source.plan(TARGET, from_path(tmp_path), store)
+
+
+def test_missing_folder_is_refused(tmp_path, store):
+    """A local path that does not exist is named."""
+    with pytest.raises(SourceError, match="nowhere"):
+        source.plan(TARGET, from_path(tmp_path / "nowhere"), store)
+
+
+def test_path_must_be_set(store):
+    """With origin path, I am told which setting is missing."""
+    with pytest.raises(SettingsError) as caught:
+        source.plan(TARGET, from_path(None), store)
+    assert "source.path" in caught.value.remedy
+
+
+def test_unsupported_python_is_refused(tmp_path):
+    """A Python that the release does not support is refused with those that it does."""
+    upstream = read(tree(tmp_path), release="0.32.0")
+    source.require_python(upstream, TARGET)
+    with pytest.raises(UnsupportedPythonError, match=r"3\.10") as caught:
+        source.require_python(upstream, Target(release="0.32.0", python="3.10"))
+    assert "3.11, 3.12, 3.13" in caught.value.why

@@ -1,0 +1,152 @@
+"""A dry run shows what a run would do, and does nothing; a run does what the dry run showed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import jsonschema
+import pytest
+
+from vllm_wheels.core import rendering, workshop
+from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.plan import PATH, PYTHON
+from vllm_wheels.defs import assets, internals, partitions
+from vllm_wheels_tests.defs.workplace import KINDS, TARGET, Workplace, graph
+
+ROOT = Path(__file__).parents[2]
+CHAIN = ("source", "torch_env", "metadata/baseline", "wheel/baseline", "verification/baseline")
+
+
+@pytest.fixture
+def workplace(settings_environment):
+    return Workplace()
+
+
+def statuses(place: Workplace) -> set[dg.AssetKey]:
+    among = [assets.key(kind, "baseline") for kind in KINDS]
+    return internals.not_fresh(place.instance, graph(), TARGET.partition, among)
+
+
+def asset_events(instance: dg.DagsterInstance) -> int:
+    kinds = (dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_OBSERVATION)
+    return sum(len(instance.all_logs(run.run_id, of_type=kind)) for run in instance.get_runs() for kind in kinds)
+
+
+def shown(place: Workplace, name: str = "wheel/baseline") -> dict[str, dict]:
+    """The JSON that a dry run of an asset leaves, by piece."""
+    outcome = place.materialize([name], dry_run=True)
+    path = place.settings.state_folder / "plans" / outcome.run_id / f"{name.replace('/', '-')}.json"
+    document = json.loads(path.read_text("utf-8"))
+    return {piece["piece"]: piece for piece in document["pieces"]}
+
+
+def test_dry_run_of_a_whole_chain_executes_and_records_nothing(workplace):
+    """Every step of the chain plans, and afterwards store, database and statuses are as they were."""
+    outcome = workplace.materialize(CHAIN, dry_run=True)
+    plans = workplace.settings.state_folder / "plans" / outcome.run_id
+    assert {path.stem.replace("-", "/") for path in plans.iterdir()} == set(CHAIN)
+    assert workplace.pieces() == {}
+    assert asset_events(workplace.instance) == 0
+    assert statuses(workplace) == {dg.AssetKey.from_user_string(name) for name in CHAIN}
+
+
+def test_dry_run_over_finished_pieces_leaves_them_fresh(workplace):
+    """A dry run of what is up to date says so, and it stays up to date."""
+    workplace.materialize(["source", "metadata/baseline"])
+    before = asset_events(workplace.instance)
+    assert shown(workplace, "metadata/baseline")["metadata"]["state"] == "in the store"
+    assert asset_events(workplace.instance) == before
+    assert not statuses(workplace) & {dg.AssetKey("source"), dg.AssetKey(["metadata", "baseline"])}
+
+
+def test_missing_upstream_pieces_are_named_as_unknown(workplace):
+    """On a bare machine the whole plan comes out, and says what it cannot know yet."""
+    pieces = shown(workplace)
+    assert pieces["source"]["unknown"] == []
+    assert pieces["compiled"]["unknown"] == ["source", "onednn", "torch_env", "metadata"]
+    assert pieces["compiled"]["fingerprint"] is None
+    assert "abi of source, not made yet" in json.dumps(pieces["compiled"]["steps"])
+
+
+def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
+    """Steps, arguments, commands and environment of the real run are those that were shown."""
+    workplace.materialize(["source", "torch_env", "metadata/baseline"])
+    before = shown(workplace)
+    walked, started = {}, []
+    walk, run = workshop.carry_out, LocalBuilder.run
+    monkeypatch.setattr(workshop, "carry_out", lambda plan, bench: walked.update({plan.piece: plan}) or walk(plan, bench))
+    monkeypatch.setattr(LocalBuilder, "run", lambda self, command, **more: started.append(command) or run(self, command, **more))
+    workplace.materialize(["wheel/baseline"])
+    missing = {name for name, piece in before.items() if piece["state"] == "to be made"}
+    assert set(walked) == missing
+    assert as_shown(workplace, walked["compiled"])["steps"] == before["compiled"]["steps"]
+    assert [step.title for step in walked["wheel"].steps] == [step["title"] for step in before["wheel"]["steps"]]
+    (promised,) = next(step["invocations"] for step in before["compiled"]["steps"] if step["invocations"])
+    builder = LocalBuilder(minimum_compiler="12.2")
+    argv = [builder.python(TARGET.python) if part == PYTHON else part for part in promised["argv"]]
+    environment = {name: value.replace(PATH, builder.path()) for name, value in promised["environment"].items()}
+    compiles = [command for command in started if "setup.py" in command.argv]
+    assert [(list(one.argv), dict(one.env), one.cwd) for one in compiles] == [(argv, environment, promised["folder"])]
+
+
+def as_shown(place: Workplace, plan) -> dict:
+    document = rendering.document(TARGET, [(plan, None)], place.workshop.store)
+    return rendering.as_json(document)["pieces"][0]
+
+
+def test_estimate_comes_from_past_runs(workplace):
+    """What was made before tells how long it will take, and how sure that is."""
+    first = shown(workplace, "metadata/baseline")["metadata"]["estimate"]
+    workplace.materialize(["metadata/baseline"])
+    again = shown(workplace, "metadata/avx512")["metadata"]["estimate"]
+    assert (first["past_runs"], again["past_runs"]) == (0, 1)
+    assert again["shortest"] == again["seconds"] == again["longest"]
+
+
+def test_plan_names_downloads_with_sizes(workplace):
+    """What will be fetched is named with its size, and what has none is named too."""
+    workplace.materialize(["metadata/baseline"])
+    outcome = workplace.materialize(["torch_env"], dry_run=True)
+    document = json.loads((workplace.settings.state_folder / "plans" / outcome.run_id / "torch_env.json").read_text())
+    assert any(url.startswith("pkg:pypi/torch@2.13.0") for url in document["totals"]["downloads_of_unknown_size"])
+    assert document["totals"]["disk_gigabytes"] > 0
+
+
+def test_json_of_a_plan_follows_the_published_schema(workplace):
+    """A program can rely on docs/schemas/plan.schema.json."""
+    outcome = workplace.materialize(["wheel/baseline"], dry_run=True)
+    path = workplace.settings.state_folder / "plans" / outcome.run_id / "wheel-baseline.json"
+    published = json.loads((ROOT / "docs/schemas/plan.schema.json").read_text("utf-8"))
+    assert published == rendering.schema()
+    jsonschema.validate(json.loads(path.read_text("utf-8")), published)
+
+
+def test_launchpad_and_jobs_take_the_same_switch(workplace):
+    """In the launchpad, and for any job, build_mode makes a run a dry one."""
+    from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the test's settings
+
+    instance = workplace.instance
+    partitions.register(instance, TARGET.release)
+    result = defs.resolve_job_def("rebuild").execute_in_process(
+        run_config={"resources": {"build_mode": {"config": {"dry_run": True}}}, "execution": {}},
+        partition_key=TARGET.partition,
+        instance=instance,
+        asset_selection=[dg.AssetKey(["metadata", "avx512"]), dg.AssetKey(["wheel", "avx512"])],
+    )
+    assert result.success
+    assert len(list((workplace.settings.state_folder / "plans" / result.run_id).iterdir())) == 2
+    assert asset_events(instance) == 0
+    plans = [event.step_output_data.metadata["plan"].value for event in result.all_node_events if event.is_successful_output]
+    assert [plan.splitlines()[0] for plan in plans] == ["# Plan: vLLM 0.32.0 avx512, Python " + TARGET.python] * 2
+
+
+def test_markdown_of_a_plan_reads_like_a_shell_session(workplace):
+    """A person sees the compile command with its environment, ready to be typed."""
+    lines = workplace.lines
+    workplace.materialize(["wheel/baseline"], dry_run=True)
+    text = "\n".join(lines)
+    assert "MAX_JOBS=" in text
+    assert "{python} setup.py bdist_wheel --py-limited-api=" in text
+    assert "GB of memory" in text

@@ -1,0 +1,197 @@
+"""Exactly what is out of date is made again: asserted change by change, on the miniature sources."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from vllm_wheels.core import metadata, patches
+from vllm_wheels.core import variants as variants_module
+from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.patches.patch import Patch
+from vllm_wheels.defs import code_versions
+from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, copy, new_pieces
+from vllm_wheels_tests.fixtures import releases, torchlike
+from vllm_wheels_tests.fixtures.index import IndexServer, Offer
+
+NATIVE = "csrc/cpu/utils.cpp"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, miniature_index, torch_folder):
+    """State of a workplace in which two variants are built and tried."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(folder / "state", miniature_index.url, torch_folder).items():
+            patch.setenv(name, value)
+        patch.delenv("DAGSTER_HOME", raising=False)
+        Workplace().materialize(f"verification/{variant}" for variant in VARIANTS)
+    return folder / "state"
+
+
+def environment(state: Path, index: str, torch: Path) -> dict[str, str]:
+    return {
+        "VLLM_WHEELS_STATE_FOLDER": str(state),
+        "VLLM_WHEELS_OUTPUT_FOLDER": str(state.parent / "wheels"),
+        "VLLM_WHEELS_INDEX__URL": index,
+        "VLLM_WHEELS_INDEX__FIND_LINKS": json.dumps([str(torch)]),
+        "VLLM_WHEELS_TORCH__BACKEND": "none",
+        "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
+        "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN),
+        "VLLM_WHEELS_BUILDER__KIND": "local",
+        "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
+    }
+
+
+@pytest.fixture
+def workplace(built, tmp_path, monkeypatch, miniature_index, torch_folder):
+    """A copy of the built workplace, and every cache of code and data empty."""
+    copy(built, tmp_path / "state")
+    for name, value in environment(tmp_path / "state", miniature_index.url, torch_folder).items():
+        monkeypatch.setenv(name, value)
+    forget()
+    yield Workplace()
+    forget()
+
+
+def forget():
+    variants_module.variants.cache_clear()
+    code_versions._patches.cache_clear()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a change may lay hands on."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    index: IndexServer
+    torch: Path
+
+
+def readme(scene):
+    template = scene.folder / "readme.md"
+    template.write_text("# $distribution $version\n\nAnother text for $variant.\n")
+    scene.monkeypatch.setenv("VLLM_WHEELS_WHEEL__README", str(template))
+
+
+def flags(scene):
+    text = files("vllm_wheels.core").joinpath("variants.toml").read_text("utf-8")
+    head, mark, tail = text.partition("[avx512]")
+    changed = head + mark + tail.replace('"-mavx512dq"', '"-mavx512dq", "-mprefer-vector-width=256"', 1)
+    (scene.folder / "variants.toml").write_text(changed)
+    scene.monkeypatch.setattr(variants_module, "files", lambda _: scene.folder)
+
+
+def compiler(scene):
+    known = LocalBuilder.identity
+    scene.monkeypatch.setattr(LocalBuilder, "identity", lambda self: {**known(self), "compiler": "g++ 99"})
+
+
+def torch_build(scene):
+    folder = scene.folder / "torch"
+    shutil.copytree(scene.torch, folder)
+    torchlike.torch(folder, "2.13.0+cpu").unlink()
+    whole = torchlike.wheel
+    with scene.monkeypatch.context() as patch:
+        patch.setattr(
+            torchlike, "wheel", lambda *args, files, **more: whole(*args, files={**files, "torch/new.py": ""}, **more)
+        )
+        torchlike.torch(folder, "2.13.0+cpu")
+    scene.monkeypatch.setenv("VLLM_WHEELS_INDEX__FIND_LINKS", json.dumps([str(folder)]))
+
+
+def python_patch(scene):
+    scene.monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "another patch")
+    scene.monkeypatch.setattr(code_versions, "_patches", cache(lambda: "another patch"))
+
+
+def native_patch(scene):
+    def comment(tree, _wanted):
+        path = "cmake/cpu_extension.cmake"
+        tree.write(path, tree.text(path) + "\n# another flag\n")
+
+    python_patch(scene)
+    scene.monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="comment", apply=comment)))
+
+
+def source(scene):
+    text = releases.text("unified", "vllm/envs.py")
+    sdist = releases.sdist("unified", "0.32.0", scene.folder / "again", {"vllm/envs.py": f"{text}\n# re-tagged\n"})
+    others = [offer for offer in scene.index.projects["vllm"] if "0.32.0" not in offer.path.name]
+    scene.monkeypatch.setitem(
+        scene.index.projects, "vllm", [*others, Offer(path=sdist, requires_python=">=3.11,<3.15")]
+    )
+
+
+def of(*kinds: str, variants=VARIANTS) -> set[str]:
+    shared = {kind for kind in kinds if kind in {"source", "torch_env"}}
+    return shared | {f"{kind}/{variant}" for kind in kinds if kind not in shared for variant in variants}
+
+
+LANE = ("avx512",)
+MADE_AGAIN = ("source", "torch_env", "metadata", "wheel")
+
+CHANGES = {
+    "nothing": (None, set(), {}),
+    "readme template": (readme, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
+    "flags of one variant": (
+        flags,
+        of("metadata", "wheel", "verification", variants=LANE),
+        {"metadata": 1, "compiled": 1, "wheel": 1},
+    ),
+    "compiler": (compiler, of("wheel", "verification"), {"compiled": 1, "wheel": 1}),
+    "torch build": (torch_build, of("torch_env", "wheel", "verification"), {"torch_env": 1}),
+    "patch of Python": (python_patch, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
+    "patch of the build": (
+        native_patch,
+        of("metadata", "wheel", "verification"),
+        {"metadata": 1, "compiled": 1, "wheel": 1},
+    ),
+    "source": (source, of(*KINDS), {"source": 1, "metadata": 1, "compiled": 1, "wheel": 1}),
+}
+"""Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_change_makes_stale_and_rebuilds_exactly_what_it_touches(
+    change, workplace, tmp_path, monkeypatch, miniature_index, torch_folder
+):
+    """After this change these assets are stale, these pieces are made again, and then the lane is fresh."""
+    alter, stale, made = CHANGES[change]
+    if alter:
+        alter(Scene(tmp_path, monkeypatch, miniature_index, torch_folder))
+    assert workplace.stale() == stale
+    before = workplace.pieces()
+    wanted = stale & of(*MADE_AGAIN, variants=LANE)
+    if wanted:
+        workplace.materialize(sorted(wanted))
+    assert new_pieces(before, workplace.pieces()) == made
+    assert workplace.stale(kinds=MADE_AGAIN, variants=LANE) == set()
+
+
+def test_whole_lane_is_fresh_after_a_run_of_what_was_stale(workplace, tmp_path, monkeypatch):
+    """After a changed template, one run over the stale assets, trials included, leaves nothing stale."""
+    readme(Scene(tmp_path, monkeypatch, None, None))
+    workplace.materialize(sorted(workplace.stale(variants=LANE)))
+    assert workplace.stale(variants=LANE) == set()
+
+
+def test_observed_inputs_tell_which_of_them_moved(workplace, tmp_path, monkeypatch):
+    """What moved is named, and only that."""
+    assert workplace.moved() == {}
+    compiler(Scene(tmp_path, monkeypatch, None, None))
+    assert workplace.moved() == {TARGET.partition: ["toolchain"]}
+    assert workplace.moved() == {}
+
+
+def test_unreachable_index_makes_nothing_stale(workplace, miniature_index):
+    """An index that does not answer leaves everything as fresh as it was."""
+    with miniature_index.failing("vllm", "error"):
+        assert workplace.stale() == set()

@@ -1,0 +1,95 @@
+"""A folder in which the miniature release is built, to be copied: each copy has a store and a database of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.defs import assets, freshness, home, inputs, launch, partitions, staleness
+from vllm_wheels.defs.resources import BuildMode, BuildOptions
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+TARGET = Target(release="0.32.0", python=PYTHON)
+VARIANTS = ("baseline", "avx512")
+KINDS = ("source", "torch_env", "metadata", "wheel", "verification")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The settings' folders, seen as a user sees them: what is stale, what a run makes."""
+
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> configuration.Settings:
+        return configuration.load()
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return home.instance(self.settings)
+
+    @property
+    def workshop(self) -> Workshop:
+        return Workshop(settings=self.settings, say=self.lines.append)
+
+    def pieces(self) -> dict[str, set[str]]:
+        """Fingerprints of all pieces in the store, by kind."""
+        root = self.settings.state_folder / "store"
+        found: dict[str, set[str]] = {}
+        for record in root.glob("*/*/piece.json"):
+            found.setdefault(record.parent.parent.name, set()).add(record.parent.name)
+        return found
+
+    def moved(self) -> dict[str, list[str]]:
+        """Inputs that moved since they were last observed, by partition."""
+        return staleness.observe(self.instance, self.workshop, [TARGET], self.lines.append)
+
+    def stale(self, kinds: Iterable[str] = KINDS, variants: Iterable[str] = VARIANTS) -> set[str]:
+        """Assets that the nightly rebuild would request for the one partition there is."""
+        among = [assets.key(kind, variant) for kind in kinds for variant in variants]
+        self.moved()
+        found = staleness.closure(self.instance, graph(), [TARGET.partition], among)
+        return {key.to_user_string() for key in found.get(TARGET.partition, [])}
+
+    def materialize(self, names: Iterable[str], *, dry_run: bool = False) -> launch.Outcome:
+        """Makes assets in this process."""
+        keys = [dg.AssetKey.from_user_string(name) for name in names]
+        options = BuildOptions()
+        instance = self.instance
+        partitions.register(instance, TARGET.release)
+        outcome = launch.launch(
+            TARGET, keys, instance=instance, options=options, dry_run=dry_run, say=self.lines.append
+        )
+        assert outcome.failures == ()
+        return outcome
+
+
+def graph() -> dg.AssetGraph:
+    """The graph with the code versions of this moment, as a freshly loaded code location has it."""
+    definitions = dg.Definitions(
+        assets=[*inputs.specs(), freshness.spec(), *assets.all_assets()],
+        resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
+    )
+    return definitions.resolve_asset_graph()
+
+
+def copy(state: Path, into: Path) -> None:
+    """Copies a state folder; pieces are never changed, so that a second name for each of their files will do."""
+    shutil.copytree(state / "store", into / "store", copy_function=os.link, symlinks=True)
+    shutil.copytree(state / "dagster", into / "dagster")
+    shutil.copytree(state / "ccache", into / "ccache")
+
+
+def new_pieces(before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> dict[str, int]:
+    """How many pieces of each kind were made."""
+    counts: Iterator[tuple[str, int]] = ((kind, len(after[kind] - before.get(kind, set()))) for kind in after)
+    return {kind: count for kind, count in counts if count}
