@@ -2,8 +2,8 @@
 
     python benchmarks/scan.py FILE
 
-FILE is a wheel or an ELF file; without one, the largest shared library of this machine is taken. Prints the ratio of both
-times measured in this run, seconds and peak memory for 30 MB of code, and the same as one line of JSON.
+FILE is a wheel or an ELF file; without one, the largest shared library of this machine is taken. Prints the ratio of
+both times measured in this run, seconds and peak memory for 30 MB of code, and the same as one line of JSON.
 """
 
 from __future__ import annotations

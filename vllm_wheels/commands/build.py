@@ -20,20 +20,21 @@ from vllm_wheels.commands.options import (
     target_options,
     variant_names,
 )
-from vllm_wheels.core.delivery import delivered
+from vllm_wheels.core.delivery import Delivered, delivered
+from vllm_wheels.core.errors import VerificationError
 from vllm_wheels.core.setup import set_up as set_machine_up
-from vllm_wheels.defs import assets, home, launch, partitions
+from vllm_wheels.defs import assets, home, internals, launch, partitions
 from vllm_wheels.defs.resources import BuildOptions
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
 
 
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
-@click.option(
-    "--variant", "chosen", multiple=True, required=True, help="Variant, its distribution, or all."
-)
+@click.option("--variant", "chosen", multiple=True, required=True, help="Variant, its distribution, or all.")
 @target_options
 @click.option("--max-jobs", type=click.IntRange(min=1), help="Parallel compile jobs. [default: from cores and memory]")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put.")
@@ -73,17 +74,38 @@ def command(
     outcome = launch.launch(target, chosen_assets, instance=instance, options=options, dry_run=dry_run, say=say)
     for failure in outcome.failures:
         explain(failure)
-    if not dry_run:
-        _closing_table(options.settings(), target, names)
+    if dry_run:
+        return
+    made = _made(instance, options.settings(), target, names)
+    _show(made, options.settings())
     if outcome.failures:
         sys.exit(outcome.failures[0].exit_code)
+    _require_no_conviction(made)
 
 
-def _closing_table(settings: Settings, target: Target, names: list[str]) -> None:
-    table = Table("wheel", "MB", "compile s", "sha256", "verdict", box=None, pad_edge=False)
-    for name in names:
-        for wheel in delivered(settings.output_folder, replace(target, variant=name)):
-            table.add_row(wheel.name, f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.sha256, wheel.verdict)
-    if table.row_count:
-        OUT.print(table)
+def _made(instance: DagsterInstance, settings: Settings, target: Target, names: list[str]) -> list[Delivered]:
+    """The wheels of the output folder that the instance knows as the newest of their partitions."""
+    newest = {internals.latest_data_version(instance, assets.key("wheel", name), target.partition) for name in names}
+    found = (wheel for name in names for wheel in delivered(settings.output_folder, replace(target, variant=name)))
+    return [wheel for wheel in found if wheel.sha256 in newest]
+
+
+def _show(made: list[Delivered], settings: Settings) -> None:
+    table = Table("MB", "compile s", "verdict", "sha256", "wheel", box=None, pad_edge=False)
+    for column in table.columns:
+        # Names and hashes are there to be copied whole, whatever the terminal's width.
+        column.no_wrap = True
+    for wheel in made:
+        table.add_row(f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.verdict, wheel.sha256, wheel.name)
+    if made:
+        width = max(OUT.width, max(len(wheel.name) for wheel in made) + 100)
+        OUT.print(table, width=width)
         say(f"in {settings.output_folder}")
+
+
+def _require_no_conviction(made: list[Delivered]) -> None:
+    convicted = [wheel.name for wheel in made if wheel.verdict == "convicted"]
+    if convicted:
+        what = f"convicted: {', '.join(convicted)}"
+        why = "the wheel is not what it claims to be"
+        raise VerificationError(what, why=why, remedy="read the report.md beside the wheel")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from vllm_wheels.commands.options import OUT, read_settings, say, variant_names
+from vllm_wheels.commands.options import read_settings, say, variant_names
 from vllm_wheels.core.publish.candidate import required_variants
 from vllm_wheels.core.publish.receipt import deliver
 from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
@@ -63,10 +62,12 @@ def command(
 
 def _show(plan: ReleasePlan) -> None:
     say(f"{plan.version} on {plan.repository} ({plan.index}): {plan.state}; next free: {plan.next_version}")
-    table = Table("file", "MB", "sha256", "action", "", box=None, pad_edge=False)
-    for file in plan.files:
-        table.add_row(file.file, f"{file.size / 1e6:.1f}", file.sha256[:12], file.action, file.why)
-    OUT.print(table)
+    rows = [("file", "MB", "sha256", "action", "")]
+    rows += [(file.file, f"{file.size / 1e6:.1f}", file.sha256[:12], file.action, file.why) for file in plan.files]
+    # Not a table of rich, which shortens file names where the output is no terminal.
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _write(file: Path | None, plans: Iterable[ReleasePlan], receipts: Iterable[Receipt]) -> None:

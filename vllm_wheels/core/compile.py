@@ -19,6 +19,7 @@ from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.machine import require_memory, require_room
 from vllm_wheels.core.plan import PATH, PYTHON, STAGE, Bench, Invocation, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.repair import strip_wheel
+from vllm_wheels.core.revisions import BUILD
 from vllm_wheels.core.wheelfile import wheel_in
 
 if TYPE_CHECKING:
@@ -38,13 +39,11 @@ READY = ".vllm-wheels-ready"
 LOG = "build.log"
 RAW = "raw"
 STATISTICS = "ccache.log"
-BUILD = {"type": "Release", "cmake_args": "-DENABLE_AMX_FP8=OFF", "epoch": "1577836800"}
-"""What of the build's configuration determines objects, besides the variant. The epoch is 2020-01-01."""
-
 KILLED_SIGNS = (
     "Killed signal terminated program",
     "fatal error: Killed",
     "virtual memory exhausted",
+    "out of memory allocating",
     "Cannot allocate memory",
 )
 
@@ -284,12 +283,13 @@ def run(
     finished = bench.builder.run(command, log=log, timeout_seconds=timeout_seconds)
     if finished.status:
         shutil.copy(log, build / LOG)
-        raise _failure(finished, log=build / LOG)
+        raise explained(finished, log=build / LOG)
     (build / "out").rename(bench.stage / RAW)
     return {"seconds": round(finished.seconds, 1), "ccache": statistics(build / STATISTICS)}
 
 
-def _failure(finished: Finished, *, log: Path) -> BuildError:
+def explained(finished: Finished, *, log: Path) -> BuildError:
+    """The error that a failed build ends with; its reason is the first error of the log."""
     lines = log.read_text("utf-8", errors="replace").splitlines()
     if finished.status in (-9, 137) or any(sign in line for line in lines for sign in KILLED_SIGNS):
         why = "it was killed, which nearly always means that memory ran out"

@@ -95,7 +95,7 @@ def rebuild(
     """
     subject = statement["subject"][0]
     wanted = subject["digest"]["sha256"]
-    definition = statement["predicate"]["buildDefinition"]
+    definition: dict[str, Any] = statement["predicate"]["buildDefinition"]
     stated = definition["resolvedDependencies"]
     folder = settings.state_folder / "rebuild" / wanted[:12]
     shutil.rmtree(folder, ignore_errors=True)
@@ -111,15 +111,19 @@ def rebuild(
     if lines := differences(stated, _plain(dependencies(pieces, workshop.builder.identity()))):
         what = f"{subject['name']} cannot be made again: its inputs are not the same"
         raise RebuildError(what, why="; ".join(lines), remedy="bring back what it was made of")
-    wheel = wheel_in(workshop.ensure("wheel", target).folder)
-    found = sha256_of(wheel)
-    if found != wanted:
-        what = f"{subject['name']} made again has other bytes"
-        why = f"sha256 was {wanted[:12]}, is {found[:12]}, though all inputs are the same"
-        raise RebuildError(what, why=why, remedy=f"compare with {wheel}: diffoscope tells what differs")
+    wheel = _same_bytes(wheel_in(workshop.ensure("wheel", target).folder), wanted)
     kept = Path(shutil.copyfile(wheel, folder.with_name(wheel.name)))
     shutil.rmtree(folder)
-    return Rebuilt(path=kept, sha256=found)
+    return Rebuilt(path=kept, sha256=wanted)
+
+
+def _same_bytes(wheel: Path, wanted: str) -> Path:
+    found = sha256_of(wheel)
+    if found != wanted:
+        what = f"{wheel.name} made again has other bytes"
+        why = f"sha256 was {wanted[:12]}, is {found[:12]}, though all inputs are the same"
+        raise RebuildError(what, why=why, remedy=f"compare with {wheel}: diffoscope tells what differs")
+    return wheel
 
 
 def _plain(value: Any) -> Any:

@@ -126,12 +126,17 @@ def write_index(
     for link in torch_links:
         for entry in _torch(folder, link, wanted, timeout_seconds):
             entries.setdefault(entry.name, entry)
-    projects: dict[str, list[Entry]] = {}
-    for entry in sorted(entries.values(), key=lambda each: (each.project, each.version, each.name)):
-        projects.setdefault(entry.project, []).append(entry)
+    projects = _by_project(entries.values())
     for project, listed in projects.items():
         _write_project(folder / SIMPLE / project, project, listed)
     _write_root(folder / SIMPLE, projects)
+    return projects
+
+
+def _by_project(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    projects: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda each: (each.project, each.version, each.name)):
+        projects.setdefault(entry.project, []).append(entry)
     return projects
 
 

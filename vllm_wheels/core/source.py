@@ -20,6 +20,7 @@ from vllm_wheels.core.errors import (
     UnsupportedPythonError,
 )
 from vllm_wheels.core.plan import STAGE, Bench, Download, Plan, Step, Verb
+from vllm_wheels.core.revisions import READING
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store
 from vllm_wheels.core.target import Target
@@ -29,9 +30,6 @@ from vllm_wheels.core.urls import redacted
 PIECE = "source"
 TREE = f"{STAGE}/tree"
 DOWNLOAD = f"{STAGE}/download"
-
-READING = 1
-"""Raised when more or something else is read out of a tree, so that pieces made before are made again."""
 
 BYTES_PER_SECOND = 10e6
 """Guess of how fast a download is, for estimates."""

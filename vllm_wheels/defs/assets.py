@@ -1,26 +1,19 @@
 """The assets: a partition in, a piece of the core out, reported."""
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's body when it is defined.
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import dagster as dg
 
-from vllm_wheels.core.delivery import COMPANIONS
-from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.rendering import as_json, as_markdown, document
-from vllm_wheels.core.store import Piece, write_atomically
-from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.workshop import Workshop
-from vllm_wheels.defs import abandoned, checks, internals, publishing, report
+from vllm_wheels.defs import checks
 from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.inputs import INPUTS
-from vllm_wheels.defs.inputs import versions as input_versions
+from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, all_keys, key
 from vllm_wheels.defs.partitions import PARTITIONS
+from vllm_wheels.defs.publishing import earlier
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
+
+__all__ = ["NEEDS", "PER_VARIANT", "all_assets", "all_keys", "key"]
 
 DESCRIPTIONS = {
     "source": "Source of the release, with its hash, and what it demands",
@@ -29,14 +22,6 @@ DESCRIPTIONS = {
     "wheel": "The variant's wheel: compiled, stripped, named, repaired, with its provenance",
     "verification": "Report of the checks on exactly this wheel, on this Python",
     "release": "What was published where, with hashes",
-}
-NEEDS = {
-    "source": ("upstream",),
-    "torch_env": ("source", "packages"),
-    "metadata": ("source", "settings"),
-    "wheel": ("source", "torch_env", "metadata", "toolchain"),
-    "verification": ("wheel",),
-    "release": ("verification",),
 }
 KINDS = {
     "source": {"archive"},
@@ -50,17 +35,6 @@ POOLS = {"wheel": "compile", "verification": "trial"}
 """Kinds of which only so many are made at the same time as dagster.yaml allows their pool."""
 
 OWNERS = ["team:wheels"]
-PER_VARIANT = frozenset({"metadata", "wheel", "verification", "release"})
-
-
-def key(kind: str, variant: str | None) -> dg.AssetKey:
-    """Asset key of a kind of piece: the variant is in it where the piece belongs to one."""
-    return dg.AssetKey([kind, variant] if variant and kind in PER_VARIANT else [kind])
-
-
-def all_keys() -> list[dg.AssetKey]:
-    """Keys of every asset that is made here, shared ones first."""
-    return [key(kind, name) for kind in NEEDS for name in (variants() if kind in PER_VARIANT else [None])]
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
@@ -74,7 +48,7 @@ def piece_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     asset = key(kind, variant)
     spec = dg.AssetSpec(
         asset,
-        deps=[*(key(needed, variant) for needed in NEEDS[kind]), *publishing.earlier(kind, variant)],
+        deps=[*(key(needed, variant) for needed in NEEDS[kind]), *earlier(kind, variant)],
         partitions_def=PARTITIONS,
         group_name=variant or "shared",
         description=DESCRIPTIONS[kind],
@@ -95,127 +69,9 @@ def piece_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     def body(
         context: dg.AssetExecutionContext, build_mode: BuildMode, build_options: BuildOptions
     ) -> Iterator[dg.MaterializeResult[None]]:
-        abandoned.sign(context)
-        with plain_failures():
-            target = Target.parse(context.partition_key, variant)
-            workshop = build_options.workshop(say=context.log.info, on_piece=Recorder(context, asset))
-            if build_mode.dry_run:
-                result = planned(context, workshop, kind, target)
-            else:
-                result = made(context, workshop, kind, target)
-                internals.refresh_inputs(context)
-        yield result
+        # Whoever only looks at the graph does not wait for everything that making a piece needs.
+        from vllm_wheels.defs import making  # noqa: PLC0415
+
+        yield making.carry_out(context, kind, variant, mode=build_mode, options=build_options)
 
     return body
-
-
-def made(
-    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
-) -> dg.MaterializeResult[None]:
-    """Makes a piece and reports it.
-
-    Raises:
-        VllmWheelsError: any of the tree.
-    """
-    if kind == "release":
-        return publishing.published(workshop, target, key(kind, target.variant))
-    piece = workshop.ensure(kind, target)
-    if kind in COMPANIONS:
-        workshop.deliver(kind, target)
-    asset = key(kind, target.variant)
-    return dg.MaterializeResult(
-        asset_key=asset,
-        data_version=dg.DataVersion(report.data_version(piece)),
-        metadata=report.metadata(piece),
-        check_results=list(checks.results(piece, asset, context.selected_asset_check_keys)),
-    )
-
-
-def planned(
-    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
-) -> dg.MaterializeResult[None]:
-    """Logs what a real run would do; the result counts as an observation, so that nothing is recorded as built."""
-    plans = workshop.plans("verification" if kind == "release" else kind, target)
-    shown = document(target, plans, workshop.store)
-    text = as_markdown(shown)
-    if kind == "release":
-        text += publishing.plan_text(workshop.settings, target)
-    own = key(kind, target.variant)
-    path = workshop.settings.state_folder / "plans" / context.run.run_id / f"{'-'.join(own.path)}.json"
-    write_atomically(path, json.dumps(as_json(shown), indent=1))
-    context.log.info(text)
-    # The metadata stay with the run's output event; as an observation, the result touches no asset.
-    metadata = {internals.OBSERVATION: dg.MetadataValue.bool(True), **report.plan(text, path)}
-    return dg.MaterializeResult(asset_key=own, metadata=metadata)
-
-
-@contextmanager
-def plain_failures() -> Iterator[None]:
-    """Ends a step with an error's three lines in place of a traceback."""
-    try:
-        yield
-    except VllmWheelsError as error:
-        details: dict[str, str | int] = {
-            "what": error.what,
-            "why": error.why,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-        }
-        raise dg.Failure(description=str(error), metadata=details, allow_retries=False) from None
-
-
-@dataclass
-class Recorder:
-    """Tells Dagster of the pieces that a step makes or finds on the way, and of the inputs that they were made from.
-
-    Attributes:
-        context: of the step.
-        own: key of the asset that the step makes.
-    """
-
-    context: dg.AssetExecutionContext
-    own: dg.AssetKey
-    _seen: dict[str, Piece] = field(default_factory=dict)
-    _observed: dict[str, str] = field(default_factory=dict)
-
-    def __call__(self, target: Target, piece: Piece, made_now: bool) -> None:  # noqa: FBT001 - the core calls it so
-        """Records a piece, unless it is the step's own or the instance knows it, made from these inputs."""
-        self._seen[piece.kind] = piece
-        moved = self._observe()
-        asset = key(piece.kind, target.variant)
-        if asset == self.own or piece.kind not in NEEDS:
-            return
-        instance, partition = self.context.instance, self.context.partition_key
-        version = report.data_version(piece)
-        known = internals.latest_data_version(instance, asset, partition)
-        if known == version and not made_now and not moved.intersection(NEEDS[piece.kind]):
-            return
-        needs = {key(needed, target.variant): needed in INPUTS for needed in NEEDS[piece.kind]}
-        versions = internals.version_tags(data=version, code=code_version(piece.kind, target.variant))
-        self.context.log_event(
-            dg.AssetMaterialization(
-                asset_key=asset,
-                partition=partition,
-                metadata=report.metadata(piece),
-                tags={**versions, **internals.provenance_tags(instance, needs, partition)},
-            )
-        )
-
-    def _observe(self) -> set[str]:
-        compiled = self._seen.get("compiled")
-        versions = input_versions(self._seen, compiled.inputs["builder"] if compiled else None)
-        moved = set()
-        for name, version in versions.items():
-            if self._observed.get(name) != version:
-                self._observed[name] = version
-                moved |= self._observe_one(name, version)
-        return moved
-
-    def _observe_one(self, name: str, version: str) -> set[str]:
-        partition = self.context.partition_key
-        known = internals.latest_data_version(self.context.instance, key(name, None), partition, observed=True)
-        if known == version:
-            return set()
-        tags = internals.version_tags(data=version)
-        self.context.log_event(dg.AssetObservation(asset_key=name, partition=partition, tags=tags))
-        return {name}

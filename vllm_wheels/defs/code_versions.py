@@ -6,20 +6,21 @@ process that serves the definitions.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.core import compile as compiling
-from vllm_wheels.core import source
-from vllm_wheels.core.patches import sha256_of_patches
 from vllm_wheels.core.plan import fingerprint
+from vllm_wheels.core.revisions import BUILD, READING
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify import smoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+CORE = "vllm_wheels.core"
 LENGTH = 12
 UNCHANGED = "1"
 """Of assets whose code is in no fingerprint."""
@@ -35,18 +36,25 @@ def _patched(variant: str | None) -> dict[str, Any]:
     return {
         "variant": asdict(known[variant]) if variant else None,
         "variants": {name: [other.floor, other.processors] for name, other in known.items()},
-        "patches": _patches(),
+        "patches": _sources("patches"),
     }
 
 
-_patches = cache(sha256_of_patches)
-_checks = cache(smoke.source_sha256)
+@cache
+def _sources(folder: str) -> str:
+    """Hash of a folder of our own code, without importing it."""
+    digest = hashlib.sha256()
+    root = Path(str(files(CORE).joinpath(folder)))
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
 
 CODE: Mapping[str, Callable[[str | None], Any]] = {
-    "source": lambda _: source.READING,
+    "source": lambda _: READING,
     "torch_env": lambda _: UNCHANGED,
     "metadata": _patched,
-    "wheel": lambda _: compiling.BUILD,
-    "verification": lambda _: _checks(),
+    "wheel": lambda _: BUILD,
+    "verification": lambda _: _sources("verify"),
     "release": lambda _: UNCHANGED,
 }

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.window import supports
 from vllm_wheels.defs import internals
-from vllm_wheels.defs.assets import key
-from vllm_wheels.defs.partitions import PYTHONS
+from vllm_wheels.defs.keys import key
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
-    from vllm_wheels.core.window import Announced
 
 NAME = "newest_release"
 LATE = timedelta(hours=72)
@@ -35,20 +32,20 @@ def spec() -> dg.AssetSpec:
     )
 
 
-def report_newest(instance: dg.DagsterInstance, found: Sequence[Announced], settings: Settings) -> bool:
+def report_newest(instance: dg.DagsterInstance, version: str, *, pythons: Sequence[str], settings: Settings) -> bool:
     """Reports the newest announced release, if it is complete and was not reported in the last hours.
 
     Args:
         instance: knows what is made, and takes the report.
-        found: announced releases, the newest first.
-        settings: name the Pythons and variants that count.
+        version: of the release.
+        pythons: on which it must have been tried.
+        settings: name the variants that count.
 
     Returns:
         Whether it was reported.
     """
-    if not found or not _complete(instance, found[0], settings):
+    if not _complete(instance, version, pythons, settings):
         return False
-    version = found[0].version
     last = instance.get_latest_materialization_event(dg.AssetKey(NAME))
     if last and last.asset_materialization and _still_said(last.timestamp, last.asset_materialization, version):
         return False
@@ -62,10 +59,9 @@ def _still_said(timestamp: float, last: dg.AssetMaterialization, version: str) -
     return last.metadata["release"].value == version and age < SAID_AGAIN
 
 
-def _complete(instance: dg.DagsterInstance, release: Announced, settings: Settings) -> bool:
-    pythons = [one for one in settings.automation.pythons or PYTHONS if supports(release.requires_python, one)]
+def _complete(instance: dg.DagsterInstance, version: str, pythons: Sequence[str], settings: Settings) -> bool:
     return all(
-        internals.latest_data_version(instance, key("verification", variant), f"{python}|{release.version}")
+        internals.latest_data_version(instance, key("verification", variant), f"{python}|{version}")
         for variant in settings.automation.variants or variants()
         for python in pythons
     )

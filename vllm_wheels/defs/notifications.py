@@ -1,14 +1,14 @@
-"""Sensors that tell people of failed runs and of published releases."""
+"""What people are told of failed runs and of published releases."""
 
-# No `from __future__ import annotations`: Dagster reads the annotations of a sensor's function.
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import dagster as dg
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.notify import Message, notify
-from vllm_wheels.core.settings import Settings
-from vllm_wheels.defs.schedules import PARTITION_TAG
+from vllm_wheels.defs.partitions import PARTITION_TAG
 
 LINES = 20
 """Of an error's text that go into a message."""
@@ -16,28 +16,17 @@ LINES = 20
 PUBLISHED = "release"
 
 
-def notifying(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors; they do nothing where no way of telling anybody is configured."""
-    wanted = bool(settings.notification.webhook_variable or settings.notification.mail_to)
-    status = dg.DefaultSensorStatus.RUNNING if wanted else dg.DefaultSensorStatus.STOPPED
+def tell_of_failure(context: dg.RunFailureSensorContext) -> None:
+    """Tells people of a failed run."""
+    current = configuration.load().notification
+    notify(failure(context, url=current.ui_url), current)
 
-    @dg.run_failure_sensor(name="tell_of_failures", default_status=status, description="Tells people of failed runs")
-    def tell_of_failures(context: dg.RunFailureSensorContext) -> None:
-        current = configuration.load().notification
-        notify(failure(context, url=current.ui_url), current)
 
-    @dg.run_status_sensor(
-        name="tell_of_releases",
-        run_status=dg.DagsterRunStatus.SUCCESS,
-        default_status=status,
-        description="Tells people of published releases",
-    )
-    def tell_of_releases(context: dg.RunStatusSensorContext) -> None:
-        current = configuration.load().notification
-        for message in publications(context, url=current.ui_url):
-            notify(message, current)
-
-    return [tell_of_failures, tell_of_releases]
+def tell_of_releases(context: dg.RunStatusSensorContext) -> None:
+    """Tells people of the releases that a run published."""
+    current = configuration.load().notification
+    for message in publications(context, url=current.ui_url):
+        notify(message, current)
 
 
 def failure(context: dg.RunFailureSensorContext, *, url: str) -> Message:

@@ -8,6 +8,9 @@ PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """Every Python that some release of either family of source supports."""
 
 DIMENSION = "release"
+PARTITION_TAG = "dagster/partition"
+"""Tag of a run with the partition that it is about."""
+
 RELEASES = dg.DynamicPartitionsDefinition(name=DIMENSION)
 PARTITIONS = dg.MultiPartitionsDefinition({"python": dg.StaticPartitionsDefinition(PYTHONS), DIMENSION: RELEASES})
 

@@ -9,7 +9,6 @@ import dagster as dg
 from pydantic import Field
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
+    from vllm_wheels.core.workshop import Workshop
 
 
 class BuildMode(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is for resources that wrap another object
@@ -47,6 +47,9 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
         self, *, say: Callable[[str], None], on_piece: Callable[[Target, Piece, bool], None] | None = None
     ) -> Workshop:
         """A workshop that echoes what processes print to standard output, where Dagster captures it."""
+        # Whoever only looks at the graph does not wait for everything that making a piece needs.
+        from vllm_wheels.core.workshop import Workshop  # noqa: PLC0415
+
         return Workshop(settings=self.settings(), say=say, echo=_print, on_piece=on_piece)
 
 

@@ -1,6 +1,7 @@
-"""The nightly rebuild of what is stale, and the job that it and the sensors request."""
+"""What the nightly rebuild does: looks at the inputs outside, then requests exactly what is stale."""
 
-# No `from __future__ import annotations`: Dagster reads the annotations of a schedule's function.
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 import dagster as dg
@@ -13,27 +14,15 @@ from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.core.window import targets
 from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import staleness
-from vllm_wheels.defs.assets import NEEDS, PER_VARIANT, all_keys, key
-from vllm_wheels.defs.partitions import DIMENSION, PYTHONS
+from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, key
+from vllm_wheels.defs.partitions import DIMENSION, PARTITION_TAG, PYTHONS
 
-STEPS_AT_ONCE = 4
-"""Variants side by side; the pools keep two of them from compiling, or trying, at the same time."""
-
-PARTITION_TAG = "dagster/partition"
 UNFINISHED = (
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
-)
-
-# Lower-case, so that Dagster's own implicit job sorts before it (dagster.md, "Running").
-rebuild = dg.define_asset_job(
-    "rebuild",
-    selection=dg.AssetSelection.assets(*all_keys()),
-    description="Makes the chosen pieces of one release and Python, variants side by side",
-    executor_def=dg.multiprocess_executor.configured({"max_concurrent": STEPS_AT_ONCE}, name="side_by_side"),
 )
 
 
@@ -52,16 +41,26 @@ def window(instance: dg.DagsterInstance, workshop: Workshop) -> list[Target]:
 
 
 def stale_requests(
-    instance: dg.DagsterInstance, graph: AssetGraph, chosen: Sequence[Target], settings: Settings
+    instance: dg.DagsterInstance, graph: AssetGraph, chosen: Sequence[Target], settings: Settings, *, tick: str
 ) -> list[dg.RunRequest]:
     """One request per partition with something stale that no unfinished run is working on.
 
     What failed yesterday is still missing or stale, and so is requested again.
+
+    Args:
+        instance: knows what is made and what runs.
+        graph: of the assets.
+        chosen: partitions.
+        settings: name the variants.
+        tick: name of this night, so that a tick that is evaluated twice requests nothing twice.
     """
     busy = _busy(instance)
     idle = [target.partition for target in chosen if target.partition not in busy]
     stale = staleness.closure(instance, graph, idle, kept_up_to_date(settings))
-    return [dg.RunRequest(partition_key=partition, asset_selection=assets) for partition, assets in stale.items()]
+    return [
+        dg.RunRequest(run_key=f"{tick} {partition}", partition_key=partition, asset_selection=assets)
+        for partition, assets in stale.items()
+    ]
 
 
 def _busy(instance: dg.DagsterInstance) -> set[str]:
@@ -69,27 +68,14 @@ def _busy(instance: dg.DagsterInstance) -> set[str]:
     return {run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags}
 
 
-def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """The nightly schedule, at the time that the settings name."""
-    wishes = settings.automation
-    status = dg.DefaultScheduleStatus.RUNNING if wishes.enabled else dg.DefaultScheduleStatus.STOPPED
-
-    @dg.schedule(
-        name="nightly",
-        job=rebuild,
-        cron_schedule=wishes.nightly,
-        execution_timezone=wishes.timezone,
-        default_status=status,
-        description="Looks at the inputs outside, then requests exactly what is stale, partition by partition",
-    )
-    def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        current = configuration.load()
-        workshop = Workshop(settings=current, say=context.log.info)
-        chosen = window(context.instance, workshop)
-        moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
-        for partition, names in moved.items():
-            context.log.info("%s: moved since last observed: %s", partition, ", ".join(names))
-        requests = stale_requests(context.instance, context.repository_def.asset_graph, chosen, current)
-        return requests or dg.SkipReason(f"nothing is stale in {len(chosen)} partitions, or a run is at it already")
-
-    return nightly
+def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """One night's tick."""
+    current = configuration.load()
+    workshop = Workshop(settings=current, say=context.log.info)
+    chosen = window(context.instance, workshop)
+    moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
+    for partition, names in moved.items():
+        context.log.info("%s: moved since last observed: %s", partition, ", ".join(names))
+    graph, tick = context.repository_def.asset_graph, context.scheduled_execution_time.isoformat()
+    requests = stale_requests(context.instance, graph, chosen, current, tick=tick)
+    return requests or dg.SkipReason(f"nothing is stale in {len(chosen)} partitions, or a run is at it already")

@@ -1,6 +1,7 @@
-"""Sensors: new releases of vLLM, and inputs that moved although their names did not."""
+"""What the sensors do: find new releases of vLLM, and notice inputs that moved although their names did not."""
 
-# No `from __future__ import annotations`: Dagster reads the annotations of a sensor's function.
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
 from vllm_wheels.defs.partitions import DIMENSION, PYTHONS, RELEASES, partition_key
-from vllm_wheels.defs.schedules import kept_up_to_date, rebuild, window
+from vllm_wheels.defs.schedules import kept_up_to_date, window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,12 @@ class Memory:
     handled: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, cursor: str | None) -> "Memory":
+    def parse(cls, cursor: str | None) -> Memory:
         """The memory that a cursor holds; an empty one where there is none."""
-        return cls(**json.loads(cursor)) if cursor else cls()
+        if not cursor:
+            return cls()
+        held = json.loads(cursor)
+        return cls(first_seen=held["first_seen"], handled=tuple(held["handled"]))
 
     def cursor(self) -> str:
         """The memory as a cursor."""
@@ -65,72 +69,51 @@ def new_among(
     return taken, Memory(first_seen=first_seen, handled=tuple(handled))
 
 
-def release_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that finds new releases, registers them and requests their wheels."""
-
-    @dg.sensor(
-        name="new_releases",
-        job=rebuild,
-        minimum_interval_seconds=settings.automation.watch_seconds,
-        default_status=_status(settings),
-        description="Registers new releases of vLLM and requests their wheels; at first only the newest",
+def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One look for new releases: registers them and requests their wheels."""
+    current = configuration.load()
+    try:
+        found = announced(current)
+    except NetworkError as error:
+        return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
+    registered = context.instance.get_dynamic_partitions(DIMENSION)
+    memory = Memory.parse(context.cursor)
+    taken, memory = new_among(found, memory, current, registered=registered, now=time.time())
+    if found:
+        report_newest(context.instance, found[0].version, pythons=_pythons(found[0], current), settings=current)
+    if not taken:
+        context.update_cursor(memory.cursor())
+        return dg.SkipReason(f"nothing new among {len(found)} releases")
+    return dg.SensorResult(
+        dynamic_partitions_requests=[RELEASES.build_add_request([release.version for release in taken])],
+        run_requests=[request for release in taken for request in _requests(release, current)],
+        cursor=memory.cursor(),
     )
-    def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        current = configuration.load()
-        try:
-            found = announced(current)
-        except NetworkError as error:
-            return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
-        registered = context.instance.get_dynamic_partitions(DIMENSION)
-        memory = Memory.parse(context.cursor)
-        taken, memory = new_among(found, memory, current, registered=registered, now=time.time())
-        report_newest(context.instance, found, current)
-        if not taken:
-            context.update_cursor(memory.cursor())
-            return dg.SkipReason(f"nothing new among {len(found)} releases")
-        return dg.SensorResult(
-            dynamic_partitions_requests=[RELEASES.build_add_request([release.version for release in taken])],
-            run_requests=[request for release in taken for request in _requests(release, current)],
-            cursor=memory.cursor(),
-        )
 
-    return new_releases
+
+def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """One look at the inputs outside: observes what moved, and so marks what is stale, for the nightly rebuild."""
+    current = configuration.load()
+    workshop = Workshop(settings=current, say=context.log.info)
+    try:
+        chosen = window(context.instance, workshop)
+    except NetworkError as error:
+        return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
+    moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
+    text = "; ".join(f"{partition}: {', '.join(names)}" for partition, names in moved.items())
+    return dg.SkipReason(f"moved, to be rebuilt by night: {text}" if moved else "nothing moved")
+
+
+def _pythons(release: Announced, settings: Settings) -> list[str]:
+    return [python for python in settings.automation.pythons or PYTHONS if supports(release.requires_python, python)]
 
 
 def _requests(release: Announced, settings: Settings) -> list[dg.RunRequest]:
-    pythons = [python for python in settings.automation.pythons or PYTHONS if supports(release.requires_python, python)]
     return [
         dg.RunRequest(
             run_key=f"{release.version} {python}",
             partition_key=partition_key(f"{python}|{release.version}"),
             asset_selection=kept_up_to_date(settings),
         )
-        for python in pythons
+        for python in _pythons(release, settings)
     ]
-
-
-def input_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that notices a re-tagged source, a new torch build or another compiler, for the nightly rebuild."""
-
-    @dg.sensor(
-        name="moved_inputs",
-        minimum_interval_seconds=settings.automation.watch_seconds,
-        default_status=_status(settings),
-        description="Observes what moved under a fixed name and so marks what is stale; compiles nothing by day",
-    )
-    def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        current = configuration.load()
-        workshop = Workshop(settings=current, say=context.log.info)
-        try:
-            chosen = window(context.instance, workshop)
-        except NetworkError as error:
-            return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
-        moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
-        text = "; ".join(f"{partition}: {', '.join(names)}" for partition, names in moved.items())
-        return dg.SkipReason(f"moved, to be rebuilt by night: {text}" if moved else "nothing moved")
-
-    return moved_inputs
-
-
-def _status(settings: Settings) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED

@@ -63,7 +63,8 @@ def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], 
         server = {"socket": str(socket), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), "utf-8")
         table = _services(socket, workspace, port)
-        running = Services(table, {**PATIENCE, **environment}, say)
+        # The workspace says what to load; a module named besides it is refused.
+        running = Services(table, {**PATIENCE, **environment, "DAGSTER_MODULE_NAME": None}, say)
         try:
             running.start()
             yield running
@@ -85,7 +86,7 @@ def _services(socket: Path, workspace: Path, port: int) -> list[Service]:
 class Services:
     """The servers while they run."""
 
-    def __init__(self, table: list[Service], environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    def __init__(self, table: list[Service], environment: Mapping[str, str | None], say: Callable[[str], None]) -> None:
         self.table = table
         self._environment = environment
         self._say = say

@@ -12,7 +12,7 @@ import dagster as dg
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import inputs, internals
-from vllm_wheels.defs.assets import key
+from vllm_wheels.defs.keys import key
 from vllm_wheels.defs.partitions import partition_key
 
 if TYPE_CHECKING:

@@ -72,7 +72,7 @@ if (ENABLE_X86_ISA)
     set(VLLM_EXT_SRC_AVX512
         "csrc/cpu/shm.cpp")
     set(VLLM_EXT_SRC_AVX2
-        # TODO (soon): remove
+        # a comment among the files
         "csrc/cpu/utils.cpp")
     set(_C_LIBS numa dnnl_ext)
 

@@ -32,12 +32,15 @@ class Desk:
 
     folder: Path
     repositories: dict[str, dict[str, str]]
-    environ: dict[str, str] = field(default_factory=lambda: tokens())
+    environ: dict[str, str] = field(default_factory=dict)
     slept: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
     suffix: str = ""
-    variants: tuple[str, ...] = ("avx512", "baseline")
+    variants: tuple[str, ...] = ("baseline",)
+
+    def __post_init__(self) -> None:
+        self.environ = self.environ or tokens()
 
     @property
     def output(self) -> Path:

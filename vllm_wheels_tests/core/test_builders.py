@@ -380,5 +380,6 @@ def test_sweeping_spares_containers_of_the_living(containers):
         try:
             sweep(client)
             container.reload()
+            assert container.status == "created"
         finally:
             container.remove(force=True)

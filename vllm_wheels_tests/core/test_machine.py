@@ -98,6 +98,7 @@ def test_full_disk_is_an_error_with_both_figures(tmp_path):
 def test_room_for_little_is_there(tmp_path):
     """A folder that does not exist yet is judged by the disk it will be on."""
     machine.require_room(tmp_path / "not" / "yet", 0.001)
+    assert not (tmp_path / "not").exists()
 
 
 def test_little_memory_is_an_error_with_both_figures(bare):

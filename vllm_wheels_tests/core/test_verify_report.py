@@ -83,7 +83,9 @@ def test_markdown_shows_verdict_table_and_evidence():
 
 def test_passed_report_lets_its_wheel_through():
     """A wheel whose report has passed may be released."""
-    require_passed(report(GOOD, SKIPPED), sha256="a" * 64)
+    passed = report(GOOD, SKIPPED)
+    require_passed(passed, sha256="a" * 64)
+    assert passed.verdict == "passed"
 
 
 def test_report_of_another_wheel_lets_nothing_through():

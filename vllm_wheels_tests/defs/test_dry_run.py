@@ -73,11 +73,21 @@ def test_missing_upstream_pieces_are_named_as_unknown(workplace):
 def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
     """Steps, arguments, commands and environment of the real run are those that were shown."""
     workplace.materialize(["source", "torch_env", "metadata/baseline"])
+    workplace.workshop.ensure("onednn", TARGET)
     before = shown(workplace)
     walked, started = {}, []
     walk, run = workshop.carry_out, LocalBuilder.run
-    monkeypatch.setattr(workshop, "carry_out", lambda plan, bench: walked.update({plan.piece: plan}) or walk(plan, bench))
-    monkeypatch.setattr(LocalBuilder, "run", lambda self, command, **more: started.append(command) or run(self, command, **more))
+
+    def watched_walk(plan, bench):
+        walked[plan.piece] = plan
+        return walk(plan, bench)
+
+    def watched_run(builder, command, **more):
+        started.append(command)
+        return run(builder, command, **more)
+
+    monkeypatch.setattr(workshop, "carry_out", watched_walk)
+    monkeypatch.setattr(LocalBuilder, "run", watched_run)
     workplace.materialize(["wheel/baseline"])
     missing = {name for name, piece in before.items() if piece["state"] == "to be made"}
     assert set(walked) == missing
@@ -138,7 +148,8 @@ def test_launchpad_and_jobs_take_the_same_switch(workplace):
     assert result.success
     assert len(list((workplace.settings.state_folder / "plans" / result.run_id).iterdir())) == 2
     assert asset_events(instance) == 0
-    plans = [event.step_output_data.metadata["plan"].value for event in result.all_node_events if event.is_successful_output]
+    outputs = [event.step_output_data for event in result.all_node_events if event.is_successful_output]
+    plans = [output.metadata["plan"].value for output in outputs]
     assert [plan.splitlines()[0] for plan in plans] == ["# Plan: vLLM 0.32.0 avx512, Python " + TARGET.python] * 2
 
 

@@ -122,60 +122,64 @@ def release_plan(
         now: the time.
     """
     wheels = tuple(candidates)
-    files = []
-    for each in wheels:
-        state = states[each.project]
-        action, why, rule = _action(each, wheels, state, repository, published_before, now)
-        files.append(
-            FilePlan(
-                variant=each.variant,
-                project=each.project,
-                file=each.path.name,
-                sha256=each.sha256,
-                size=each.size,
-                action=action,
-                why=why,
-                rule=rule,
-            )
-        )
+    comparison = _Comparison(wheels, states, repository, published_before, now)
     return ReleasePlan(
         repository=repository.name,
         index=repository.shown,
         release=release,
         version=wheels[0].version,
-        files=tuple(files),
+        files=tuple(comparison.file_plan(each) for each in wheels),
         next_version=next_version(release, states.values()),
     )
 
 
-def _action(  # noqa: PLR0917 - one caller, right above
-    each: Candidate,
-    wheels: Iterable[Candidate],
-    state: ProjectState,
-    repository: Repository,
-    published_before: Collection[str],
-    now: datetime,
-) -> tuple[Action, str, str]:
-    there = state.files.get(each.path.name)
-    if there and there.sha256 == each.sha256:
-        return "present", f"yanked: {there.yanked}" if there.yanked else "the same bytes are there", ""
-    if there:
-        return "conflict", f"the index has sha256 {there.sha256[:12]}, this file has {each.sha256[:12]}", ""
-    if not repository.public_rules:
+@dataclass(frozen=True)
+class _Comparison:
+    """What a file is compared with; see ``release_plan``."""
+
+    wheels: tuple[Candidate, ...]
+    states: Mapping[str, ProjectState]
+    repository: Repository
+    published_before: Collection[str]
+    now: datetime
+
+    def file_plan(self, each: Candidate) -> FilePlan:
+        action, why, rule = self._action(each)
+        return FilePlan(
+            variant=each.variant,
+            project=each.project,
+            file=each.path.name,
+            sha256=each.sha256,
+            size=each.size,
+            action=action,
+            why=why,
+            rule=rule,
+        )
+
+    def _action(self, each: Candidate) -> tuple[Action, str, str]:
+        there = self.states[each.project].files.get(each.path.name)
+        if there and there.sha256 == each.sha256:
+            return "present", f"yanked: {there.yanked}" if there.yanked else "the same bytes are there", ""
+        if there:
+            return "conflict", f"the index has sha256 {there.sha256[:12]}, this file has {each.sha256[:12]}", ""
+        if not self.repository.public_rules:
+            return "upload", "", ""
+        for rule, why in broken_rules(self._as_upload(each)):
+            return "refused", f"{rule.says}: {why}", rule.name
         return "upload", "", ""
-    new = (other for other in wheels if other.project == each.project and other.path.name not in state.files)
-    upload = Upload(
-        name=each.path.name,
-        size=each.size,
-        metadata=each.metadata,
-        project=state,
-        growth=sum(other.size for other in new),
-        published_before=each.path.name in published_before,
-        now=now,
-    )
-    for rule, why in broken_rules(upload):
-        return "refused", f"{rule.says}: {why}", rule.name
-    return "upload", "", ""
+
+    def _as_upload(self, each: Candidate) -> Upload:
+        state = self.states[each.project]
+        new = (other for other in self.wheels if other.project == each.project and other.path.name not in state.files)
+        return Upload(
+            name=each.path.name,
+            size=each.size,
+            metadata=each.metadata,
+            project=state,
+            growth=sum(other.size for other in new),
+            published_before=each.path.name in self.published_before,
+            now=self.now,
+        )
 
 
 def next_version(release: str, states: Iterable[ProjectState]) -> str:

@@ -127,6 +127,14 @@ def _journal(settings: Settings, to: Repository) -> Journal:
     return Journal(receipts.folder(settings.state_folder, to.name))
 
 
+def _require_part_of(release: Release, chosen: Collection[str]) -> None:
+    parts = dict.fromkeys(wheel.variant for wheel in release.wheels)
+    if strange := [name for name in chosen if name not in parts]:
+        what = f"{strange[0]} is not part of the release"
+        why = f"publish.required_variants is {', '.join(parts)}"
+        raise IncompleteReleaseError(what, why=why, remedy="choose one of these, or add it to required_variants")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Publisher:
     """Carries a release out.
@@ -160,6 +168,7 @@ class Publisher:
             PublicationError: or one of its kinds.
             VerificationError: what came back from the test index does not work.
         """
+        _require_part_of(release, chosen)
         for stage in release.stages:
             stage.plan.require_possible()
             self._require_order(release, stage, chosen)

@@ -153,7 +153,7 @@ class Upload:
         last = self.journal.last(path.name, candidate.sha256)
         if last and last["act"] == "accepted" and (found := self._wait_until_listed(candidate)):
             return Sent(remote=found)
-        started, number = self.clock.monotonic(), 0
+        started = self.clock.monotonic()
         while True:
             self.journal.write("sending", path.name, candidate.sha256)
             answer = self._attempt(path, candidate, credentials, attestations=attestations)
@@ -166,8 +166,7 @@ class Upload:
             # A time-out may have come after the file was taken.
             if found := self._listed(candidate):
                 return Sent(remote=found, answers=tuple(answers))
-            pause = answer.retry_after or min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS)
-            number += 1
+            pause = _pause(answer, len(answers))
             if self.clock.monotonic() - started + pause > self.patience_seconds:
                 raise self._unfinished(candidate, answer.line)
             self.say(f"{path.name}: {answer.line}; trying again in {pause:.0f} s")
@@ -255,6 +254,10 @@ class Upload:
         return UnfinishedUploadError(what, why=why, remedy="run the same command again later; it continues")
 
 
+def _pause(answer: Answer, attempts: int) -> float:
+    return answer.retry_after or min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE_SECONDS)
+
+
 def _answer(output: str, candidate: Candidate) -> Answer:
     said: dict[str, Any] = {}
     for line in output.splitlines():
@@ -269,10 +272,10 @@ def _answer(output: str, candidate: Candidate) -> Answer:
     body = " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", said["body"], flags=re.DOTALL).split())
     text = said["reason"] if said["reason"] in body or not body else f"{said['reason']}: {body}"
     text = body if body and said["reason"] in body else text
-    return Answer(status=said["status"], text=text[:LONGEST_LINE], retry_after=_seconds(said["retry_after"]))
+    return Answer(status=said["status"], text=text[:LONGEST_LINE], retry_after=seconds_of(said["retry_after"]))
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def seconds_of(retry_after: str | None) -> float | None:
     """Seconds to wait by a Retry-After header, which has a number or a date (RFC 9110, 10.2.3)."""
     if not retry_after:
         return None

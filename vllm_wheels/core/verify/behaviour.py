@@ -168,7 +168,7 @@ def _refuses(trial: Trial) -> Judgement:
 
 
 def _grave(judge: Callable[[Trial], Judgement]) -> Callable[[Trial], Judgement]:
-    """A check that may be left open, for want of a tool, without leaving the wheel open; a conviction counts in full."""
+    """A check that may be left open, for want of a tool, and leaves no wheel open; its conviction counts in full."""
 
     def carry_out(trial: Trial) -> Judgement:
         found = judge(trial)

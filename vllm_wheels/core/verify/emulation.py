@@ -20,8 +20,11 @@ EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
 STATIC = EMULATORS[:1]
 PACKAGE = "qemu-user-static"
 COPY = "qemu"
-ILLEGAL = (-4, 132)
-"""How a process ends that SIGILL killed: as the runner says it, and as a shell or a container engine does."""
+UNDER_A_SHELL = ("sh", "-c", 'ulimit -c 0; "$@"; exit "$?"', "sh")
+"""Qemu dies by sending itself the signal, which the first process of a container ignores: it must not be that one."""
+
+ILLEGAL = 132
+"""How a shell ends whose command SIGILL killed."""
 
 INSTALLS = "installs"
 
@@ -33,7 +36,7 @@ def _emulated(trial: Trial) -> Judgement:
     copy_emulator(trial.folder, static=trial.in_container)
     emulator = [f"{trial.place}/{COPY}", "-cpu", cpu]
     probe = [f"{trial.programs}/python", "-I", f"{trial.place}/probes/emulated.py"]
-    return judged(trial.run([*emulator, *probe]), cpu)
+    return judged(trial.run([*UNDER_A_SHELL, *emulator, *probe]), cpu)
 
 
 def cpu_of(trial: Trial) -> str:
@@ -71,7 +74,7 @@ def judged(finished: Finished, cpu: str) -> Judgement:
         why = f"torch found {seen.get('torch', {}).get('capability', 'nothing, it died')}"
         raise CannotVerifyError(what, why=why, remedy="take qemu 7.2 or newer")
     evidence = last_lines(finished.output)
-    if finished.status in ILLEGAL:
+    if finished.status == ILLEGAL:
         line = f"dies of an illegal instruction on an emulated {cpu}"
         remedy = "see forbidden-instructions; compile every file of the extension with the variant's flags alone"
         return convicted(line, evidence=evidence, remedy=remedy)

@@ -70,7 +70,11 @@ def install(trial: Trial) -> Judgement:
     shutil.copyfile(trial.wheel, trial.folder / "wheel" / trial.wheel.name)
     overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in trial.left_out)
     (trial.folder / "overrides.txt").write_text(overrides, "utf-8")
-    python = trial.bench.builder.python(trial.python) if trial.in_container else host_python(trial.python, trial.bench.runner)
+    python = (
+        trial.bench.builder.python(trial.python)
+        if trial.in_container
+        else host_python(trial.python, trial.bench.runner)
+    )
     made = _uv(trial, ["venv", "--no-project", "--python", python, f"{trial.place}/venv"])
     if made.status != 0:
         what = f"uv cannot make an environment of {python}"

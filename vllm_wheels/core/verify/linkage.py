@@ -24,6 +24,7 @@ NOWHERE = "/nonexistent"
 """In place of this host's library folders, or the verdict would depend on what is installed here."""
 
 GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_x86_64")
+GLIBC_SYMBOL = re.compile(r"GLIBC_(\d+)\.(\d+)")
 
 # Its warnings would reach standard error past the report; what matters of them is in the result.
 logging.getLogger("auditwheel").addHandler(logging.NullHandler())
@@ -91,16 +92,36 @@ def linkage(wheel: Path) -> Linkage:
     )
 
 
-def too_new(binaries: tuple[Binary, ...], policy: Policy) -> Iterator[str]:
-    """The symbol versions that a policy does not promise, a line per file and library."""
+@dataclass(frozen=True, kw_only=True)
+class TooNew:
+    """A symbol version that a file needs and a platform does not promise."""
+
+    file: str
+    library: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.file} needs {self.version} of {self.library}"
+
+
+def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iterator[TooNew]:
+    """What a platform does not promise.
+
+    Args:
+        binaries: to look at.
+        policy: that the platform's tag names, or the next older one.
+        platform: tag, whose number promises glibc up to it though no policy lists it.
+    """
     promised = {f"{prefix}_{version}" for prefix, versions in policy.symbol_versions.items() for version in versions}
     ruled = tuple(f"{prefix}_" for prefix in policy.symbol_versions)
     for binary in binaries:
         with binary.path.open("rb") as stream:
-            found = {
-                (library, version)
-                for library, version in elf_find_versioned_symbols(ELFFile(stream))
-                if version.startswith(ruled) and version not in promised
-            }
-        for library, version in sorted(found):
-            yield f"{binary.name} needs {version} of {library}"
+            found = sorted(set(elf_find_versioned_symbols(ELFFile(stream))))
+        for library, version in found:
+            if version.startswith(ruled) and version not in promised and not _numbered(version, platform):
+                yield TooNew(file=binary.name, library=library, version=version)
+
+
+def _numbered(version: str, platform: str) -> bool:
+    match, limit = GLIBC_SYMBOL.match(version), glibc(platform)
+    return match is not None and limit is not None and (int(match[1]), int(match[2])) <= limit

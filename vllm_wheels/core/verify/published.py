@@ -36,7 +36,8 @@ def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
     except NoSuchProjectError:
         return []
     except requests.exceptions.RequestException as error:
-        raise unreachable(f"package index {shown} cannot be read", error, timeout_seconds=timeout) from error
+        what = f"package index {shown} cannot be read"
+        raise unreachable(what, error, timeout_seconds=timeout) from error
     except (ValueError, UnsupportedRepoVersionError) as error:
         what = f"{shown} is not a package index"
         why = f"the answer is no index page ({type(error).__name__})"
@@ -45,9 +46,7 @@ def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
 
 def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[DistributionPackage]:
     """The wheels of a version among a project's files."""
-    return [
-        package for package in packages if package.package_type == "wheel" and _same(str(package.version), version)
-    ]
+    return [package for package in packages if package.package_type == "wheel" and _same(str(package.version), version)]
 
 
 def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
@@ -75,7 +74,9 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
     sha256 = chosen.digests.get("sha256")
     if sha256 is None:
         what = f"{chosen.filename} cannot be checked"
-        raise CannotVerifyError(what, why="the index publishes no SHA-256 of it", remedy="set index.url to one that does")
+        raise CannotVerifyError(
+            what, why="the index publishes no SHA-256 of it", remedy="set index.url to one that does"
+        )
     path = folder / chosen.filename
     url, _ = without_credentials(chosen.url)
     download(Download(url=url, size=chosen.size, sha256=sha256), path, settings=settings)

@@ -18,10 +18,10 @@ from packaging.utils import parse_wheel_filename
 from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.environment import index_arguments
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
-from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.isa import scan
 from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
+from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store, write_atomically
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants

@@ -3,6 +3,9 @@
 import importlib
 import json
 import sys
+from importlib import metadata
 
-seen = {name: str(importlib.import_module(name).__version__) for name in sys.argv[1:]}
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+seen = {name: metadata.version(name) for name in sys.argv[1:]}
 sys.stdout.write("\n" + json.dumps({"probe": "companions", "versions": seen}) + "\n")

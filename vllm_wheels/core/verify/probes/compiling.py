@@ -13,7 +13,8 @@ from pathlib import Path
 
 def main() -> None:
     """Compiles and prints."""
-    root, wanted = Path(sys.argv[1]), tuple(int(part) for part in sys.argv[2].split("."))
+    major, minor = sys.argv[2].split(".")
+    root, wanted = Path(sys.argv[1]), (int(major), int(minor))
     warnings.simplefilter("ignore")
     faults, files = [], 0
     for path in sorted(root.rglob("*.py")):

@@ -20,7 +20,9 @@ STABLE = "abi3"
 ONE_PYTHON = re.compile(r"\.cpython-3\d+-")
 """Suffix of a module that only one Python imports (PEP 3149)."""
 
-REMEDY = "tag the wheel for the lowest Python whose stable ABI all extensions keep to, or build them with --py-limited-api"
+REMEDY = (
+    "tag the wheel for the lowest Python whose stable ABI all extensions keep to, or build them with --py-limited-api"
+)
 
 
 def _stable(specimen: Specimen) -> Judgement:

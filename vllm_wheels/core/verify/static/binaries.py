@@ -22,7 +22,17 @@ FIXED = (f"{PLACE}/", "/usr/", "/opt/")
 
 ORIGIN = ("$ORIGIN", "${ORIGIN}")
 
-GPU_LIBRARIES = ("libcuda*", "libcud*", "libcublas*", "libnccl*", "libnv*", "libamdhip*", "libhip*", "libroc*", "librccl*")
+GPU_LIBRARIES = (
+    "libcuda*",
+    "libcud*",
+    "libcublas*",
+    "libnccl*",
+    "libnv*",
+    "libamdhip*",
+    "libhip*",
+    "libroc*",
+    "librccl*",
+)
 GPU_SECTIONS = (".nv_fatbin", ".nvFatBinSegment", "__nv_*", ".hip_fatbin", ".hipFatBinSegment")
 GPU_FILES = ("*.cubin", "*.fatbin", "*.ptx", "*.hsaco")
 GPU_PACKAGES = ("nvidia-*", "cuda-*", "pytorch-triton-rocm", "flashinfer-*", "cupy-*")

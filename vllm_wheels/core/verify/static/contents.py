@@ -62,7 +62,7 @@ def _paths(specimen: Specimen) -> Judgement:
     selected = [word for rule in PATH_RULES for word in ("--select", rule)]
     finished = specimen.runner.run(
         [sys.executable, "-c", PYDISTCHECK, *selected, str(specimen.path)],
-        # Away from the working folder and from the wheel's own files, or it would take a pyproject.toml for its settings.
+        # Away from the working folder and the wheel's own files, or it would take settings from a pyproject.toml there.
         cwd=specimen.folder.parent,
         timeout_seconds=TOOL_SECONDS,
         keep_output=True,

@@ -72,9 +72,7 @@ def _description(specimen: Specimen) -> str:
 
 CHECKS: tuple[Check[Specimen], ...] = (
     Check(name=VALID, title="read METADATA strictly", judge=_valid),
-    Check(
-        name="description-renders", title="render the description", judge=_renders, needs=(VALID,), seconds=1
-    ),
+    Check(name="description-renders", title="render the description", judge=_renders, needs=(VALID,), seconds=1),
     Check(
         name="install-instructions",
         title="look for install instructions",

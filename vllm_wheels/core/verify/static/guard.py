@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.patches.guard import GUARD, INIT
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.report import Severity
 from vllm_wheels.core.verify.specimen import Specimen
 
 TABLE = "WHEEL"
@@ -20,7 +21,7 @@ REMEDY = "build it with vllm-wheels, whose patch 'guard' puts the module in"
 def _guard(specimen: Specimen) -> Judgement:
     if INIT not in specimen.file.members:
         return skipped("it holds no package vllm")
-    severity = "error" if specimen.ours else "warning"
+    severity: Severity = "error" if specimen.ours else "warning"
     if GUARD not in specimen.file.members:
         line = "on a lesser CPU it dies of an illegal instruction: there is no guard"
         return convicted(line, remedy=REMEDY, severity=severity)

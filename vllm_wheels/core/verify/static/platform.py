@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.linkage import Linkage, glibc, too_new
+from vllm_wheels.core.verify.linkage import TooNew, glibc, too_new
 from vllm_wheels.core.verify.specimen import Specimen
 
-ANY = "any"
 PLAIN = "linux_x86_64"
 REPAIR = "let 'auditwheel repair' find the tag, and never name one by hand"
 
@@ -19,40 +15,33 @@ def _tag(specimen: Specimen) -> Judgement:
     if not specimen.binaries:
         return passed(f"{', '.join(platforms)}: it holds no machine code")
     found = specimen.linkage
-    wrong = [_Lie(platform=name, linkage=found) for name in platforms if not _honest(name, found)]
-    if wrong:
-        evidence = "\n".join(line for lie in wrong for line in lie.evidence(specimen))
-        needs = ", ".join(sorted({line.partition(" needs ")[2] for line in evidence.splitlines() if " needs " in line}))
+    lies = {name: excess for name in platforms if (excess := _excess(specimen, name)) is not None}
+    if lies:
+        each = [excess for excesses in lies.values() for excess in excesses]
+        needs = ", ".join(sorted({f"{one.version} of {one.library}" for one in each}))
         because = f": it needs {needs}" if needs else ""
-        line = f"{', '.join(lie.platform for lie in wrong)} is not true{because}"
-        return convicted(line, evidence=evidence, remedy=REPAIR)
+        evidence = "\n".join([f"the code deserves {found.deserved.name}", *(str(one) for one in each)])
+        return convicted(f"{', '.join(lies)} is not true{because}", evidence=evidence, remedy=REPAIR)
     if platforms == (PLAIN,):
         return passed(f"{PLAIN} promises to run only where it was built; the code keeps to {found.deserved.name}")
     return passed(f"the code keeps to {found.deserved.name}, the tag says {', '.join(platforms)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Lie:
-    platform: str
-    linkage: Linkage
-
-    def evidence(self, specimen: Specimen) -> Iterator[str]:
-        policy = self.linkage.claimed(self.platform)
-        yield f"the code deserves {self.linkage.deserved.name}"
-        if policy is not None and policy is not self.linkage.policies.linux:
-            yield from too_new(specimen.binaries, policy)
-
-
-def _honest(platform: str, found: Linkage) -> bool:
+def _excess(specimen: Specimen, platform: str) -> list[TooNew] | None:
+    """What the code needs beyond a platform tag; None where the tag is true."""
+    found = specimen.linkage
     if platform == PLAIN:
-        return True
-    claimed, deserved = glibc(platform), glibc(found.deserved.name)
+        return None
     policy = found.claimed(platform)
-    if policy is None or deserved is None:
-        return False
-    # Of a tag that auditwheel does not list, the number tells; of an alias such as manylinux2014, its policy.
-    promised = claimed or glibc(policy.name)
-    return promised is not None and deserved <= promised
+    if policy is None:
+        return []
+    promised, deserved = glibc(platform) or glibc(policy.name), glibc(found.deserved.name)
+    if promised and deserved and deserved <= promised:
+        return None
+    excess = list(too_new(specimen.binaries, policy, platform))
+    # Between two policies of auditwheel, a tag's own number promises more than the older of them.
+    between = platform not in {policy.name, *policy.aliases}
+    return None if between and not excess else excess
 
 
 def _outside(specimen: Specimen) -> Judgement:

@@ -27,13 +27,16 @@ def _documents(specimen: Specimen) -> Iterator[tuple[str, Any]]:
 
 def components(specimen: Specimen) -> list[tuple[str, str]]:
     """Normalised names and versions of all components that the SBOMs list."""
-    found = []
-    for _, document in _documents(specimen):
-        listed = document.get("components") if isinstance(document, dict) else None
-        for entry in listed if isinstance(listed, list) else ():
-            if isinstance(entry, dict) and "name" in entry:
-                found.append((canonicalize_name(str(entry["name"])), str(entry.get("version", ""))))
-    return found
+    return [
+        (str(canonicalize_name(str(entry["name"]))), str(entry.get("version", "")))
+        for _, document in _documents(specimen)
+        for entry in _listed(document)
+    ]
+
+
+def _listed(document: Any) -> list[Mapping[str, Any]]:
+    found = document.get("components") if isinstance(document, dict) else None
+    return [each for each in found if isinstance(each, dict) and "name" in each] if isinstance(found, list) else []
 
 
 def _sbom(specimen: Specimen) -> Judgement:
@@ -68,6 +71,4 @@ def _subject(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
-    Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),
-)
+CHECKS: tuple[Check[Specimen], ...] = (Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),)

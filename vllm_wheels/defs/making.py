@@ -1,0 +1,150 @@
+"""What the assets' bodies do: makes a piece or plans it, and tells Dagster; imported by a step, not by the definitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from vllm_wheels.core.delivery import COMPANIONS
+from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.rendering import as_json, as_markdown, document
+from vllm_wheels.core.store import Piece, write_atomically
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.defs import abandoned, checks, internals, publishing, report
+from vllm_wheels.defs.code_versions import code_version
+from vllm_wheels.defs.inputs import INPUTS
+from vllm_wheels.defs.inputs import versions as input_versions
+from vllm_wheels.defs.keys import NEEDS, key
+from vllm_wheels.defs.resources import BuildMode, BuildOptions
+
+
+def carry_out(
+    context: dg.AssetExecutionContext, kind: str, variant: str | None, *, mode: BuildMode, options: BuildOptions
+) -> dg.MaterializeResult[None]:
+    """Makes or plans the piece of a step; an error of the tree ends the step with three lines."""
+    abandoned.sign(context)
+    with plain_failures():
+        target = Target.parse(context.partition_key, variant)
+        workshop = options.workshop(say=context.log.info, on_piece=Recorder(context, key(kind, variant)))
+        if mode.dry_run:
+            return planned(context, workshop, kind, target)
+        result = made(context, workshop, kind, target)
+        internals.refresh_inputs(context)
+        return result
+
+
+def made(
+    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
+) -> dg.MaterializeResult[None]:
+    """Makes a piece and reports it.
+
+    Raises:
+        VllmWheelsError: any of the tree.
+    """
+    if kind == "release":
+        return publishing.published(workshop, target, key(kind, target.variant))
+    piece = workshop.ensure(kind, target)
+    if kind in COMPANIONS:
+        workshop.deliver(kind, target)
+    asset = key(kind, target.variant)
+    return dg.MaterializeResult(
+        asset_key=asset,
+        data_version=dg.DataVersion(report.data_version(piece)),
+        metadata=report.metadata(piece),
+        check_results=list(checks.results(piece, asset, context.selected_asset_check_keys)),
+    )
+
+
+def planned(
+    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
+) -> dg.MaterializeResult[None]:
+    """Logs what a real run would do; the result counts as an observation, so that nothing is recorded as built."""
+    plans = workshop.plans("verification" if kind == "release" else kind, target)
+    shown = document(target, plans, workshop.store)
+    text = as_markdown(shown)
+    if kind == "release":
+        text += publishing.plan_text(workshop.settings, target)
+    own = key(kind, target.variant)
+    path = workshop.settings.state_folder / "plans" / context.run.run_id / f"{'-'.join(own.path)}.json"
+    write_atomically(path, json.dumps(as_json(shown), indent=1))
+    context.log.info(text)
+    # The metadata stay with the run's output event; as an observation, the result touches no asset.
+    metadata = {internals.OBSERVATION: dg.MetadataValue.bool(True), **report.plan(text, path)}
+    return dg.MaterializeResult(asset_key=own, metadata=metadata)
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Ends a step with an error's three lines in place of a traceback."""
+    try:
+        yield
+    except VllmWheelsError as error:
+        details: dict[str, str | int] = {
+            "what": error.what,
+            "why": error.why,
+            "remedy": error.remedy,
+            "exit_code": error.exit_code,
+        }
+        raise dg.Failure(description=str(error), metadata=details, allow_retries=False) from None
+
+
+@dataclass
+class Recorder:
+    """Tells Dagster of the pieces that a step makes or finds on the way, and of the inputs that they were made from.
+
+    Attributes:
+        context: of the step.
+        own: key of the asset that the step makes.
+    """
+
+    context: dg.AssetExecutionContext
+    own: dg.AssetKey
+    _seen: dict[str, Piece] = field(default_factory=dict)
+    _observed: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, target: Target, piece: Piece, made_now: bool) -> None:  # noqa: FBT001 - the core calls it so
+        """Records a piece, unless it is the step's own or the instance knows it, made from these inputs."""
+        self._seen[piece.kind] = piece
+        moved = self._observe()
+        asset = key(piece.kind, target.variant)
+        if asset == self.own or piece.kind not in NEEDS:
+            return
+        instance, partition = self.context.instance, self.context.partition_key
+        version = report.data_version(piece)
+        known = internals.latest_data_version(instance, asset, partition)
+        if known == version and not made_now and not moved.intersection(NEEDS[piece.kind]):
+            return
+        needs = {key(needed, target.variant): needed in INPUTS for needed in NEEDS[piece.kind]}
+        versions = internals.version_tags(data=version, code=code_version(piece.kind, target.variant))
+        self.context.log_event(
+            dg.AssetMaterialization(
+                asset_key=asset,
+                partition=partition,
+                metadata=report.metadata(piece),
+                tags={**versions, **internals.provenance_tags(instance, needs, partition)},
+            )
+        )
+
+    def _observe(self) -> set[str]:
+        compiled = self._seen.get("compiled")
+        versions = input_versions(self._seen, compiled.inputs["builder"] if compiled else None)
+        moved = set()
+        for name, version in versions.items():
+            if self._observed.get(name) != version:
+                self._observed[name] = version
+                moved |= self._observe_one(name, version)
+        return moved
+
+    def _observe_one(self, name: str, version: str) -> set[str]:
+        partition = self.context.partition_key
+        known = internals.latest_data_version(self.context.instance, key(name, None), partition, observed=True)
+        if known == version:
+            return set()
+        tags = internals.version_tags(data=version)
+        self.context.log_event(dg.AssetObservation(asset_key=name, partition=partition, tags=tags))
+        return {name}

@@ -1,0 +1,56 @@
+"""What the store may forget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vllm_wheels.core.retention import removable, remove
+from vllm_wheels.core.store import Piece, Store
+
+
+def keep(
+    store: Store, kind: str, name: str, *, inputs: dict[str, object], facts: dict[str, object], **files: str
+) -> Piece:
+    with store.making(kind, name, wait_seconds=1) as stage:
+        for file, text in files.items():
+            (stage / file.replace("__", ".")).write_text(text)
+        return store.keep(kind, name, stage, inputs=inputs, facts=facts, seconds=0.0)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """Three releases; 0.30.0 and 0.31.0 share their tools, and every wheel was verified."""
+    made = Store(tmp_path / "store")
+    keep(made, "tools", "tools", inputs={}, facts={})
+    keep(made, "source", "on-its-way", inputs={}, facts={})
+    for release in ("0.9.2", "0.31.0", "0.32.0"):
+        keep(made, "compiled", f"c-{release}", inputs={}, facts={})
+        pieces = json.dumps({"release": release, "pieces": {"tools": "tools", "compiled": f"c-{release}"}})
+        keep(made, "wheel", f"w-{release}", inputs={}, facts={"sha256": f"h-{release}"}, provenance__json=pieces)
+        keep(made, "verification", f"v-{release}", inputs={"wheel": f"h-{release}"}, facts={})
+    return made
+
+
+def names(pieces: list[Piece]) -> set[str]:
+    return {piece.fingerprint for piece in pieces}
+
+
+def test_newest_releases_stay(store):
+    """By version, not by text; what a newer release shares stays, and so does what is on its way."""
+    assert names(removable(store, keep=2, published=())) == {"w-0.9.2", "c-0.9.2", "v-0.9.2"}
+
+
+def test_published_wheel_stays_for_ever(store):
+    """What a receipt names can always be rebuilt, verified again and compared."""
+    assert names(removable(store, keep=1, published={"h-0.9.2"})) == {"w-0.31.0", "c-0.31.0", "v-0.31.0"}
+
+
+def test_removing_frees_what_it_says(store, tmp_path):
+    """Removed pieces are gone from the disk, and all others can be found."""
+    gone = removable(store, keep=1, published=())
+    assert remove(gone) > 0
+    assert store.find("wheel", "w-0.31.0") is None
+    assert store.find("wheel", "w-0.32.0")
+    assert not list(tmp_path.rglob("*.removed"))

@@ -1,0 +1,248 @@
+"""People are told of failed runs and of published releases, by real servers on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import dagster as dg
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+from vllm_wheels.core import notify as notifying
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.errors import NotificationError, SettingsError
+from vllm_wheels.core.notify import Message, as_webhook, notify
+from vllm_wheels.defs import notifications
+
+SECRET = "s3cret-path"
+MESSAGE = Message(
+    event="failed",
+    title="run failed: rebuild 3.12|0.33.0",
+    text="wheel/avx512: the compiler was killed",
+    fields={"partition": "3.12|0.33.0"},
+    link="http://127.0.0.1:3000/runs/1",
+)
+
+
+@dataclass
+class Hook:
+    """A webhook that remembers what it was sent, and answers with the statuses it is given, then with 200."""
+
+    url: str
+    bodies: list[dict] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            found.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(found.statuses.pop(0) if found.statuses else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Keeps quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    found = Hook(url=f"http://127.0.0.1:{server.server_port}/{SECRET}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def mailbox(monkeypatch) -> Iterator[tuple[int, list]]:
+    """A mail server that wants a password, and what it took."""
+    mails: list = []
+    # Both ends would ask a name server for this machine's full name, and a test machine may have none that answers.
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: "localhost")
+
+    class Taking:
+        async def handle_DATA(self, _server, session, envelope):
+            if not session.authenticated:
+                return "530 who are you?"
+            mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=default)))
+            return "250 OK"
+
+    def check(_server, _session, _envelope, _mechanism, given):
+        right = (given.login, given.password) == (b"builder", SECRET.encode())
+        return AuthResult(success=right, handled=right)
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = Controller(Taking(), "127.0.0.1", port, authenticator=check, auth_require_tls=False)
+    server.start()
+    yield port, mails
+    server.stop(no_assert=True)
+
+
+@pytest.fixture
+def by_webhook(hook, monkeypatch):
+    monkeypatch.setenv("VLLM_WHEELS_NOTIFICATION__WEBHOOK_VARIABLE", "TEAM_HOOK")
+    monkeypatch.setenv("TEAM_HOOK", hook.url)
+    monkeypatch.setattr(notifying, "PAUSE_SECONDS", 0.01)
+    return hook
+
+
+@pytest.fixture
+def by_mail(mailbox, monkeypatch):
+    port, mails = mailbox
+    values = {
+        "MAIL_TO": '["team@localhost", "boss@localhost"]',
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(port),
+        "SMTP_USER": "builder",
+        "SMTP_PASSWORD_VARIABLE": "TEAM_MAIL_PASSWORD",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"VLLM_WHEELS_NOTIFICATION__{name}", value)
+    monkeypatch.setenv("TEAM_MAIL_PASSWORD", SECRET)
+    monkeypatch.setattr(notifying, "PAUSE_SECONDS", 0.01)
+    return mails
+
+
+def told() -> list[str]:
+    return notify(MESSAGE, configuration.load().notification)
+
+
+def test_webhook_gets_what_slack_understands(by_webhook):
+    """A Slack channel shows title and link, and the facts below them."""
+    assert told() == ["webhook"]
+    (body,) = by_webhook.bodies
+    assert body == as_webhook(MESSAGE)
+    assert body["text"].startswith("run failed: rebuild 3.12|0.33.0")
+    assert body["attachments"][0]["fields"] == [{"title": "partition", "value": "3.12|0.33.0", "short": True}]
+
+
+def test_mail_reaches_everybody_named(by_mail):
+    """Everybody in mail_to gets a mail of plain text, sent with the server's password."""
+    assert told() == ["mail"]
+    ((recipients, mail),) = by_mail
+    assert recipients == ["team@localhost", "boss@localhost"]
+    assert mail["Subject"] == "[vllm-wheels] run failed: rebuild 3.12|0.33.0"
+    assert "the compiler was killed" in mail.get_content()
+
+
+def test_both_ways_are_used_where_both_are_configured(by_webhook, by_mail):
+    """One way does not stand in for the other."""
+    assert told() == ["webhook", "mail"]
+    assert (len(by_webhook.bodies), len(by_mail)) == (1, 1)
+
+
+def test_nobody_is_told_where_nothing_is_configured():
+    """Without configuration nothing is sent, and nothing fails."""
+    assert told() == []
+
+
+def test_server_that_fails_once_is_asked_again(by_webhook):
+    """A hiccup of the server loses no message."""
+    by_webhook.statuses = [503]
+    assert told() == ["webhook"]
+    assert len(by_webhook.bodies) == 2
+
+
+def test_refused_message_is_an_error_that_hides_the_address(by_webhook, by_mail):
+    """The address of a webhook is a password: the error does not show it; the mail is sent all the same."""
+    by_webhook.statuses = [403, 403, 403]
+    with pytest.raises(NotificationError) as caught:
+        told()
+    assert (caught.value.why, SECRET in str(caught.value)) == ("the server answered 403", False)
+    assert len(by_mail) == 1
+
+
+def test_dead_server_is_an_error_that_hides_the_address(by_webhook, monkeypatch):
+    """A webhook that nobody listens at is told as such."""
+    monkeypatch.setenv("TEAM_HOOK", f"http://127.0.0.1:1/{SECRET}")
+    with pytest.raises(NotificationError) as caught:
+        told()
+    assert SECRET not in str(caught.value)
+
+
+def test_wrong_password_of_the_mail_server_is_told_without_it(by_mail, monkeypatch):
+    """The password stays out of the error."""
+    monkeypatch.setenv("TEAM_MAIL_PASSWORD", "wrong-password")
+    with pytest.raises(NotificationError) as caught:
+        told()
+    assert caught.value.why == "the server answered 535"
+    assert "wrong-password" not in str(caught.value)
+
+
+def test_missing_secret_is_named_by_its_variable(by_webhook, monkeypatch):
+    """Whoever forgot to set the variable is told which."""
+    monkeypatch.delenv("TEAM_HOOK")
+    with pytest.raises(SettingsError, match="TEAM_HOOK is not set"):
+        told()
+
+
+def sensor(name: str) -> dg.SensorDefinition:
+    (found,) = [one for one in notifications.notifying(configuration.load()) if one.name == name]
+    return found
+
+
+def finished(job_body) -> tuple[dg.DagsterInstance, dg.ExecuteInProcessResult]:
+    @dg.op(name="wheel__avx512")
+    def step(context):
+        job_body(context)
+
+    @dg.job(name="rebuild")
+    def job():
+        step()
+
+    instance = dg.DagsterInstance.ephemeral()
+    return instance, job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def test_failed_run_is_told_with_step_and_reason(by_webhook):
+    """When a run fails, the message says which step and why, and leads to the run."""
+
+    def fail(_context):
+        raise dg.Failure("the compiler was killed\n  why: memory ran out")
+
+    instance, result = finished(fail)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="tell_of_failures",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_failure_event(),
+    ).for_run_failure()
+    sensor("tell_of_failures")(context)
+    (body,) = by_webhook.bodies
+    assert body["text"].splitlines()[0] == "run failed: rebuild"
+    assert body["text"].endswith(f"/runs/{result.run_id}")
+    assert body["attachments"][0]["text"] == "wheel__avx512: the compiler was killed\n  why: memory ran out"
+
+
+def test_published_release_is_told_with_its_facts(by_webhook):
+    """When a release is published, the message says what and where."""
+
+    def publish(context):
+        event = dg.AssetMaterialization(
+            asset_key=["release", "avx512"], partition="3.12|0.33.0", metadata={"repository": "pypi"}
+        )
+        context.log_event(event)
+        context.log_event(dg.AssetMaterialization(asset_key=["wheel", "avx512"]))
+
+    instance, result = finished(publish)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="tell_of_releases",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_success_event(),
+    )
+    sensor("tell_of_releases")(context)
+    (body,) = by_webhook.bodies
+    assert body["text"].startswith("published: release/avx512 3.12|0.33.0")
+    assert {"title": "repository", "value": "pypi", "short": True} in body["attachments"][0]["fields"]

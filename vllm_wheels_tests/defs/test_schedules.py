@@ -1,0 +1,175 @@
+"""The nightly rebuild: what it requests, and what it leaves alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.window import targets
+from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.defs import assets, internals, partitions, schedules, staleness
+from vllm_wheels.defs.code_versions import code_version
+from vllm_wheels.defs.inputs import INPUTS
+from vllm_wheels_tests.defs.workplace import graph
+
+NEWEST = ("0.34.0", "0.33.0", "0.32.0", "0.31.0")
+LANE = ("avx512",)
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.instance_for_test() as found:
+        for release in NEWEST:
+            partitions.register(found, release)
+        yield found
+
+
+@pytest.fixture
+def settings(settings_environment, monkeypatch):
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__VARIANTS", '["avx512"]')
+    monkeypatch.setattr(staleness, "observe", lambda *_: {})
+    return configuration.load()
+
+
+def record(instance, kind: str, partition: str, *, variant="avx512", data="1", code=None) -> None:
+    """Records a piece as made now, from its inputs as they are."""
+    needs = {assets.key(needed, variant): needed in INPUTS for needed in assets.NEEDS[kind]}
+    tags = internals.version_tags(data=data, code=code or code_version(kind, variant if kind in assets.PER_VARIANT else None))
+    event = dg.AssetMaterialization(
+        asset_key=assets.key(kind, variant),
+        partition=partitions.partition_key(partition),
+        tags=tags | internals.provenance_tags(instance, needs, partition),
+    )
+    instance.report_runless_asset_event(event)
+
+
+def record_all(instance, partition: str) -> None:
+    for kind in ("source", "torch_env", "metadata", "wheel", "verification"):
+        record(instance, kind, partition)
+
+
+def requested(instance, settings, *chosen: str) -> dict[str, list[str]]:
+    targets_of = [Target.parse(one) for one in chosen]
+    found = schedules.stale_requests(instance, graph(), targets_of, settings, tick="tonight")
+    return {request.partition_key: [key.to_user_string() for key in request.asset_selection] for request in found}
+
+
+def test_missing_partition_is_requested_as_a_whole(instance, settings):
+    """Of a release that was never built everything is requested, in one run."""
+    assert requested(instance, settings, "3.12|0.34.0") == {
+        "3.12|0.34.0": ["source", "metadata/avx512", "torch_env", "wheel/avx512", "verification/avx512"]
+    }
+
+
+def test_up_to_date_partition_is_left_alone(instance, settings):
+    """What is fresh is not requested; what is not, is, each partition in a run of its own."""
+    record_all(instance, "3.12|0.34.0")
+    assert set(requested(instance, settings, "3.12|0.34.0", "3.13|0.34.0", "3.12|0.33.0")) == {"3.13|0.34.0", "3.12|0.33.0"}
+
+
+def test_changed_code_is_requested_with_all_that_hangs_on_it(instance, settings):
+    """A changed patch makes the metadata stale, and through it the wheel and its trial; nothing above it."""
+    record_all(instance, "3.12|0.34.0")
+    record(instance, "metadata", "3.12|0.34.0", code="before the change")
+    assert requested(instance, settings, "3.12|0.34.0") == {
+        "3.12|0.34.0": ["metadata/avx512", "wheel/avx512", "verification/avx512"]
+    }
+
+
+def test_failed_assets_of_yesterday_are_requested_again(instance, settings):
+    """What failed yesterday was not recorded, so tonight it is tried again, alone."""
+    for kind in ("source", "torch_env", "metadata", "wheel"):
+        record(instance, kind, "3.12|0.34.0")
+    assert requested(instance, settings, "3.12|0.34.0") == {"3.12|0.34.0": ["verification/avx512"]}
+
+
+# A queued run of this test would need a whole code location around it.
+@pytest.mark.parametrize("status", [one for one in schedules.UNFINISHED if one is not dg.DagsterRunStatus.QUEUED])
+def test_partition_that_a_run_is_working_on_is_skipped(instance, settings, status):
+    """Nobody starts a second run of what is queued or running."""
+    tags = {schedules.PARTITION_TAG: "3.12|0.34.0"}
+    instance.add_run(dg.DagsterRun(job_name="rebuild", run_id="1" * 8, status=status, tags=tags))
+    assert requested(instance, settings, "3.12|0.34.0", "3.13|0.34.0").keys() == {"3.13|0.34.0"}
+
+
+def test_partition_whose_run_ended_is_not_skipped(instance, settings):
+    """A run that ended, however it ended, keeps nobody from trying again."""
+    tags = {schedules.PARTITION_TAG: "3.12|0.34.0"}
+    instance.add_run(dg.DagsterRun(job_name="rebuild", run_id="1" * 8, status=dg.DagsterRunStatus.FAILURE, tags=tags))
+    assert requested(instance, settings, "3.12|0.34.0").keys() == {"3.12|0.34.0"}
+
+
+def test_release_assets_are_requested_only_where_publishing_is_armed(instance, settings, monkeypatch):
+    """Nothing is published by itself until somebody arms it."""
+    assert assets.key("release", "avx512") not in schedules.kept_up_to_date(settings)
+    monkeypatch.setenv("VLLM_WHEELS_PUBLISH__ARMED", "true")
+    assert assets.key("release", "avx512") in schedules.kept_up_to_date(configuration.load())
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({}, {"0.34.0", "0.33.0", "0.32.0"}),
+        ({"NEWEST_RELEASES": "1"}, {"0.34.0"}),
+        ({"NEWEST_RELEASES": "2", "EXCLUDE": '["0.33.0"]'}, {"0.34.0", "0.32.0"}),
+        ({"EXCLUDE": '[">=0.33"]'}, {"0.32.0", "0.31.0"}),
+    ],
+)
+def test_window_holds_the_newest_releases(settings, monkeypatch, wishes, expected):
+    """The newest N registered releases are kept up to date, without those that are excluded."""
+    for name, value in wishes.items():
+        monkeypatch.setenv(f"VLLM_WHEELS_AUTOMATION__{name}", value)
+    current = configuration.load()
+    store = Workshop(settings=current, say=print).store
+    found = targets(NEWEST, pythons=("3.12",), settings=current, store=store)
+    assert {target.release for target in found} == expected
+
+
+def test_window_holds_the_pythons_that_a_release_supports(settings):
+    """Which Pythons a release supports is asked of the index, while its source is not here."""
+    store = Workshop(settings=settings, say=print).store
+    found = targets(["0.32.0", "0.16.0"], pythons=partitions.PYTHONS, settings=settings, store=store)
+    assert [(target.release, target.python) for target in found] == [
+        *(("0.32.0", python) for python in ("3.11", "3.12", "3.13", "3.14")),
+        *(("0.16.0", python) for python in ("3.10", "3.11", "3.12", "3.13")),
+    ]
+
+
+def evaluate(instance):
+    """A tick of the schedule, as the daemon would do it."""
+    from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the test's settings
+
+    schedule = defs.resolve_schedule_def("nightly")
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime(2026, 11, 21, 2, tzinfo=UTC), repository_def=defs.get_repository_def()
+    )
+    return schedule.evaluate_tick(context)
+
+
+def test_tick_requests_runs_of_the_rebuild_job_by_partition(instance, settings, monkeypatch):
+    """At night the daemon gets one request per stale partition, newest release first."""
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__PYTHONS", '["3.12"]')
+    monkeypatch.setattr("vllm_wheels.core.window.supports", lambda *_: True)
+    record_all(instance, "3.12|0.33.0")
+    tick = evaluate(instance)
+    assert [request.partition_key for request in tick.run_requests] == ["3.12|0.34.0", "3.12|0.32.0"]
+
+
+def test_tick_without_anything_stale_is_skipped_with_the_reason(instance, settings, monkeypatch):
+    """A quiet night says that it was one."""
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__PYTHONS", '["3.12"]')
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__NEWEST_RELEASES", "1")
+    monkeypatch.setattr("vllm_wheels.core.window.supports", lambda *_: True)
+    record_all(instance, "3.12|0.34.0")
+    tick = evaluate(instance)
+    assert (tick.run_requests, tick.skip_message) == ([], "nothing is stale in 1 partitions, or a run is at it already")
+
+
+def test_compilers_take_turns_in_a_pool():
+    """However many runs there are, wheels are compiled in the pool that dagster.yaml limits."""
+    (wheel,) = [one for one in assets.all_assets() if one.key == assets.key("wheel", "avx512")]
+    assert wheel.op.pool == "compile"

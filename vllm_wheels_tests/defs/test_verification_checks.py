@@ -1,0 +1,94 @@
+"""The checks of a verification in Dagster: shown as asset checks, and in the way of a release."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from vllm_wheels.core.store import Piece
+from vllm_wheels.core.verify.behaviour import CHECKS
+from vllm_wheels.core.verify.report import Finding
+from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.defs import assets, checks, launch
+
+KEY = assets.key("verification", "baseline")
+GOOD = Finding(check="record", severity="error", verdict="passed", line="3 entries", measures={"files": 3.0})
+SKIPPED = Finding(check="sbom", severity="warning", verdict="skipped", line="no")
+WARNING = Finding(check="size", severity="warning", verdict="convicted", line="too large", remedy="strip")
+BAD = Finding(check="stripped", severity="error", verdict="convicted", line="debug", evidence="e", remedy="strip")
+
+
+@pytest.fixture
+def piece(tmp_path, monkeypatch):
+    def made(*findings):
+        report = type("Report", (), {"findings": findings})
+        monkeypatch.setattr(checks, "read_report", lambda _: report)
+        return Piece(
+            kind="verification", fingerprint="f", folder=tmp_path, inputs={}, facts={}, made_at=0.0, seconds=0.0
+        )
+
+    return made
+
+
+def shown(piece):
+    return {each.check_name: each for each in checks.results(piece, KEY, {spec.key for spec in checks.specs(KEY)})}
+
+
+def test_every_check_is_an_asset_check():
+    """In the UI I find each check of the report by its name."""
+    names = {spec.name for spec in checks.specs(KEY)}
+    assert names == {check.name.replace("-", "_") for check in (*STATIC, *CHECKS)}
+    assert checks.specs(assets.key("wheel", "baseline")) == []
+
+
+def test_only_what_forbids_a_release_stops_a_run():
+    """A warning does not keep the release from running."""
+    blocking = {spec.name: spec.blocking for spec in checks.specs(KEY)}
+    assert blocking["stripped"]
+    assert not blocking["size"]
+
+
+def test_findings_become_results(piece):
+    """What passed is green, what was skipped too, a warning yellow, a conviction red."""
+    found = shown(piece(GOOD, SKIPPED, WARNING, BAD))
+    assert {name: each.passed for name, each in found.items()} == {
+        "record": True,
+        "sbom": True,
+        "size": False,
+        "stripped": False,
+    }
+    assert found["size"].severity is dg.AssetCheckSeverity.WARN
+    assert found["stripped"].severity is dg.AssetCheckSeverity.ERROR
+    assert found["stripped"].metadata["remedy"].value == "strip"
+    assert found["record"].metadata["files"].value == 3.0
+
+
+def test_checks_that_nobody_asked_for_are_not_reported(piece):
+    """Whoever selects one check gets that one."""
+    chosen = {dg.AssetCheckKey(KEY, "record")}
+    assert [each.check_name for each in checks.results(piece(GOOD, BAD), KEY, chosen)] == ["record"]
+
+
+@pytest.mark.parametrize(("finding", "released"), [(GOOD, True), (WARNING, True), (BAD, False)])
+def test_conviction_stops_what_comes_after_it_in_a_run(piece, finding, released):
+    """A run that would verify and release stops between the two, with the name of the check."""
+    made = piece(finding)
+    ran = []
+
+    @dg.multi_asset(specs=[dg.AssetSpec(KEY)], check_specs=checks.specs(KEY), can_subset=True, name="verified")
+    def verified(context):
+        results = list(checks.results(made, KEY, context.selected_asset_check_keys))
+        yield dg.MaterializeResult(asset_key=KEY, check_results=results)
+
+    @dg.asset(deps=[KEY])
+    def release() -> None:
+        ran.append("release")
+
+    outcome = dg.materialize([verified, release], raise_on_error=False)
+    assert outcome.success is released
+    assert bool(ran) is released
+    if not released:
+        failed = next(event for event in outcome.all_node_events if event.is_step_failure)
+        error = launch._error(failed)  # noqa: SLF001 - its door, launch(), needs the whole graph
+        assert error.exit_code == 80
+        assert "stripped" in error.why
