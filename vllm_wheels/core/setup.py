@@ -19,6 +19,8 @@ INSTALL_SECONDS = 1800.0
 START_SECONDS = 60.0
 POLL_SECONDS = 0.5
 LAST_LINES = 3
+PID_FILES = {"dockerd": "var/run/docker.pid", "containerd": "var/run/docker/containerd/containerd.pid"}
+"""Where an engine keeps the numbers of its processes, by the name of the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ def items(settings: Settings, *, root: Path = ROOT) -> tuple[Item, ...]:
     return (
         Item(title="list of available packages", argv=("apt-get", "update", "-q"), present=not lacking),
         Item(title=f"packages {', '.join(lacking)}" if lacking else "packages", argv=install, present=not lacking),
+        *_leftovers(root, answers=answers),
         Item(title="running container engine", argv=_start(settings, root), present=answers, starts=True),
     )
 
@@ -125,6 +128,25 @@ def _lacking_packages(*, answers: bool, root: Path) -> list[str]:
 
 def _is_there(sign: str) -> bool:
     return Path(sign).is_file() if sign.startswith("/") else program(sign) is not None
+
+
+def _leftovers(root: Path, *, answers: bool) -> tuple[Item, ...]:
+    """An engine that was killed left its number behind; once that number is another process's, it refuses to start."""
+    stale = [] if answers else [path for name, path in PID_FILES.items() if _is_stale(root / path, name)]
+    if not stale:
+        return ()
+    argv = ("rm", "-f", *(str(root / path) for path in stale))
+    return (Item(title="no process numbers left by a killed engine", argv=argv, present=False),)
+
+
+def _is_stale(path: Path, name: str) -> bool:
+    try:
+        number = int(path.read_text("ascii"))
+        return Path(f"/proc/{number}/comm").read_text("ascii").strip() != name
+    except FileNotFoundError:
+        return path.exists()
+    except ValueError:
+        return True
 
 
 def _start(settings: Settings, root: Path) -> tuple[str, ...]:

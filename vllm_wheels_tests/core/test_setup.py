@@ -124,3 +124,16 @@ def test_nothing_is_done_on_a_machine_that_has_everything(tmp_path):
     assert len(said) == 1
     assert "nothing to set up" in said[0]
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize("text", ["1\n", "999999999", "no number"], ids=["another program's", "nobody's", "garbage"])
+def test_number_that_a_killed_engine_left_is_cleared_before_the_next_starts(bare, tmp_path, text):
+    """A stale process number does not keep the engine from starting."""
+    path = bare / "var/run/docker.pid"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    todo = [item.argv for item in setup.missing(Settings(state_folder=tmp_path), root=bare)]
+    assert ("rm", "-f", str(path)) in todo
+    path.unlink()
+    assert not [item for item in setup.missing(Settings(state_folder=tmp_path), root=bare) if item.argv[0] == "rm"]
