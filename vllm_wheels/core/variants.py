@@ -86,3 +86,8 @@ def variant(name: str) -> Variant:
     hint = f"did you mean {near[0]}?" if near else "no name is close to it"
     what = f"there is no variant {name!r}"
     raise UnknownVariantError(what, why=hint, remedy=f"choose one of {', '.join(known)}")
+
+
+def flagship() -> str:
+    """The variant that is uploaded last: the one that runs everywhere, whose project people find first."""
+    return next(iter(variants()))

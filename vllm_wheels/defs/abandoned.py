@@ -24,7 +24,7 @@ UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dags
 
 
 def sign(context: dg.AssetExecutionContext) -> None:
-    """Tags a step's run with this process where it is the run's own; those that the daemon launches it watches itself."""
+    """Tags a step's run with this process where it is the run's own; the daemon watches those that it launched."""
     if multiprocessing.parent_process() is not None:
         return
     context.instance.add_run_tags(context.run.run_id, {OWNER_TAG: owner(os.getpid()), HOST_TAG: platform.node()})

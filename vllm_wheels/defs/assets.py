@@ -8,9 +8,8 @@ import dagster as dg
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import checks
 from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, all_keys, key
+from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, all_keys, earlier, key
 from vllm_wheels.defs.partitions import PARTITIONS
-from vllm_wheels.defs.publishing import earlier
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
 __all__ = ["NEEDS", "PER_VARIANT", "all_assets", "all_keys", "key"]
@@ -58,7 +57,7 @@ def piece_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     )
     check_specs = checks.specs(asset)
 
-    # Only what can be done in part may leave out its checks, as a dry run does (dagster.md, "Dry run over a whole chain").
+    # Only what can be done in part may leave out its checks, as a dry run does (docs/dagster.md, "Dry run").
     @dg.multi_asset(
         name="__".join(asset.path),
         specs=[spec],

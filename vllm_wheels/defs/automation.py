@@ -1,7 +1,7 @@
-"""What runs by itself: the rebuild job, its nightly schedule, and the sensors; what they do is in modules of their own."""
+"""What runs by itself: the rebuild job, its nightly schedule, the sensors; what they do is in modules of their own."""
 
-# No `from __future__ import annotations`: Dagster reads the annotations of these functions. Their bodies import what they
-# need when they run, so that whoever only looks at the definitions does not wait for it.
+# No `from __future__ import annotations`: Dagster reads the annotations of these functions. Their bodies import what
+# they need when they run, so that whoever only looks at the definitions does not wait for it.
 # ruff: noqa: PLC0415
 import dagster as dg
 

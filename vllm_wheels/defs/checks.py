@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import dagster as dg
-
-from vllm_wheels.core.verify.behaviour import CHECKS
-from vllm_wheels.core.verify.smoke import read_report
-from vllm_wheels.core.verify.static import STATIC
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -24,16 +23,32 @@ def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """The checks of a verification; those whose conviction forbids a release stop what comes after it in a run."""
     if asset.path[0] != KIND:
         return []
-    known = [(each.name, each.title, each.severity) for each in STATIC]
-    known += [(each.name, each.title, each.severity) for each in CHECKS]
     return [
         dg.AssetCheckSpec(name=_name(name), asset=asset, description=title, blocking=severity == "error")
-        for name, title, severity in known
+        for name, title, severity in _listed()
     ]
+
+
+def listing() -> list[list[str]]:
+    """Identifier, title and severity of every check, as the tables of the core have them."""
+    from vllm_wheels.core.verify.behaviour import CHECKS  # noqa: PLC0415 - as in ``results``
+    from vllm_wheels.core.verify.static import STATIC  # noqa: PLC0415
+
+    return [[each.name, each.title, each.severity] for each in (*STATIC, *CHECKS)]
+
+
+@cache
+def _listed() -> list[list[str]]:
+    """The same out of checks.json, which a test compares: the tables bring every tool along that a check uses."""
+    found: list[list[str]] = json.loads(files(__package__).joinpath("checks.json").read_text("utf-8"))
+    return found
 
 
 def results(piece: Piece, asset: dg.AssetKey, selected: Container[dg.AssetCheckKey]) -> Iterator[dg.AssetCheckResult]:
     """What the report in a piece of kind ``verification`` says, for those checks that were asked for."""
+    # Whoever only looks at the graph does not wait for the tools of the checks.
+    from vllm_wheels.core.verify.smoke import read_report  # noqa: PLC0415
+
     for finding in read_report(piece.folder).findings if piece.kind == KIND else ():
         if dg.AssetCheckKey(asset, _name(finding.check)) in selected:
             yield _result(finding, asset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from vllm_wheels.core.variants import variants
+from vllm_wheels.core.variants import flagship, variants
 
 NEEDS = {
     "source": ("upstream",),
@@ -25,3 +25,10 @@ def key(kind: str, variant: str | None) -> dg.AssetKey:
 def all_keys() -> list[dg.AssetKey]:
     """Keys of every asset that is made here, shared ones first."""
     return [key(kind, name) for kind in NEEDS for name in (variants() if kind in PER_VARIANT else [None])]
+
+
+def earlier(kind: str, variant: str | None) -> list[dg.AssetKey]:
+    """Assets that come before one in a run although it is not made from them: the flagship is published last."""
+    if (kind, variant) != ("release", flagship()):
+        return []
+    return [dg.AssetKey(["release", name]) for name in variants() if name != variant]

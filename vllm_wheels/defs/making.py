@@ -1,4 +1,4 @@
-"""What the assets' bodies do: makes a piece or plans it, and tells Dagster; imported by a step, not by the definitions."""
+"""What the assets' bodies do: make a piece or plan it, and tell Dagster; imported by a step, not by the definitions."""
 
 from __future__ import annotations
 

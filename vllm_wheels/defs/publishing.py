@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from vllm_wheels.core.errors import PublicationError, VllmWheelsError
-from vllm_wheels.core.publish.candidate import candidates, flagship
+from vllm_wheels.core.publish.candidate import candidates
 from vllm_wheels.core.publish.receipt import deliver
 from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
-from vllm_wheels.core.variants import variants
 
 if TYPE_CHECKING:
     from vllm_wheels.core.publish.plan import ReleasePlan
@@ -18,13 +17,6 @@ if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
     from vllm_wheels.core.workshop import Workshop
-
-
-def earlier(kind: str, variant: str | None) -> list[dg.AssetKey]:
-    """Assets that come before one in a run although it is not made from them: the flagship is published last."""
-    if (kind, variant) != ("release", flagship()):
-        return []
-    return [dg.AssetKey(["release", name]) for name in variants() if name != variant]
 
 
 def published(workshop: Workshop, target: Target, asset: dg.AssetKey) -> dg.MaterializeResult[None]:

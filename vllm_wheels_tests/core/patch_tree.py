@@ -180,7 +180,18 @@ Homepage="https://example.org/vllm"
 [project.scripts]
 vllm = "vllm.entrypoints.cli.main:main"
 """
+UTILS = """\
+#include <ATen/cpu/Utils.h>
+inline int64_t get_available_l2_size() {
+  static int64_t size = []() {
+    const uint32_t l2_cache_size = at::cpu::L2_cache_size();
+    return l2_cache_size >> 1;
+  }();
+  return size;
+}
+"""
 FILES = {
+    "csrc/cpu/utils.hpp": UTILS,
     "vllm/__init__.py": INIT,
     "vllm/platforms/__init__.py": PLATFORMS,
     "vllm/platforms/cpu.py": CPU,

@@ -194,9 +194,21 @@ def test_mla_of_0_16_0_gets_its_vector_type(tmp_path):
     """0.16.0 compiles for CPUs without AVX512_BF16."""
     write(tmp_path, "host-detected")
     path = "csrc/cpu/mla_decode.cpp"
-    (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text(
         "#ifdef __AVX512BF16__\n#elif defined(__aarch64__)\ntemplate <>\nstruct KernelVecType<c10::BFloat16> {\n"
     )
     text = patched(tmp_path, wanted("baseline", "host-detected", "0.16.0")).text(path)
     assert "#elif defined(__aarch64__) || defined(__x86_64__)\n" in text
+
+
+def test_release_that_is_older_than_its_torch_asks_that_torch_for_the_cache_size(tmp_path):
+    """0.16.0 compiles with its own torch 2.10 and with the torch 2.13 that I set."""
+    write(tmp_path, "host-detected")
+    (tmp_path / "csrc/cpu/mla_decode.cpp").write_text(
+        "#elif defined(__aarch64__)\ntemplate <>\nstruct KernelVecType<c10::BFloat16> {\n"
+    )
+    text = patched(tmp_path, wanted("baseline", "host-detected", "0.16.0")).text("csrc/cpu/utils.hpp")
+    later, own = text[text.index("#if TORCH_VERSION") :].split("#else")
+    assert "get_cpu_capabilities" in later
+    assert "L2_cache_size()" in own
+    assert "#include <torch/version.h>" in text

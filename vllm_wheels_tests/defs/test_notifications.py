@@ -20,7 +20,7 @@ from vllm_wheels.core import notify as notifying
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import NotificationError, SettingsError
 from vllm_wheels.core.notify import Message, as_webhook, notify
-from vllm_wheels.defs import notifications
+from vllm_wheels.defs import automation
 
 SECRET = "s3cret-path"
 MESSAGE = Message(
@@ -188,7 +188,7 @@ def test_missing_secret_is_named_by_its_variable(by_webhook, monkeypatch):
 
 
 def sensor(name: str) -> dg.SensorDefinition:
-    (found,) = [one for one in notifications.notifying(configuration.load()) if one.name == name]
+    (found,) = [one for one in automation.notifications(configuration.load()) if one.name == name]
     return found
 
 

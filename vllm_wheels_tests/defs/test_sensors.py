@@ -10,7 +10,7 @@ import pytest
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.window import Announced, announced
-from vllm_wheels.defs import freshness, partitions, sensors, staleness
+from vllm_wheels.defs import automation, freshness, partitions, staleness
 from vllm_wheels.defs.sensors import Memory, new_among
 from vllm_wheels_tests.defs.test_schedules import record_all
 from vllm_wheels_tests.fixtures import releases
@@ -173,7 +173,7 @@ def test_moved_inputs_are_named_and_left_to_the_night(settings_environment, inst
     """By day, what moved is observed and named; nothing is compiled for it."""
     partitions.register(instance, "0.32.0")
     monkeypatch.setattr(staleness, "observe", lambda *_: {"3.11|0.32.0": ["upstream"]})
-    sensor = sensors.input_sensor(configuration.load())
+    _, sensor = automation.sensors(configuration.load())
     found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert found.run_requests == []
     assert found.skip_message == "moved, to be rebuilt by night: 3.11|0.32.0: upstream"
@@ -182,13 +182,15 @@ def test_moved_inputs_are_named_and_left_to_the_night(settings_environment, inst
 def test_newest_release_is_reported_once_it_is_complete(settings_environment, instance, monkeypatch):
     """The freshness of newest_release tells whether upstream's newest release is built and tried."""
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__VARIANTS", '["avx512"]')
-    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__PYTHONS", '["3.12"]')
-    found = [release("0.33.0"), release("0.32.0")]
+
+    def report() -> bool:
+        return freshness.report_newest(instance, "0.33.0", pythons=["3.12"], settings=configuration.load())
+
     partitions.register(instance, "0.33.0")
-    assert not freshness.report_newest(instance, found, configuration.load())
+    assert not report()
     record_all(instance, "3.12|0.33.0")
-    assert freshness.report_newest(instance, found, configuration.load())
-    assert not freshness.report_newest(instance, found, configuration.load())
+    assert report()
+    assert not report()
     event = instance.get_latest_materialization_event(dg.AssetKey(freshness.NAME))
     assert event.asset_materialization.metadata["release"].value == "0.33.0"
 
@@ -198,7 +200,8 @@ def test_automation_starts_by_itself_only_where_it_is_enabled(settings_environme
     """Nothing is built by itself on a machine whose owner did not ask for it."""
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__ENABLED", enabled)
     settings = configuration.load()
-    assert sensors.release_sensor(settings).default_status.value == status
+    started = [*automation.sensors(settings), *automation.schedules(settings)]
+    assert {one.default_status.value for one in started} == {status}
 
 
 def test_memory_survives_as_a_cursor():

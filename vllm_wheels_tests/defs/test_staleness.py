@@ -62,7 +62,7 @@ def workplace(built, tmp_path, monkeypatch, miniature_index, torch_folder):
 
 def forget():
     variants_module.variants.cache_clear()
-    code_versions._patches.cache_clear()
+    code_versions._sources.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def torch_build(scene):
 
 def python_patch(scene):
     scene.monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "another patch")
-    scene.monkeypatch.setattr(code_versions, "_patches", cache(lambda: "another patch"))
+    scene.monkeypatch.setattr(code_versions, "_sources", cache(lambda _: "another patch"))
 
 
 def native_patch(scene):

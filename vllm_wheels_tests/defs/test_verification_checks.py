@@ -9,6 +9,7 @@ from vllm_wheels.core.store import Piece
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.report import Finding
 from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.core.verify import smoke
 from vllm_wheels.defs import assets, checks, launch
 
 KEY = assets.key("verification", "baseline")
@@ -22,7 +23,7 @@ BAD = Finding(check="stripped", severity="error", verdict="convicted", line="deb
 def piece(tmp_path, monkeypatch):
     def made(*findings):
         report = type("Report", (), {"findings": findings})
-        monkeypatch.setattr(checks, "read_report", lambda _: report)
+        monkeypatch.setattr(smoke, "read_report", lambda _: report)
         return Piece(
             kind="verification", fingerprint="f", folder=tmp_path, inputs={}, facts={}, made_at=0.0, seconds=0.0
         )
@@ -92,3 +93,8 @@ def test_conviction_stops_what_comes_after_it_in_a_run(piece, finding, released)
         error = launch._error(failed)  # noqa: SLF001 - its door, launch(), needs the whole graph
         assert error.exit_code == 80
         assert "stripped" in error.why
+
+
+def test_checks_of_the_graph_are_those_of_the_tables():
+    """The list that the graph shows is the list of what is checked; json.dumps(checks.listing()) is its content."""
+    assert checks._listed() == checks.listing()

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
@@ -23,7 +24,7 @@ VARIANTS = ("baseline", "avx512")
 KINDS = ("source", "torch_env", "metadata", "wheel", "verification")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workplace:
     """The settings' folders, seen as a user sees them: what is stale, what a run makes."""
 
@@ -33,7 +34,7 @@ class Workplace:
     def settings(self) -> configuration.Settings:
         return configuration.load()
 
-    @property
+    @cached_property
     def instance(self) -> dg.DagsterInstance:
         return home.instance(self.settings)
 

@@ -69,6 +69,26 @@ MLA_WITHOUT_BF16 = (
     ),
 )
 
+CACHE_SIZE_OF_LATER_TORCH = (
+    Edit(
+        path="csrc/cpu/utils.hpp",
+        old="#include <ATen/cpu/Utils.h>\n",
+        new="#include <ATen/cpu/Utils.h>\n#include <torch/version.h>\n",
+    ),
+    Edit(
+        path="csrc/cpu/utils.hpp",
+        old="    const uint32_t l2_cache_size = at::cpu::L2_cache_size();\n",
+        new="""\
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR > 10
+    const uint32_t l2_cache_size =
+        at::cpu::get_cpu_capabilities().at("l2_cache_size").toInt();
+#else
+    const uint32_t l2_cache_size = at::cpu::L2_cache_size();
+#endif
+""",
+    ),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fix:
@@ -142,6 +162,13 @@ FIXES = (
         releases=SpecifierSet("==0.16.0"),
         families=("host-detected",),
         edits=MLA_WITHOUT_BF16,
+    ),
+    Fix(
+        name="cache-size-of-later-torch",
+        defect="does not compile with torch 2.11 or later, as set by torch.version: it asks for the cache size otherwise",
+        releases=SpecifierSet(">=0.14,<0.20"),
+        families=("host-detected", "unified"),
+        edits=CACHE_SIZE_OF_LATER_TORCH,
     ),
 )
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
 from vllm_wheels.core.patches.names import distributions
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.variants import variant, variants
+from vllm_wheels.core.variants import flagship, variant, variants
 from vllm_wheels.core.verify.gate import require_passed
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of
@@ -66,11 +66,6 @@ def required_variants(settings: Settings, chosen: Iterable[str] = ()) -> tuple[s
     names = tuple(chosen) or settings.publish.required_variants or tuple(variants())
     known = dict.fromkeys(variant(name).name for name in names)
     return tuple(sorted(known, key=lambda name: name == flagship()))
-
-
-def flagship() -> str:
-    """The variant that is uploaded last: the one that runs everywhere, whose project people find first."""
-    return next(iter(variants()))
 
 
 def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> tuple[Candidate, ...]:

@@ -14,7 +14,7 @@ from vllm_wheels.core.errors import AlteredWheelError, ClockError, IncompleteRel
 from vllm_wheels.core.plan import Bench
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.attest import attestations
-from vllm_wheels.core.publish.candidate import Candidate, candidates, flagship, required_variants
+from vllm_wheels.core.publish.candidate import Candidate, candidates, required_variants
 from vllm_wheels.core.publish.install_back import try_back
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.plan import ReleasePlan, release_plan
@@ -24,6 +24,7 @@ from vllm_wheels.core.publish.state import ProjectState, RemoteFile, project_sta
 from vllm_wheels.core.publish.token import Credentials, credentials
 from vllm_wheels.core.publish.upload import Clock, Sent, Upload
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import flagship
 from vllm_wheels.core.wheelfile import sha256_of
 
 CLOCK_SECONDS = 300.0

@@ -29,7 +29,8 @@ def host_python(version: str, runner: Runner) -> str:
     if found.status == 0 and path:
         return path[0]
     what = f"there is no Python {version} on this host"
-    why = (path or ["uv found none"])[0]
+    # A pyenv that is asked on the way says more, which is no reason.
+    why = next((line.strip() for line in found.output.splitlines() if "interpreter" in line), "uv finds none")
     remedy = f"install it (uv python install {version}), or set smoke.venue = container"
     raise CannotVerifyError(what, why=why, remedy=remedy)
 
