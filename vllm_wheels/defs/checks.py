@@ -34,7 +34,8 @@ def listing() -> list[list[str]]:
     from vllm_wheels.core.verify.behaviour import CHECKS  # noqa: PLC0415 - as in ``results``
     from vllm_wheels.core.verify.static import STATIC  # noqa: PLC0415
 
-    return [[each.name, each.title, each.severity] for each in (*STATIC, *CHECKS)]
+    static: list[list[str]] = [[each.name, each.title, each.severity] for each in STATIC]
+    return static + [[each.name, each.title, each.severity] for each in CHECKS]
 
 
 @cache

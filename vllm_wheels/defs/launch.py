@@ -103,7 +103,7 @@ def _error(event: dg.DagsterEvent) -> VllmWheelsError:
 
 
 def _convicted(message: str) -> VllmWheelsError:
-    """The error for a step whose blocking asset checks failed; its message has a line for every asset with the checks."""
+    """The error for a step whose blocking asset checks failed; its message has a line of them for every asset."""
     named = "; ".join(line.strip() for line in message.strip().splitlines()[1:] if line.strip())
     remedy = "read the report beside the wheel in the output folder, or in the web UI"
     return VerificationError("the wheel is not what it claims to be", why=named, remedy=remedy)

@@ -193,3 +193,15 @@ def test_slot_mapping_of_other_releases_is_left_alone(tmp_path, release):
 def test_each_fix_names_the_releases_it_is_for():
     """No fix of an upstream defect applies to every release there will ever be."""
     assert all(fix.releases != ANY_RELEASE for fix in fixes.FIXES)
+
+
+def test_questions_about_the_cpu_go_where_every_torch_answers(tmp_path):
+    """0.16.0 built against a later torch than its own does not end in an AttributeError."""
+    write(tmp_path, "host-detected")
+    path = "vllm/model_executor/layers/utils.py"
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(
+        "return (\n    torch._C._cpu._is_amx_tile_supported()\n    and torch._C._cpu._other()\n)\n"
+    )
+    text = patched(tmp_path, wanted("baseline", "host-detected", "0.13.0")).text(path)
+    assert text == "return (\n    torch.cpu._is_amx_tile_supported()\n    and torch._C._cpu._other()\n)\n"

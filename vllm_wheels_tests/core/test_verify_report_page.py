@@ -49,10 +49,12 @@ class Tags(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
+        """Remembers tags, and whatever would be fetched."""
         self.seen.append(tag)
         self.links += [value for name, value in attrs if name in {"src", "href", "srcset"}]
 
     def handle_data(self, data):
+        """Remembers the text."""
         self.text += data
 
 

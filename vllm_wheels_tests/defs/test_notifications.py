@@ -22,7 +22,7 @@ from vllm_wheels.core.errors import NotificationError, SettingsError
 from vllm_wheels.core.notify import Message, as_webhook, notify
 from vllm_wheels.defs import automation
 
-SECRET = "s3cret-path"
+SECRET = "s3cret-path"  # noqa: S105 - nobody's
 MESSAGE = Message(
     event="failed",
     title="run failed: rebuild 3.12|0.33.0",
@@ -71,7 +71,7 @@ def mailbox(monkeypatch) -> Iterator[tuple[int, list]]:
     monkeypatch.setattr(socket, "getfqdn", lambda *_: "localhost")
 
     class Taking:
-        async def handle_DATA(self, _server, session, envelope):
+        async def handle_DATA(self, _server, session, envelope):  # noqa: N802 - aiosmtpd's name
             if not session.authenticated:
                 return "530 who are you?"
             mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=default)))
@@ -209,7 +209,8 @@ def test_failed_run_is_told_with_step_and_reason(by_webhook):
     """When a run fails, the message says which step and why, and leads to the run."""
 
     def fail(_context):
-        raise dg.Failure("the compiler was killed\n  why: memory ran out")
+        what = "the compiler was killed\n  why: memory ran out"
+        raise dg.Failure(what)
 
     instance, result = finished(fail)
     context = dg.build_run_status_sensor_context(

@@ -38,7 +38,8 @@ def settings(settings_environment, monkeypatch):
 def record(instance, kind: str, partition: str, *, variant="avx512", data="1", code=None) -> None:
     """Records a piece as made now, from its inputs as they are."""
     needs = {assets.key(needed, variant): needed in INPUTS for needed in assets.NEEDS[kind]}
-    tags = internals.version_tags(data=data, code=code or code_version(kind, variant if kind in assets.PER_VARIANT else None))
+    of_variant = variant if kind in assets.PER_VARIANT else None
+    tags = internals.version_tags(data=data, code=code or code_version(kind, of_variant))
     event = dg.AssetMaterialization(
         asset_key=assets.key(kind, variant),
         partition=partitions.partition_key(partition),
@@ -68,7 +69,8 @@ def test_missing_partition_is_requested_as_a_whole(instance, settings):
 def test_up_to_date_partition_is_left_alone(instance, settings):
     """What is fresh is not requested; what is not, is, each partition in a run of its own."""
     record_all(instance, "3.12|0.34.0")
-    assert set(requested(instance, settings, "3.12|0.34.0", "3.13|0.34.0", "3.12|0.33.0")) == {"3.13|0.34.0", "3.12|0.33.0"}
+    found = requested(instance, settings, "3.12|0.34.0", "3.13|0.34.0", "3.12|0.33.0")
+    assert set(found) == {"3.13|0.34.0", "3.12|0.33.0"}
 
 
 def test_changed_code_is_requested_with_all_that_hangs_on_it(instance, settings):
@@ -144,10 +146,11 @@ def evaluate(instance):
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the test's settings
 
     schedule = defs.resolve_schedule_def("nightly")
-    context = dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=datetime(2026, 11, 21, 2, tzinfo=UTC), repository_def=defs.get_repository_def()
-    )
-    return schedule.evaluate_tick(context)
+    night, repository = datetime(2026, 11, 21, 2, tzinfo=UTC), defs.get_repository_def()
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=night, repository_def=repository
+    ) as context:
+        return schedule.evaluate_tick(context)
 
 
 def test_tick_requests_runs_of_the_rebuild_job_by_partition(instance, settings, monkeypatch):

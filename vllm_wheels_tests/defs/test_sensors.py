@@ -45,10 +45,10 @@ def tick(instance, cursor=None):
 
     repository = defs.get_repository_def()
     sensor = repository.get_sensor_def("new_releases")
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=instance, cursor=cursor, repository_def=repository, instance_ref=instance.get_ref()
-    )
-    found = sensor.evaluate_tick(context)
+    ) as context:
+        found = sensor.evaluate_tick(context)
     for request in found.dynamic_partitions_requests:
         instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
     return found
@@ -115,7 +115,7 @@ def test_wrong_exclusion_names_itself(index, tmp_path, monkeypatch):
     """A slip in the settings is told with the entry it is in."""
     offer(index, tmp_path, "0.32.0")
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__EXCLUDE", '["newest"]')
-    with pytest.raises(SettingsError, match="automation.exclude holds 'newest'"):
+    with pytest.raises(SettingsError, match=r"automation\.exclude holds 'newest'"):
         announced(configuration.load())
 
 
@@ -174,7 +174,8 @@ def test_moved_inputs_are_named_and_left_to_the_night(settings_environment, inst
     partitions.register(instance, "0.32.0")
     monkeypatch.setattr(staleness, "observe", lambda *_: {"3.11|0.32.0": ["upstream"]})
     _, sensor = automation.sensors(configuration.load())
-    found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    with dg.build_sensor_context(instance=instance) as context:
+        found = sensor.evaluate_tick(context)
     assert found.run_requests == []
     assert found.skip_message == "moved, to be rebuilt by night: 3.11|0.32.0: upstream"
 

@@ -62,7 +62,7 @@ def workplace(built, tmp_path, monkeypatch, miniature_index, torch_folder):
 
 def forget():
     variants_module.variants.cache_clear()
-    code_versions._sources.cache_clear()
+    code_versions._sources.cache_clear()  # noqa: SLF001
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,17 @@ CHANGES = {
 """Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store."""
 
 
+@pytest.fixture
+def scene(tmp_path, monkeypatch, miniature_index, torch_folder):
+    return Scene(tmp_path, monkeypatch, miniature_index, torch_folder)
+
+
 @pytest.mark.parametrize("change", CHANGES)
-def test_change_makes_stale_and_rebuilds_exactly_what_it_touches(
-    change, workplace, tmp_path, monkeypatch, miniature_index, torch_folder
-):
+def test_change_makes_stale_and_rebuilds_exactly_what_it_touches(change, workplace, scene):
     """After this change these assets are stale, these pieces are made again, and then the lane is fresh."""
     alter, stale, made = CHANGES[change]
     if alter:
-        alter(Scene(tmp_path, monkeypatch, miniature_index, torch_folder))
+        alter(scene)
     assert workplace.stale() == stale
     before = workplace.pieces()
     wanted = stale & of(*MADE_AGAIN, variants=LANE)
@@ -176,17 +179,17 @@ def test_change_makes_stale_and_rebuilds_exactly_what_it_touches(
     assert workplace.stale(kinds=MADE_AGAIN, variants=LANE) == set()
 
 
-def test_whole_lane_is_fresh_after_a_run_of_what_was_stale(workplace, tmp_path, monkeypatch):
+def test_whole_lane_is_fresh_after_a_run_of_what_was_stale(workplace, scene):
     """After a changed template, one run over the stale assets, trials included, leaves nothing stale."""
-    readme(Scene(tmp_path, monkeypatch, None, None))
+    readme(scene)
     workplace.materialize(sorted(workplace.stale(variants=LANE)))
     assert workplace.stale(variants=LANE) == set()
 
 
-def test_observed_inputs_tell_which_of_them_moved(workplace, tmp_path, monkeypatch):
+def test_observed_inputs_tell_which_of_them_moved(workplace, scene):
     """What moved is named, and only that."""
     assert workplace.moved() == {}
-    compiler(Scene(tmp_path, monkeypatch, None, None))
+    compiler(scene)
     assert workplace.moved() == {TARGET.partition: ["toolchain"]}
     assert workplace.moved() == {}
 

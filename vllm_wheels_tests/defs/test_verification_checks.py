@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 
 from vllm_wheels.core.store import Piece
+from vllm_wheels.core.verify import smoke
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.report import Finding
 from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.core.verify import smoke
 from vllm_wheels.defs import assets, checks, launch
 
 KEY = assets.key("verification", "baseline")
@@ -97,4 +97,4 @@ def test_conviction_stops_what_comes_after_it_in_a_run(piece, finding, released)
 
 def test_checks_of_the_graph_are_those_of_the_tables():
     """The list that the graph shows is the list of what is checked; json.dumps(checks.listing()) is its content."""
-    assert checks._listed() == checks.listing()
+    assert checks._listed() == checks.listing()  # noqa: SLF001  # noqa: SLF001 - what the graph is made of

@@ -32,14 +32,17 @@ class Workplace:
 
     @property
     def settings(self) -> configuration.Settings:
+        """As the environment has them now."""
         return configuration.load()
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:
+        """The database of runs and assets."""
         return home.instance(self.settings)
 
     @property
     def workshop(self) -> Workshop:
+        """A new one, which remembers nothing."""
         return Workshop(settings=self.settings, say=self.lines.append)
 
     def pieces(self) -> dict[str, set[str]]:

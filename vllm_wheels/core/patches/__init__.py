@@ -20,6 +20,7 @@ from vllm_wheels.core.patches import (
     native_host_detected,
     native_setup,
     native_unified,
+    questions,
 )
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
@@ -32,6 +33,7 @@ PATCHES: tuple[Patch, ...] = (
     *fixes.PATCHES,
     lookups.PATCH,
     cpu_platform.PATCH,
+    questions.PATCH,
     kernels.PATCH,
     guard.PATCH,
 )

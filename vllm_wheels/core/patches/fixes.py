@@ -165,7 +165,7 @@ FIXES = (
     ),
     Fix(
         name="cache-size-of-later-torch",
-        defect="does not compile with torch 2.11 or later, as set by torch.version: it asks for the cache size otherwise",
+        defect="does not compile with torch 2.11 or later, where torch.version sets that: the cache size has moved",
         releases=SpecifierSet(">=0.14,<0.20"),
         families=("host-detected", "unified"),
         edits=CACHE_SIZE_OF_LATER_TORCH,

@@ -17,7 +17,7 @@ from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE
 from vllm_wheels.core.patches.guard import GUARD
 from vllm_wheels.core.runner import Finished
-from vllm_wheels.core.verify import emulation, refusal
+from vllm_wheels.core.verify import emulation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.install import agree, complete, install
 from vllm_wheels.core.verify.trial import Trial, last_lines
@@ -302,6 +302,5 @@ CHECKS: tuple[Check[Trial], ...] = (
         needs=("cpu-platform",),
         seconds=60,
     ),
-    *refusal.CHECKS,
     *(replace(check, judge=_grave(check.judge), severity="warning") for check in emulation.CHECKS),
 )
