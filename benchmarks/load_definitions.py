@@ -29,9 +29,13 @@ def main() -> None:
             times[name].append(seconds(statement))
     best = {name: min(found) for name, found in times.items()}
     ratio = best["definitions"] / best["dagster"]
-    print(f"importing dagster {best['dagster']:.2f} s, loading the definitions {best['definitions']:.2f} s: {ratio:.2f}")
+    print(
+        f"importing dagster {best['dagster']:.2f} s, loading the definitions {best['definitions']:.2f} s: {ratio:.2f}"
+    )
     figures = {f"{name}_median_s": round(statistics.median(found), 3) for name, found in times.items()}
-    print(json.dumps({"benchmark": "load_definitions", "ratio": round(ratio, 3), "limit": LIMIT, "runs": RUNS, **figures}))
+    print(
+        json.dumps({"benchmark": "load_definitions", "ratio": round(ratio, 3), "limit": LIMIT, "runs": RUNS, **figures})
+    )
 
 
 if __name__ == "__main__":

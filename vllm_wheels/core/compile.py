@@ -72,6 +72,7 @@ def stable_abi(upstream: Upstream, python: str) -> str:
     lowest = max([upstream.pythons[0], *later], key=Version)
     return "cp" + lowest.replace(".", "")
 
+
 def plan(
     target: Target,
     *,

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
 
-COMPANIONS = {"wheel": ("build.log", "provenance.json", "intoto.json"), "verification": ("report.json", "report.md", "report.html")}
+COMPANIONS = {
+    "wheel": ("build.log", "provenance.json", "intoto.json"),
+    "verification": ("report.json", "report.md", "report.html"),
+}
 """Files of a piece that stand beside the wheel, by kind of piece."""
 
 

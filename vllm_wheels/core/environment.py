@@ -313,9 +313,7 @@ def install(bench: Bench, *, invocations: tuple[Invocation]) -> None:
     index = index_arguments(settings, os.environ)
     run_uv(
         [
-            str(bench.path(each))
-            if each.startswith(STAGE)
-            else each
+            str(bench.path(each)) if each.startswith(STAGE) else each
             for part in invocation.argv[1:]
             for each in (index if part == INDEX else [part])
         ],

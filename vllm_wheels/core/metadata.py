@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.patches import patched, sha256_of_patches
-from vllm_wheels.core.patches.labels import hollow_in
 from vllm_wheels.core.patches.extras import optional_dependencies
+from vllm_wheels.core.patches.labels import hollow_in
 from vllm_wheels.core.patches.names import distributions
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.pyproject import PYPROJECT, Project, described, edited
@@ -198,9 +198,7 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
 def _wanted(tree: Path, upstream: Upstream, variant: Variant, settings: Settings) -> Wanted:
     whole = settings.builder.unified_baseline and upstream.family == "unified" and variant == lowest()
     hollow = None if whole else hollow_in(variant, tree)
-    return Wanted(
-        upstream=upstream, variant=variant, distributions=distributions(settings), hollow=hollow, whole=whole
-    )
+    return Wanted(upstream=upstream, variant=variant, distributions=distributions(settings), hollow=hollow, whole=whole)
 
 
 def _notices(source: Piece, upstream: Upstream, variant: Variant, settings: Settings) -> tuple[str, ...]:

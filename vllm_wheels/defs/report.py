@@ -58,6 +58,7 @@ def _patched(piece: Piece) -> Metadata:
     diff = (piece.folder / "changes.diff").read_text("utf-8")
     return {
         "distribution": dg.MetadataValue.text(facts["distribution"]),
+        "same_code_as": dg.MetadataValue.text(facts["same_code_as"] or "no other variant"),
         "version": dg.MetadataValue.text(facts["version"]),
         "requires": dg.MetadataValue.json(facts["requires_dist"]),
         "dropped": dg.MetadataValue.json(facts["dropped_requirements"]),

@@ -127,7 +127,8 @@ def source_sha256() -> str:
     folder = Path(__file__).parent.parent
     total = hashlib.sha256()
     # The rules and the reading of machine code are shared with others and so lie outside.
-    shared = (folder / "index_rules.toml", folder / "publish" / "rules.py", folder / "isa.py")
+    names = ("index_rules.toml", "publish/rules.py", "isa.py", "variants.toml", "patches/labels.py")
+    shared = [folder / name for name in names]
     for path in (*sorted((folder / "verify").rglob("*.py")), *shared):
         total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()

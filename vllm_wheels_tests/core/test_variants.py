@@ -1,0 +1,87 @@
+"""The variants are data: what the table says is consistent, and one more entry is one more variant."""
+
+from __future__ import annotations
+
+from email.parser import HeaderParser
+from fnmatch import fnmatchcase
+from importlib.resources import files
+
+import pytest
+
+from vllm_wheels.core import variants as module
+from vllm_wheels.core.errors import UnknownVariantError
+from vllm_wheels.core.isa import NAMES, judge, scan
+from vllm_wheels.core.metadata import patch_set
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import lowest, variant, variants
+from vllm_wheels_tests.core import elf
+from vllm_wheels_tests.core.patch_tree import upstream, write
+
+SIXTH = """
+[avx512fp16]
+distribution = "vllm-cpu-avx512fp16"
+summary = "vLLM inference engine for CPUs: build for processors with AVX-512 and FP16"
+sources = ["VLLM_EXT_SRC_AVX512"]
+flags = ["-mavx512f", "-mavx512fp16"]
+defines = ["HALF"]
+cpuinfo = ["avx512f", "avx512_fp16"]
+promises = ["AVX512F", "AVX512_FP16"]
+forbids = ["AVX512*", "AMX_*"]
+floor = ["avx512f", "avx512_fp16"]
+processors = ["Intel Sapphire Rapids (2023)"]
+ceiling = ["_is_amx_tile_supported"]
+"""
+
+
+@pytest.fixture
+def with_a_sixth(tmp_path, monkeypatch):
+    """The table with one more entry."""
+    table = files("vllm_wheels.core").joinpath("variants.toml").read_text("utf-8")
+    (tmp_path / "variants.toml").write_text(table + SIXTH)
+    monkeypatch.setattr(module, "files", lambda _: tmp_path)
+    variants.cache_clear()
+    yield
+    variants.cache_clear()
+
+
+@pytest.mark.parametrize("name", list(variants()))
+def test_features_are_those_that_the_scanner_counts(name):
+    """A promise or a prohibition that no instruction can meet would mean nothing."""
+    each = variant(name)
+    assert set(each.promises) <= set(NAMES.values())
+    assert all(any(fnmatchcase(feature, pattern) for feature in NAMES.values()) for pattern in each.forbids)
+
+
+def test_variants_go_from_the_lowest_to_the_highest():
+    """The guard's advice is the last variant that fits, and a hollow variant names one before it."""
+    names = list(variants())
+    assert lowest().name == names[0]
+    for each in variants().values():
+        assert all(names.index(rule.same_code_as) < names.index(each.name) for rule in each.hollow)
+
+
+def test_unknown_variant_is_answered_with_the_nearest(with_a_sixth):
+    """A typing error is answered with what was meant, from the table."""
+    with pytest.raises(UnknownVariantError, match="avx512fp61") as caught:
+        variant("avx512fp61")
+    assert caught.value.why == "did you mean avx512fp16?"
+
+
+def test_one_more_entry_is_one_more_variant(with_a_sixth, tmp_path):
+    """A sixth variant is patched, named, guarded and judged by its entry alone."""
+    sixth = variant("vllm-cpu-avx512fp16")
+    made = patch_set(write(tmp_path / "tree"), upstream=upstream(), variant=sixth, settings=Settings())
+    assert HeaderParser().parsestr(made.metadata)["Name"] == "vllm-cpu-avx512fp16"
+    cmake = made.native["cmake/cpu_extension.cmake"]
+    assert "COMPILE_FLAGS ${CXX_COMPILE_FLAGS} -mavx512f -mavx512fp16\n" in cmake
+    assert 'target_compile_definitions(_C PRIVATE "-DHALF")' in cmake
+    assert "'floor': ('avx512f', 'avx512_fp16')" in made.overlay["vllm/_cpu_guard.py"]
+    code = scan(elf.shared_library(tmp_path / "a.so", [[elf.AVX512, "vaddph %zmm0, %zmm1, %zmm2"]]))
+    assert judge(code, sixth) == ()
+    assert [fault.feature for fault in judge(code, variant("avx512vnni"))] == [
+        "AVX512VL",
+        "AVX512BW",
+        "AVX512DQ",
+        "AVX512_VNNI",
+        "AVX512_FP16",
+    ]
