@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from vllm_wheels.commands.options import (
@@ -98,8 +99,8 @@ def _show(made: list[Delivered], settings: Settings) -> None:
     for wheel in made:
         table.add_row(f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.verdict, wheel.sha256, wheel.name)
     if made:
-        width = max(OUT.width, max(len(wheel.name) for wheel in made) + 100)
-        OUT.print(table, width=width)
+        widest = max(len(wheel.name) for wheel in made)
+        Console(highlight=False, width=max(OUT.width, widest + 120)).print(table)
         say(f"in {settings.output_folder}")
 
 

@@ -270,16 +270,20 @@ def require_wheel(path: Path) -> None:
     Raises:
         CannotVerifyError: says what it is instead.
     """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise _refused(path, "there is no such file") from error
+    except OSError as error:
+        raise _refused(path, f"it cannot be read: {error.strerror}") from error
     if path.is_dir():
         raise _refused(path, "it is a folder")
-    if not path.exists():
-        raise _refused(path, "there is no such file")
     if not path.is_file():
         raise _refused(path, "it is neither a file nor a link to one")
     if path.suffix != ".whl":
         kind = "a source archive" if path.name.endswith((".tar.gz", ".zip")) else "not named NAME.whl"
         raise _refused(path, f"it is {kind}")
-    size = path.stat().st_size
+    size = status.st_size
     if size == 0:
         raise _refused(path, "it is empty")
     if size > FILE_LIMIT:
