@@ -172,7 +172,7 @@ def _steps(  # noqa: PLR0917 - one caller, which is the public function above
             seconds=COLD_SECONDS,
             gigabytes=jobs * GIGABYTES_PER_JOB,
             disk_gigabytes=BUILD_FOLDER_GIGABYTES,
-            invocations=(_invocation(target, upstream, jobs),),
+            invocations=(_invocation(target, upstream, settings, jobs),),
         ),
         Step(
             title="strip the extensions",
@@ -194,12 +194,12 @@ def _inside(piece: Piece | None, part: str, name: str) -> str:
     return str(piece.folder / part) if piece else f"<{part} of {name}, not made yet>"
 
 
-def _invocation(target: Target, upstream: Upstream | None, jobs: int) -> Invocation:
+def _invocation(target: Target, upstream: Upstream | None, settings: Settings, jobs: int) -> Invocation:
     abi = stable_abi(upstream, target.python) if upstream else "<abi of source, not made yet>"
     output = ("--dist-dir", f"{PLACE}/build/out")
     return Invocation(
         argv=(PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output),
-        environment=_environment(target, jobs),
+        environment=_environment(target, jobs) | _shared_cache(settings),
         folder=f"{PLACE}/build/source",
     )
 
@@ -225,6 +225,12 @@ def _environment(target: Target, jobs: int) -> dict[str, str]:
         "CCACHE_STATSLOG": f"{PLACE}/build/{STATISTICS}",
         "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
     }
+
+
+def _shared_cache(settings: Settings) -> dict[str, str]:
+    remote = settings.builder.ccache_remote
+    # Both names: ccache 4.7 renamed the variable, and warns of neither.
+    return {"CCACHE_REMOTE_STORAGE": remote, "CCACHE_SECONDARY_STORAGE": remote} if remote else {}
 
 
 def copy_tree(bench: Bench, *, source: str, native: str, build: str) -> None:
@@ -280,6 +286,7 @@ def run(
             Mount(source=Path(folders["env"]), place=f"{PLACE}/env"),
             Mount(source=ccache, place=f"{PLACE}/ccache", writable=True),
         ],
+        network=bench.settings.builder.ccache_remote is not None,
     )
     finished = bench.builder.run(command, log=log, timeout_seconds=timeout_seconds)
     if finished.status:

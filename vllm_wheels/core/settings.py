@@ -83,6 +83,11 @@ class BuilderSettings(Section):
         default=False, description="baseline from 0.17.0 on holds all of upstream's extensions, as upstream intends it"
     )
     max_jobs: int | None = Field(None, gt=0, description="parallel compile jobs; default: from cores and memory")
+    ccache_remote: str | None = Field(
+        None,
+        description="further storage of the compiler cache that machines share, such as redis://cache:6379 or http://...;"
+        " compile steps then reach the network",
+    )
     keep_build_folder: bool = Field(default=False, description="leave the build folder behind after success")
     timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
     lock_seconds: float = Field(

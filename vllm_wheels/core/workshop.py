@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core import compile as compiling
@@ -44,6 +45,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """Which pieces a piece is made from; the order is one in which they can be made."""
 
+REACH = {"source": "release", "onednn": "release", "tools": "python"}
+"""Pieces whose plan depends on one part of the target alone, which ``plans`` draws up once for all that share it."""
+
 PER_VARIANT = frozenset({"metadata", "compiled", "wheel", "verification"})
 
 VERBS: Mapping[str, Verb] = {
@@ -73,6 +77,8 @@ class Workshop:
     echo: Callable[[str], None] | None = None
     on_piece: Callable[[Target, Piece, bool], None] | None = None
     _ready: dict[tuple[str, Target], Piece] = field(default_factory=dict)
+    _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
+    _planning: Lock = field(default_factory=Lock)
 
     @property
     def store(self) -> Store:
@@ -136,11 +142,24 @@ class Workshop:
         for needed in (*_closure(kind), kind):
             if needed == "compiled" and (steps := self._image_steps()):
                 yield Plan(piece="image", target=target.shared(), inputs={}, steps=steps), None
-            plan = self._plan(needed, target, known, find_builder=self._existing_builder)
+            plan = self._planned_once(needed, target, known)
             piece = self.store.find(needed, plan.fingerprint) if plan.fingerprint else None
             if piece:
                 known[needed] = piece
             yield plan, piece
+
+    def _planned_once(self, kind: str, target: Target, known: Mapping[str, Piece]) -> Plan:
+        # A look at many partitions would ask every server again for each of them, from several threads at once.
+        if kind not in REACH:
+            return self._plan(kind, target, known, find_builder=self._existing_builder)
+        name = kind, str(getattr(target, REACH[kind]))
+        with self._planning:
+            if name not in self._plans:
+                plan = self._plan(kind, target, known, find_builder=self._existing_builder)
+                if plan.unknown:
+                    return plan
+                self._plans[name] = plan
+            return replace(self._plans[name], target=target.shared())
 
     def deliver(self, kind: str, target: Target) -> Path:
         """Puts the wheel, with the files of a piece about it, into the output folder and returns where it is.

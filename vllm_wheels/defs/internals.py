@@ -66,12 +66,14 @@ def refresh_inputs(context: dg.AssetExecutionContext) -> None:
     context.get_step_execution_context().fetch_external_input_asset_version_info()
 
 
-def not_fresh(
-    instance: dg.DagsterInstance, graph: AssetGraph, partition: str, among: Iterable[dg.AssetKey]
-) -> set[dg.AssetKey]:
-    """Assets of a partition that Dagster takes for missing or stale by themselves; see ``staleness.closure``."""
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    return {key for key in among if resolver.get_status(key, partition) is not StaleStatus.FRESH}
+def resolver(instance: dg.DagsterInstance, graph: AssetGraph) -> CachingStaleStatusResolver:
+    """Dagster's own judge of what is fresh; remembers what it read, so one serves one look at the database."""
+    return CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+
+
+def not_fresh(judge: CachingStaleStatusResolver, partition: str, among: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
+    """Assets of a partition that are missing or stale by themselves; see ``staleness.closure``."""
+    return {key for key in among if judge.get_status(key, partition) is not StaleStatus.FRESH}
 
 
 def _version(found: EventLogRecord | None) -> str | None:

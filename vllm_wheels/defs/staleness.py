@@ -63,9 +63,10 @@ def closure(
     """
     wanted = set(among)
     order = [asset for asset in graph.toposorted_asset_keys if asset in wanted]
+    judge = internals.resolver(instance, graph)
     found = {}
     for partition in partitions:
-        stale = internals.not_fresh(instance, graph, partition, order)
+        stale = internals.not_fresh(judge, partition, order)
         for asset in order:
             if stale.intersection(graph.get(asset).parent_keys):
                 stale.add(asset)

@@ -26,7 +26,7 @@ def workplace(settings_environment):
 
 def statuses(place: Workplace) -> set[dg.AssetKey]:
     among = [assets.key(kind, "baseline") for kind in KINDS]
-    return internals.not_fresh(place.instance, graph(), TARGET.partition, among)
+    return internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among)
 
 
 def asset_events(instance: dg.DagsterInstance) -> int:

@@ -1,0 +1,111 @@
+"""How long the nightly rebuild thinks when nothing changed: 3 releases on 4 Pythons, 22 assets each.
+
+The releases are miniatures behind a loopback index; their build requirements come from this machine's own index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from vllm_wheels.core.settings import load
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.variants import variants
+from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.defs import internals, partitions, schedules, staleness
+from vllm_wheels.defs.code_versions import code_version
+from vllm_wheels.defs.inputs import INPUTS
+from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, key
+from vllm_wheels_tests.fixtures import releases, torchlike
+from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
+
+LIMIT_SECONDS = 10.0
+RELEASES = ("0.32.0", "0.31.0", "0.30.0")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Workshop]:
+    """Settings that lead to the miniatures, as in the tests."""
+    offers = [Offer(path=releases.sdist("unified", one, folder), requires_python=">=3.11,<3.15") for one in RELEASES]
+    torchlike.cpu_wheels(folder / "torch")
+    with IndexServer({"vllm": offers}, upstream=upstream_index()) as index:
+        os.environ |= {
+            "DAGSTER_HOME": str(folder),
+            "VLLM_WHEELS_STATE_FOLDER": str(folder),
+            "VLLM_WHEELS_INDEX__URL": index.url,
+            "VLLM_WHEELS_INDEX__FIND_LINKS": json.dumps([str(folder / "torch")]),
+            "VLLM_WHEELS_TORCH__BACKEND": "none",
+            "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
+            "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN),
+            "VLLM_WHEELS_BUILDER__KIND": "local",
+            "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
+            "VLLM_WHEELS_PUBLISH__ARMED": "true",
+        }
+        (folder / "dagster.yaml").touch()
+        yield new_workshop()
+
+
+def new_workshop() -> Workshop:
+    """One that remembers nothing, as each tick has it."""
+    return Workshop(settings=load(), say=lambda _: None)
+
+
+def record(instance: dg.DagsterInstance, graph: dg.AssetGraph, targets: list[Target]) -> None:
+    """Records every asset of every partition as made from its inputs as they are."""
+    for target in targets:
+        for kind in NEEDS:
+            for name in variants() if kind in PER_VARIANT else [None]:
+                needs = {parent: parent.path[0] in INPUTS for parent in graph.get(key(kind, name)).parent_keys}
+                tags = internals.version_tags(data="1", code=code_version(kind, name))
+                tags |= internals.provenance_tags(instance, needs, target.partition)
+                where = partitions.partition_key(target.partition)
+                event = dg.AssetMaterialization(asset_key=key(kind, name), partition=where, tags=tags)
+                instance.report_runless_asset_event(event)
+
+
+def prepare(instance: dg.DagsterInstance, graph: dg.AssetGraph, workshop: Workshop) -> list[Target]:
+    """Makes what planning reads, and records 12 partitions."""
+    targets = [Target(release=release, python=python) for release in RELEASES for python in PYTHONS]
+    for release in RELEASES:
+        partitions.register(instance, release)
+    for target in targets:
+        workshop.ensure("onednn", target)
+        workshop.ensure("torch_env", target)
+        for name in variants():
+            workshop.ensure("metadata", Target(release=target.release, python=target.python, variant=name))
+    record(instance, graph, targets)
+    staleness.observe(instance, new_workshop(), targets, print)
+    record(instance, graph, targets)
+    return targets
+
+
+def main() -> None:
+    """Measures a look outside and a decision, when nothing changed."""
+    from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the settings
+
+    graph = defs.resolve_asset_graph()
+    with tempfile.TemporaryDirectory() as folder, workplace(Path(folder)) as workshop, dg.DagsterInstance.get() as instance:
+        targets = prepare(instance, graph, workshop)
+        began = time.perf_counter()
+        moved = staleness.observe(instance, new_workshop(), targets, print)
+        looked = time.perf_counter()
+        requests = schedules.stale_requests(instance, graph, targets, load(), tick="benchmark")
+        decided = time.perf_counter()
+    if moved or requests:
+        message = f"something changed: {moved} {requests}"
+        raise RuntimeError(message)
+    print(f"{len(targets)} partitions: looked outside in {looked - began:.1f} s, decided in {decided - looked:.1f} s")
+    figures = {"look_s": round(looked - began, 2), "decide_s": round(decided - looked, 2), "limit_s": LIMIT_SECONDS}
+    print(json.dumps({"benchmark": "no_change_pass", "ratio": round((decided - began) / LIMIT_SECONDS, 3), **figures}))
+
+
+if __name__ == "__main__":
+    main()

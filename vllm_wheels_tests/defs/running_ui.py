@@ -1,0 +1,128 @@
+"""`vllm-wheels ui` as a user starts it, with what a test asks it by the same interface as the web page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 90
+STOP_SECONDS = 90
+STARTED = re.compile(r"^(.+) started \(process (\d+)\)$", re.MULTILINE)
+
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+TERMINATE = "mutation End($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"
+
+
+@dataclass
+class RunningUi:
+    """A web UI with its servers.
+
+    Attributes:
+        url: of the web UI.
+        log: what the command printed.
+        process: the command.
+    """
+
+    url: str
+    log: Path
+    process: subprocess.Popen
+
+    def pid(self, name: str) -> int:
+        """Number of the newest process of a server."""
+        return [int(pid) for found, pid in STARTED.findall(self.log.read_text()) if found == name][-1]
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """What the web page asks, by GraphQL."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def launch(self, asset: str, partition: str, *, job: str = "__ASSET_JOB") -> str:
+        """Starts a run of one asset as the page's button does; returns its number."""
+        python, _, release = partition.partition("|")
+        tags = {
+            "dagster/partition": partition,
+            "dagster/partition/python": python,
+            "dagster/partition/release": release,
+        }
+        params = {
+            "mode": "default",
+            "runConfigData": {},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "selector": {
+                "repositoryLocationName": "vllm_wheels",
+                "repositoryName": "__repository__",
+                "pipelineName": job,
+                "assetSelection": [{"path": asset.split("/")}],
+                "assetCheckSelection": [],
+            },
+        }
+        answer = self.ask(LAUNCH, params=params)["launchRun"]
+        return answer["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        """Status of a run, such as SUCCESS."""
+        return self.ask(STATUS, id=run)["runOrError"]["status"]
+
+    def terminate(self, run: str) -> None:
+        """Ends a run as the page's button does."""
+        self.ask(TERMINATE, ids=[run])
+
+
+@contextmanager
+def running_ui(folder: Path) -> Iterator[RunningUi]:
+    """Starts the command with the test's settings, and ends it with Ctrl-C."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log = folder / "ui.log"
+    program = Path(sys.executable).with_name("vllm-wheels")
+    command = [str(program), "ui", "--port", str(port), "--python-version", "3.11"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+    found = RunningUi(url=f"http://127.0.0.1:{port}", log=log, process=process)
+    try:
+        until(lambda: _loaded(found), START_SECONDS, "the UI to load the definitions")
+        yield found
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_SECONDS)
+
+
+def until(done: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Waits until something is so, and returns it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := done():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+
+
+def _loaded(ui: RunningUi) -> bool:
+    assert ui.process.poll() is None, ui.log.read_text()
+    try:
+        answer = ui.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
+    except OSError:
+        return False
+    return bool(answer["repositoriesOrError"].get("nodes"))

@@ -1,0 +1,182 @@
+"""What deploy/ says holds: its files are valid, and the same code location runs on PostgreSQL, in containers, on one cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+from vllm_wheels.core.target import Target
+from vllm_wheels.defs import home, partitions
+from vllm_wheels_tests.defs.running_ui import running_ui, until
+from vllm_wheels_tests.defs.workplace import Workplace
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+IMAGE = os.environ.get("SERVICES_IMAGE")
+RUN_SECONDS = 300
+
+
+def loaded(path: Path):
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", [ROOT / "vllm_wheels/defs/dagster.yaml", DEPLOY / "dagster.yaml"], ids=["one", "many"])
+def test_installed_dagster_takes_every_key_of_dagster_yaml(path, tmp_path):
+    """Neither file holds a key that the installed Dagster does not know."""
+    shutil.copy(path, tmp_path / "dagster.yaml")
+    found, _ = dagster_instance_config(str(tmp_path))
+    assert found["run_monitoring"]["free_slots_after_run_end_seconds"] == 60
+    assert found["concurrency"]["pools"]["default_limit"] == 1
+
+
+def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
+    """Passwords come from the environment, and only this machine reaches the web UI."""
+    services = loaded(DEPLOY / "compose.yaml")["services"]
+    for service in services.values():
+        for name, value in service.get("environment", {}).items():
+            assert "PASSWORD" not in name or value.startswith("${")
+    assert services["web"]["ports"] == ["127.0.0.1:3000:3000"]
+    assert [name for name, service in services.items() if "ports" in service] == ["web"]
+
+
+def test_runs_get_every_variable_that_their_services_have():
+    """A run in a container finds the database and the store where the code location does."""
+    launcher = loaded(DEPLOY / "dagster.yaml")["run_launcher"]["config"]
+    given = loaded(DEPLOY / "compose.yaml")["x-dagster"]["environment"]
+    assert set(given) - set(launcher["env_vars"]) == {"DAGSTER_CURRENT_IMAGE"}
+    assert {name for name in given if name.startswith("VLLM_WHEELS_")} <= set(launcher["env_vars"])
+
+
+def test_runs_see_the_store_under_the_path_of_their_services():
+    """A run shows parts of the store to its compile containers: the path is the same everywhere."""
+    of_runs = loaded(DEPLOY / "dagster.yaml")["run_launcher"]["config"]["container_kwargs"]["volumes"]
+    of_services = loaded(DEPLOY / "compose.yaml")["x-dagster"]["volumes"]
+    assert of_runs == of_services
+
+
+def test_cluster_mounts_the_claim_that_it_makes():
+    """The Helm values mount the volume that artifacts.yaml claims, writable by several pods."""
+    claim = loaded(DEPLOY / "kubernetes/artifacts.yaml")
+    (deployment,) = loaded(DEPLOY / "kubernetes/values.yaml")["dagster-user-deployments"]["deployments"]
+    assert deployment["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def process(*argv: str) -> Iterator[subprocess.Popen]:
+    started = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+@pytest.fixture
+def postgres(monkeypatch) -> Iterator[int]:
+    """A PostgreSQL of the test's own."""
+    if not (POSTGRES / "initdb").exists():
+        pytest.skip("there is no PostgreSQL 15 (apt-get install postgresql)")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.chown(folder, "postgres")
+        user = ("runuser", "-u", "postgres", "--")
+        data = f"{folder}/data"
+        subprocess.run([*user, str(POSTGRES / "initdb"), "-D", data, "-U", "dagster", "-A", "trust"], check=True)
+        server = (str(POSTGRES / "postgres"), "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1")
+        with process(*user, *server):
+            ready = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+            until(lambda: subprocess.run(ready, check=False).returncode == 0, 30, "PostgreSQL")
+            subprocess.run([str(POSTGRES / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", "dagster"], check=True)
+            values = {"HOST": "127.0.0.1", "USER": "dagster", "PASSWORD": "unused", "DB": "dagster"}
+            for name, value in values.items():
+                monkeypatch.setenv(f"DAGSTER_POSTGRES_{name}", value)
+            yield port
+
+
+def services_home(folder: Path, port: int, *, containers: bool) -> Path:
+    """DAGSTER_HOME with deploy's dagster.yaml, led to the servers of the test."""
+    configuration = loaded(DEPLOY / "dagster.yaml")
+    configuration["storage"]["postgres"]["postgres_db"]["port"] = port
+    launcher = configuration["run_launcher"]["config"]
+    launcher["network"] = "host"
+    launcher["env_vars"] = [*launcher["env_vars"], *sorted(name for name in os.environ if name.startswith("VLLM_WHEELS_"))]
+    launcher["env_vars"] = [name for name in dict.fromkeys(launcher["env_vars"]) if name in os.environ]
+    launcher["container_kwargs"]["volumes"] = [f"{folder}:{folder}", f"{ROOT}:{ROOT}"]
+    if not containers:
+        del configuration["run_launcher"]
+    path = folder / "home"
+    path.mkdir()
+    (path / "dagster.yaml").write_text(json.dumps(configuration))
+    return path
+
+
+@pytest.mark.servers
+def test_runs_and_events_are_kept_in_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
+    """With the services' dagster.yaml a run is recorded in PostgreSQL, and read back from there."""
+    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=False)))
+    place = Workplace()
+    assert "postgres" in type(place.instance.event_log_storage).__name__.lower()
+    place.materialize(["source"])
+    query = ["psql", "-h", "127.0.0.1", "-p", str(postgres), "-U", "dagster", "-Atc", "select count(*) from event_logs"]
+    assert int(subprocess.run(query, check=True, capture_output=True, text=True).stdout) > 5
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(not IMAGE, reason="SERVICES_IMAGE names no image of deploy/Dockerfile")
+def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
+    """Web server and daemon on PostgreSQL launch two runs, each in a container of its own."""
+    monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", IMAGE)
+    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=True)))
+    with running_ui(tmp_path) as ui:
+        partitions.register(home.instance(Workplace().settings), "0.16.0")
+        targets = [Target(release=release, python="3.11") for release in ("0.32.0", "0.16.0")]
+        runs = [ui.launch("metadata/avx512", target.partition) for target in targets]
+        for run in runs:
+            until(lambda run=run: ui.status(run) in {"SUCCESS", "FAILURE"}, RUN_SECONDS, "a run to end")
+        assert [ui.status(run) for run in runs] == ["SUCCESS", "SUCCESS"]
+    names = {
+        str(record.event_log_entry.message)
+        for run in runs
+        for record in Workplace().instance.get_records_for_run(run).records
+    }
+    assert any("Launching run in a new container" in name and IMAGE in name for name in names)
+
+
+@pytest.mark.servers
+def test_second_machine_compiles_from_the_shared_cache(settings_environment, tmp_path, monkeypatch):
+    """Two machines with a cache folder each share one Redis: what one compiled the other does not compile again."""
+    if not shutil.which("redis-server"):
+        pytest.skip("there is no Redis (apt-get install redis-server)")
+    port = free_port()
+    with process("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)):
+        time.sleep(1)
+        monkeypatch.setenv("VLLM_WHEELS_BUILDER__CCACHE_REMOTE", f"redis://127.0.0.1:{port}")
+        rates = []
+        for machine in ("one", "two"):
+            monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / machine))
+            place = Workplace()
+            place.materialize(["wheel/avx512"])
+            (piece,) = place.workshop.store.pieces("compiled")
+            rates.append(piece.facts["ccache"])
+    assert rates[0]["hits"] == 0
+    assert rates[1]["misses"] == 0
+    assert rates[1]["hits"] == rates[0]["misses"] > 0

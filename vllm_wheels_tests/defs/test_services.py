@@ -1,0 +1,86 @@
+"""The servers of `vllm-wheels ui`: runs can be ended cleanly, and outlive a dead web server or daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until
+
+PARTITION = "3.11|0.32.0"
+COMPILERS = ("cc1plus", "ninja", "cmake")
+SECONDS = 240
+
+
+@pytest.fixture
+def ui(settings_environment, tmp_path) -> Iterator[RunningUi]:
+    with running_ui(tmp_path) as found:
+        yield found
+
+
+def compilers(folder: Path) -> list[str]:
+    """Names of the programs that work in the build folders of a state folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = (process / "cwd").readlink().is_relative_to(folder / "state" / "build")
+            name = (process / "comm").read_text().strip()
+        except OSError:
+            continue
+        if inside:
+            found.append(name)
+    return found
+
+
+@pytest.mark.servers
+def test_terminated_run_leaves_no_compiler_behind(ui, tmp_path):
+    """Whoever ends a run in the UI ends its compiler with it."""
+    run = ui.launch("wheel/avx512", PARTITION)
+    until(lambda: set(COMPILERS) & set(compilers(tmp_path)), SECONDS, "a compiler to start")
+    ui.terminate(run)
+    until(lambda: ui.status(run) == "CANCELED", SECONDS, "the run to end")
+    until(lambda: not compilers(tmp_path), 15, "the compilers to end")
+
+
+@pytest.mark.servers
+def test_killed_web_server_and_daemon_come_back_and_the_run_goes_on(ui, tmp_path):
+    """A run that compiles does not notice that web server and daemon were killed; both are there again."""
+    run = ui.launch("wheel/avx512", PARTITION)
+    until(lambda: compilers(tmp_path), SECONDS, "the build to start")
+    killed = {name: ui.pid(name) for name in ("web server", "daemon")}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: ui.pid("web server") != killed["web server"], SECONDS, "the web server to come back")
+    until(lambda: ui.pid("daemon") != killed["daemon"], SECONDS, "the daemon to come back")
+    until(lambda: answered(ui, run) == "SUCCESS", SECONDS, "the run to succeed")
+
+
+def answered(ui: RunningUi, run: str) -> str | None:
+    try:
+        return ui.status(run)
+    except OSError:
+        return None
+
+
+@pytest.mark.servers
+def test_ui_listens_on_loopback_only(ui):
+    """Nobody but this machine reaches the web UI, and the code location is reached by a socket alone."""
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{ui.pid('web server')}/net/{table}").read_text().splitlines()[1:]:
+            address, state = line.split()[1], line.split()[3]
+            if state == "0A" and int(address.rpartition(":")[2], 16) == int(ui.url.rpartition(":")[2]):
+                listening.append(address.rpartition(":")[0])
+    assert listening == ["0100007F"]
+
+
+def test_workspace_of_a_checkout_names_the_code_location():
+    """`dagster dev` in a checkout loads what the commands load."""
+    root = Path(__file__).parents[2]
+    (entry,) = yaml.safe_load((root / "workspace.yaml").read_text())["load_from"]
+    assert entry["python_module"]["module_name"] == "vllm_wheels.definitions"
