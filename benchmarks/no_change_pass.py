@@ -92,7 +92,11 @@ def main() -> None:
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the settings
 
     graph = defs.resolve_asset_graph()
-    with tempfile.TemporaryDirectory() as folder, workplace(Path(folder)) as workshop, dg.DagsterInstance.get() as instance:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        workplace(Path(folder)) as workshop,
+        dg.DagsterInstance.get() as instance,
+    ):
         targets = prepare(instance, graph, workshop)
         began = time.perf_counter()
         moved = staleness.observe(instance, new_workshop(), targets, print)

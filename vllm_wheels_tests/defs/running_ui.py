@@ -116,7 +116,8 @@ def until(done: Callable[[], Any], seconds: float, what: str) -> Any:
         if found := done():
             return found
         time.sleep(0.2)
-    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+    message = f"waited {seconds:.0f} s for {what}"
+    raise AssertionError(message)
 
 
 def _loaded(ui: RunningUi) -> bool:
