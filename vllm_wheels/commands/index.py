@@ -9,7 +9,7 @@ import click
 
 from vllm_wheels.commands.options import read_settings, say
 from vllm_wheels.core.publish.withdraw import yanked
-from vllm_wheels.core.simple_index import SIMPLE, write_index
+from vllm_wheels.core.simple_index import SIMPLE, unlinked, write_index
 from vllm_wheels.core.store import Store
 from vllm_wheels.core.wheelfile import wheel_in, wheels_in
 
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 def command(*, folder: Path, source: Path | None) -> None:
     """Write a static package index over the wheels of the store, for any web server."""
     settings = read_settings()
+    wheels = wheels_in(source) if source else _newest(settings)
     listed = write_index(
         folder,
-        wheels_in(source) if source else _newest(settings),
+        wheels,
         yanked=yanked(settings.state_folder),
         torch_links=settings.publish.torch_links,
         timeout_seconds=settings.index.timeout_seconds,
     )
     for project, entries in listed.items():
-        say(f"{project}: {len(entries)} files")
+        say(f"{project}: {', '.join(entry.name for entry in entries)}")
+    if missing := unlinked(wheels, listed):
+        say(f"NOTICE: CPU builds of {', '.join(missing)} are not in publish.torch_links: installers ask other indexes")
     say(f"serve {folder}, and install with --extra-index-url <address of the server>/{SIMPLE}/")
 
 

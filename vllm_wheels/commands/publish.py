@@ -40,7 +40,8 @@ def command(
 ) -> None:
     """Publish the verified wheels of one release: all of them, the flagship last."""
     settings = read_settings()
-    names = required_variants(settings) if "all" in chosen else required_variants(settings, variant_names(chosen))
+    wanted = None if "all" in chosen else variant_names(chosen, settings)
+    names = required_variants(settings) if wanted is None else required_variants(settings, wanted)
     prepared = prepare(settings, release or settings.default_release, to=repositories(settings, repository))
     plans = [stage.plan for stage in prepared.stages]
     for plan in plans:
@@ -68,6 +69,8 @@ def _show(plan: ReleasePlan) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for tried in dict.fromkeys(file.tried for file in plan.files):
+        say(f"{', '.join(file.variant for file in plan.files if file.tried == tried)}: {tried}")
 
 
 def _write(file: Path | None, plans: Iterable[ReleasePlan], receipts: Iterable[Receipt]) -> None:

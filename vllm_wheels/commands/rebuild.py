@@ -9,11 +9,17 @@ import click
 from vllm_wheels.commands.options import read_settings, say
 from vllm_wheels.core.rebuild import read_statement
 from vllm_wheels.core.rebuild import rebuild as make_again
+from vllm_wheels.core.store import Store
 
 
 @click.command("rebuild", epilog="Example: vllm-wheels rebuild wheels/vllm_cpu-0.32.0-....intoto.json")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def command(*, file: Path) -> None:
+@click.option(
+    "--compiler-cache", is_flag=True, help="Take compiled objects from the compiler's cache: minutes, not hours."
+)
+def command(*, file: Path, compiler_cache: bool) -> None:
     """Make a wheel again from its statement (or the one beside the wheel), and compare the bytes."""
-    rebuilt = make_again(read_statement(file), read_settings(), say=say, echo=say)
+    settings = read_settings()
+    with Store(settings.state_folder / "store").in_use(wait_seconds=settings.builder.lock_seconds):
+        rebuilt = make_again(read_statement(file), settings, say=say, echo=say, compiler_cache=compiler_cache)
     say(f"the same bytes: {rebuilt.path.name} sha256 {rebuilt.sha256}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vllm_wheels.core.compile import CACHE
 from vllm_wheels.core.errors import RebuildError
 from vllm_wheels.core.locking import Lock
 from vllm_wheels.core.plan import Plan
@@ -22,6 +23,9 @@ from vllm_wheels.core.workshop import Workshop
 
 INPUTS = ("source", "onednn", "torch_env", "tools", "metadata")
 STATEMENT = ".intoto.json"
+CACHES = (CACHE, "sccache")
+"""Folders of compilers' caches below a state folder."""
+
 LOCK_VERB = "environment.lock"
 
 
@@ -76,7 +80,12 @@ def read_statement(file: Path) -> dict[str, Any]:
 
 
 def rebuild(
-    statement: Mapping[str, Any], settings: Settings, *, say: Callable[[str], None], echo: Callable[[str], None] | None
+    statement: Mapping[str, Any],
+    settings: Settings,
+    *,
+    say: Callable[[str], None],
+    echo: Callable[[str], None] | None,
+    compiler_cache: bool = False,
 ) -> Rebuilt:
     """Makes a wheel again and compares it with the one that the statement speaks of.
 
@@ -88,33 +97,46 @@ def rebuild(
         settings: of the user; they say where indexes are, the statement says everything else.
         say: tells the user one line.
         echo: given each line that a process prints.
+        compiler_cache: take what the installation's compiler cache has, which proves everything but the compiler.
 
     Raises:
         RebuildError: an input is not what it was, or the bytes differ.
         VllmWheelsError: making a piece failed.
     """
-    subject = statement["subject"][0]
-    wanted = subject["digest"]["sha256"]
-    definition: dict[str, Any] = statement["predicate"]["buildDefinition"]
-    stated = definition["resolvedDependencies"]
+    wanted = statement["subject"][0]["digest"]["sha256"]
     folder = settings.state_folder / "rebuild" / wanted[:12]
     shutil.rmtree(folder, ignore_errors=True)
-    workshop = PinnedWorkshop(
-        settings=_settings(definition, settings, folder),
-        say=say,
-        echo=echo,
-        locks={each["name"]: each["annotations"]["lock"] for each in stated if each["name"] in LOCKS},
-    )
-    given = definition["externalParameters"]
-    target = Target(release=given["release"], python=given["python"], variant=given["variant"])
-    pieces = {kind: workshop.ensure(kind, target) for kind in INPUTS}
-    if lines := differences(stated, _plain(dependencies(pieces, workshop.builder.identity()))):
-        what = f"{subject['name']} cannot be made again: its inputs are not the same"
-        raise RebuildError(what, why="; ".join(lines), remedy="bring back what it was made of")
-    wheel = _same_bytes(wheel_in(workshop.ensure("wheel", target).folder), wanted)
+    own = _settings(statement["predicate"]["buildDefinition"], settings, folder)
+    if compiler_cache:
+        _lend_compiler_cache(settings.state_folder, folder)
+    else:
+        own = own.model_copy(update={"builder": own.builder.model_copy(update={"cache_remote": None})})
+    wheel = _same_bytes(_made_again(statement, own, say=say, echo=echo), wanted)
     kept = Path(shutil.copyfile(wheel, folder.with_name(wheel.name)))
     shutil.rmtree(folder)
     return Rebuilt(path=kept, sha256=wanted)
+
+
+def _made_again(
+    statement: Mapping[str, Any], settings: Settings, *, say: Callable[[str], None], echo: Callable[[str], None] | None
+) -> Path:
+    definition: dict[str, Any] = statement["predicate"]["buildDefinition"]
+    stated, given = definition["resolvedDependencies"], definition["externalParameters"]
+    locks = {each["name"]: each["annotations"]["lock"] for each in stated if each["name"] in LOCKS}
+    workshop = PinnedWorkshop(settings=settings, say=say, echo=echo, locks=locks)
+    target = Target(release=given["release"], python=given["python"], variant=given["variant"])
+    pieces = {kind: workshop.ensure(kind, target) for kind in INPUTS}
+    if lines := differences(stated, _plain(dependencies(pieces, workshop.builder.identity()))):
+        what = f"{statement['subject'][0]['name']} cannot be made again: its inputs are not the same"
+        raise RebuildError(what, why="; ".join(lines), remedy="bring back what it was made of")
+    return wheel_in(workshop.ensure("wheel", target).folder)
+
+
+def _lend_compiler_cache(state_folder: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in CACHES:
+        (state_folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(state_folder / name)
 
 
 def _same_bytes(wheel: Path, wanted: str) -> Path:

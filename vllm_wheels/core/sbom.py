@@ -89,16 +89,9 @@ def bill_of_materials(contents: Contents, folder: Path, grafted: Iterable[str], 
     )
     bom = Bom(serial_number=uuid5(NAMESPACE_URL, f"urn:vllm-wheels:{identity}"))
     bom.metadata.timestamp = datetime.fromtimestamp(epoch, UTC)
-    root = Component(
-        name=contents.distribution,
-        version=contents.version,
-        type=ComponentType.LIBRARY,
-        bom_ref=contents.distribution,
-        purl=PackageURL("pypi", None, contents.distribution, contents.version),
-    )
+    root = _library(contents.distribution, contents.version, pypi=True)
     bom.metadata.component = root
-    for each in (*inside, *used):
-        bom.components.add(each)
+    bom.components.update(inside, used)
     bom.register_dependency(root, inside)
     return JsonV1Dot6(bom).output_as_string(indent=1).encode() + b"\n"
 
@@ -107,25 +100,18 @@ def _key(component: Component) -> list[str]:
     return [component.name, str(component.version), *(entry.content for entry in component.hashes)]
 
 
+def _library(name: str, version: str | None, *, ref: str = "", pypi: bool = False, **more: Any) -> Component:
+    purl = PackageURL("pypi", None, name, version) if pypi else None
+    return Component(name=name, version=version, type=ComponentType.LIBRARY, bom_ref=ref or name, purl=purl, **more)
+
+
 def _vllm(contents: Contents) -> Component:
-    return Component(
-        name="vllm",
-        version=contents.release,
-        type=ComponentType.LIBRARY,
-        bom_ref="vllm",
-        purl=PackageURL("pypi", None, "vllm", contents.release),
-        properties=[_tree(contents.source_sha256)],
-    )
+    return _library("vllm", contents.release, pypi=True, properties=[_tree(contents.source_sha256)])
 
 
 def _onednn(contents: Contents) -> Component:
-    return Component(
-        name="oneDNN",
-        version=contents.onednn,
-        type=ComponentType.LIBRARY,
-        bom_ref="onednn",
-        properties=[_tree(contents.onednn_sha256)] if contents.onednn_sha256 else [],
-    )
+    tree = [_tree(contents.onednn_sha256)] if contents.onednn_sha256 else []
+    return _library("oneDNN", contents.onednn, ref="onednn", properties=tree)
 
 
 def _tree(sha256: str) -> Property:
@@ -134,24 +120,13 @@ def _tree(sha256: str) -> Property:
 
 
 def _grafted(path: Path, name: str) -> Component:
-    return Component(
-        name=path.name,
-        type=ComponentType.LIBRARY,
-        bom_ref=name,
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(path))],
-        properties=[Property(name=ROLE, value="grafted")],
-    )
+    digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(path))
+    return _library(path.name, None, ref=name, hashes=[digest], properties=[Property(name=ROLE, value="grafted")])
 
 
 def _torch(contents: Contents) -> Component:
-    return Component(
-        name="torch",
-        version=contents.torch,
-        type=ComponentType.LIBRARY,
-        bom_ref="torch",
-        scope=ComponentScope.EXCLUDED,
-        properties=[Property(name=ROLE, value="compiled against")],
-    )
+    role = Property(name=ROLE, value="compiled against")
+    return _library("torch", contents.torch, scope=ComponentScope.EXCLUDED, properties=[role])
 
 
 def _compiler(contents: Contents) -> Component:

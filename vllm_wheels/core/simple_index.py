@@ -27,7 +27,7 @@ from vllm_wheels.core.wheelfile import WheelFile, sha256_of
 
 SIMPLE, PACKAGES = "simple", "packages"
 API = {"api-version": "1.1"}
-TORCH = ("torch", "torchvision", "torchaudio")
+TORCH = ("torch", "torchvision", "torchaudio", "torchcodec")
 HASH = re.compile(r"sha256=([0-9a-f]{64})")
 
 
@@ -131,6 +131,16 @@ def write_index(
         _write_project(folder / SIMPLE / project, project, listed)
     _write_root(folder / SIMPLE, projects)
     return projects
+
+
+def unlinked(wheels: Iterable[Path], listed: Mapping[str, Iterable[Entry]]) -> tuple[str, ...]:
+    """The torch packages that a wheel requires and the index does not list.
+
+    An installer takes them from its other indexes, whose ordinary builds are for CUDA and do not fit a CPU torch.
+    """
+    lines = {line for wheel in wheels for line in WheelFile.read(wheel).metadata.get_all("Requires-Dist", [])}
+    names = {canonicalize_name(Requirement(line).name) for line in lines if _is_torch(line)}
+    return tuple(sorted(name for name in names if name not in listed))
 
 
 def _by_project(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

@@ -1,53 +1,74 @@
-"""Attestations (PEP 740): made by pypi-attestations where the job has an OIDC identity, and uploaded with the file."""
+"""Attestations (PEP 740): made where the job has an OIDC identity, compared with the file, and uploaded with it."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from vllm_wheels.core.errors import PublicationError
+from vllm_wheels.core.errors import AlteredWheelError, PublicationError
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.publish.token import IDENTITY
 from vllm_wheels.core.runner import Runner
 
+SIGNER = "vllm_wheels.core.publish.signer"
+LIBRARY = "pypi_attestations"
 SUFFIX = ".publish.attestation"
 LIMIT_SECONDS = 300.0
 REMEDY = "set attest of the repository to false, or look after the network and the job's id-token permission"
 
 
 def attestations(
-    wheel: Path, repository: Repository, *, runner: Runner, environ: Mapping[str, str] | None = None
+    wheel: Path, repository: Repository, *, sha256: str, runner: Runner, environ: Mapping[str, str] | None = None
 ) -> tuple[Path, ...]:
     """Signs a file for an index that wants it; nothing where the job has no OIDC identity.
 
     Args:
         wheel: to be signed; the attestation is put beside it.
-        repository: says whether it takes attestations.
+        repository: says whether it takes attestations, and which Sigstore instance signs.
+        sha256: of the bytes that were verified, of which the attestation has to speak.
         runner: starts the signing process, which gets the identity.
         environ: where the identity is; None for this process's own environment.
 
     Raises:
         PublicationError: it cannot be signed.
+        AlteredWheelError: what was signed are other bytes.
     """
     environ = os.environ if environ is None else environ
     identity = {name: environ[name] for name in IDENTITY if environ.get(name)}
     if not repository.attest or len(identity) < len(IDENTITY):
         return ()
+    what = f"{wheel.name} cannot be signed"
+    if find_spec(LIBRARY) is None:
+        remedy = "pip install 'vllm-wheels[attest]', or set attest of the repository to false"
+        raise PublicationError(what, why="pypi-attestations is not installed", remedy=remedy)
+    attestation = wheel.with_name(f"{wheel.name}{SUFFIX}")
+    own = ["--sigstore", str(repository.sigstore)] if repository.sigstore else []
     finished = runner.run(
-        [sys.executable, "-m", "pypi_attestations", "sign", str(wheel)],
+        [sys.executable, "-m", SIGNER, "--parent", str(os.getpid()), *own, str(wheel), str(attestation)],
         env=identity,
         timeout_seconds=LIMIT_SECONDS,
         quiet=True,
     )
-    attestation = wheel.with_name(f"{wheel.name}{SUFFIX}")
     if finished.status or not attestation.is_file():
-        what = f"{wheel.name} cannot be signed"
         raise PublicationError(what, why=_reason(finished.tail, identity), remedy=REMEDY)
+    if (found := _subject(attestation)) != (wheel.name, sha256):
+        what = f"the attestation of {wheel.name} speaks of another file"
+        raise AlteredWheelError(what, why=f"it is of {found[0]}, sha256 {found[1][:12]}", remedy="publish again")
     return (attestation,)
 
 
+def _subject(attestation: Path) -> tuple[str, str]:
+    """File name and SHA-256 that an attestation speaks of (PEP 740, "Attestation objects")."""
+    envelope = json.loads(attestation.read_text("utf-8"))["envelope"]
+    (subject,) = json.loads(base64.b64decode(envelope["statement"]))["subject"]
+    return subject["name"], subject["digest"]["sha256"]
+
+
 def _reason(tail: tuple[str, ...], identity: Mapping[str, str]) -> str:
-    line = next((line.strip() for line in reversed(tail) if line.strip()), "pypi-attestations gave no reason")
+    line = next((line.strip() for line in reversed(tail) if line.strip()), "the signing process gave no reason")
     return line.replace(identity[IDENTITY[1]], "<token>")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from packaging.version import Version
 
 from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
 from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import flagship, variant, variants
-from vllm_wheels.core.verify.gate import require_passed
+from vllm_wheels.core.verify.gate import Clearance, clearance
+from vllm_wheels.core.verify.ready import Places
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of
 
-PROVENANCE = ".provenance.json"
+PROVENANCE, REPORT = ".provenance.json", ".report.json"
+LEFT_OUT = "publish.required_pythons leaves it out"
 INTERPRETER = re.compile(r"(?:cp|py)3(\d*)")
 
 
@@ -38,6 +42,7 @@ class Candidate:
         size: in bytes.
         metadata: METADATA.
         pythons: on which it has passed.
+        without: those that it claims and has not been tried on, each with the reason.
         reports: SHA-256 of the report by Python.
     """
 
@@ -50,6 +55,12 @@ class Candidate:
     metadata: Message
     pythons: tuple[str, ...]
     reports: Mapping[str, str]
+    without: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> str:
+        """On which Pythons it has passed, and on which it could not be tried and why, in one line."""
+        return str(Clearance(pythons=self.pythons, without=tuple(self.without.items())))
 
 
 def version_of(settings: Settings, release: str) -> str:
@@ -69,7 +80,10 @@ def required_variants(settings: Settings, chosen: Iterable[str] = ()) -> tuple[s
 
 
 def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> tuple[Candidate, ...]:
-    """The wheels of a release, each proven to have passed, by hash, on every required Python that installs it.
+    """The wheels of a release, each proven by hash to have passed on every Python that it claims.
+
+    A Python that this installation cannot provide is excused, and named in ``Candidate.without``. Where
+    ``publish.required_pythons`` is set, these and no others must have passed, without excuse.
 
     Args:
         settings: output folder, names and the required Pythons.
@@ -77,7 +91,7 @@ def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> 
         variants: which must be there, in the order in which they are to be uploaded.
 
     Raises:
-        IncompleteReleaseError: a variant is missing, or has no report on a required Python.
+        IncompleteReleaseError: a variant is missing, or has no report on a Python.
         AlteredWheelError: a wheel is not the one that its provenance or a report speaks of.
         VerificationError: a report convicts its wheel.
         CannotVerifyError: a report came to no verdict.
@@ -88,11 +102,14 @@ def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> 
 
 def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:
     statements = _wheels(settings, release, name)
-    pythons = settings.publish.required_pythons or _supported(statements)
+    required = settings.publish.required_pythons
     served: dict[Path, list[str]] = {}
-    for python in pythons:
+    for python in required or _supported(statements):
         served.setdefault(_installed_on(python, statements, name), []).append(python)
-    return [_candidate(name, path, statements[path], tuple(found)) for path, found in served.items()]
+    return [
+        _candidate(settings, name, path, statements[path], required=found if required else ())
+        for path, found in served.items()
+    ]
 
 
 def _wheels(settings: Settings, release: str, name: str) -> dict[Path, Mapping[str, Any]]:
@@ -147,7 +164,9 @@ def _lowest_python(wheel: Path) -> Version:
     return Version(f"3.{digits}" if digits else "3")
 
 
-def _candidate(name: str, path: Path, statement: Mapping[str, Any], pythons: tuple[str, ...]) -> Candidate:
+def _candidate(
+    settings: Settings, name: str, path: Path, statement: Mapping[str, Any], *, required: Sequence[str]
+) -> Candidate:
     sha256 = sha256_of(path)
     if sha256 != statement["sha256"]:
         what = f"{path.name} was altered after it was built"
@@ -158,6 +177,14 @@ def _candidate(name: str, path: Path, statement: Mapping[str, Any], pythons: tup
         why = "; ".join(statement["deviations"])
         raise PublicationError(what, why=why, remedy="build it from the official pieces, with substitutes = refuse")
     file = WheelFile.read(path)
+    reports = _reports(path, sha256, required=required)
+    places = Places(settings=settings, runner=Runner())
+    cleared = clearance(
+        path,
+        [report for report, _ in reports.values()],
+        obstacle=lambda python: LEFT_OUT if required else places.obstacle(path, python),
+        required=required,
+    )
     return Candidate(
         variant=name,
         project=file.name,
@@ -166,21 +193,23 @@ def _candidate(name: str, path: Path, statement: Mapping[str, Any], pythons: tup
         sha256=sha256,
         size=path.stat().st_size,
         metadata=file.metadata,
-        pythons=pythons,
-        reports={python: _passed(path, python, sha256) for python in pythons},
+        pythons=cleared.pythons,
+        without=dict(cleared.without),
+        reports={python: reports[python][1] for python in cleared.pythons},
     )
 
 
-def _passed(wheel: Path, python: str, sha256: str) -> str:
-    path = wheel.with_name(f"{wheel.stem}.py{python}.report.json")
-    if not path.is_file():
-        what = f"{wheel.name} has not passed on Python {python}"
-        remedy = f"vllm-wheels build --python-version {python}, or take it out of publish.required_pythons"
-        raise IncompleteReleaseError(what, why=f"there is no {path.name}", remedy=remedy)
-    report = Report.from_json(_read(path))
-    if (report.wheel, report.sha256, report.python) != (wheel.name, sha256, python):
-        what = f"{path.name} does not speak of this wheel"
-        why = f"it is of {report.wheel} on Python {report.python}, sha256 {report.sha256[:12]}"
-        raise AlteredWheelError(what, why=why, remedy=f"verify {wheel.name} again on Python {python}")
-    require_passed(report, sha256=sha256)
-    return sha256_of(path)
+def _reports(wheel: Path, sha256: str, *, required: Sequence[str]) -> dict[str, tuple[Report, str]]:
+    """The reports beside a wheel, each with its own hash, by Python."""
+    found = {}
+    for path in sorted(wheel.parent.glob(f"{glob.escape(wheel.stem)}.py*{REPORT}")):
+        python = path.name.removeprefix(f"{wheel.stem}.py").removesuffix(REPORT)
+        report = Report.from_json(_read(path))
+        if (report.wheel, report.sha256, report.python) != (wheel.name, sha256, python):
+            if required and python not in required:
+                continue
+            what = f"{path.name} does not speak of this wheel"
+            why = f"it is of {report.wheel} on Python {report.python}, sha256 {report.sha256[:12]}"
+            raise AlteredWheelError(what, why=why, remedy=f"verify {wheel.name} again on Python {python}")
+        found[python] = (report, sha256_of(path))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,9 @@ from vllm_wheels.core.verify.trial import Trial, last_lines
 from vllm_wheels.core.verify.venue import choose
 
 COMES_BACK = "comes-back"
+INDEX = "published"
+READER = (f"UV_INDEX_{INDEX.upper()}_USERNAME", f"UV_INDEX_{INDEX.upper()}_PASSWORD")
+"""Variables by which uv takes the credentials of the index called so, which keeps them out of its arguments."""
 
 
 def try_back(candidate: Candidate, repository: Repository, bench: Bench) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def try_back(candidate: Candidate, repository: Repository, bench: Bench) -> dict
             seconds=0.0,
         )
         for check in _checks(candidate, repository):
-            finding = carry_out(check, trial, earlier=report.findings)
+            finding = carry_out(check, trial.facing(check), earlier=report.findings)
             bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
             report = report.with_finding(finding, now=time.time())
     require_passed(report, sha256=candidate.sha256)
@@ -101,9 +105,10 @@ def _come_back(trial: Trial, candidate: Candidate, repository: Repository) -> Ju
         trial,
         [
             *("pip", "install", "--python", f"{trial.programs}/python", "--reinstall", "--no-cache", "--no-deps"),
-            *("--require-hashes", "--no-build", "--default-index", repository.simple_url),
+            *("--require-hashes", "--no-build", "--default-index", f"{INDEX}={repository.simple_url}"),
             *("--requirements", f"{trial.place}/back.txt"),
         ],
+        env=dict(zip(READER, repository.reader, strict=True)) if repository.reader else {},
     )
     if finished.status == 0:
         return Judgement(verdict="passed", line=f"installs by name from {repository.name}, with the same bytes")
@@ -112,10 +117,10 @@ def _come_back(trial: Trial, candidate: Candidate, repository: Repository) -> Ju
     return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=remedy)
 
 
-def _uv(trial: Trial, arguments: list[str]) -> Finished:
+def _uv(trial: Trial, arguments: list[str], *, env: Mapping[str, str]) -> Finished:
     common = ("--color", "never", "--no-progress", "--no-python-downloads")
     # No other index than the one that is being tested may answer.
-    env = {"UV_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_FIND_LINKS": ""}
+    env = {"UV_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_FIND_LINKS": "", **env}
     if not trial.in_container:
         return trial.run_with_network([find_uv_bin(), *arguments, *common], env=env)
     mounts = [Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv")]

@@ -32,6 +32,7 @@ class FilePlan:
         action: ``upload``; ``present`` with the same hash; ``conflict`` with other bytes; ``refused`` by a rule.
         why: one line; empty for ``upload``.
         rule: name of the rule that refuses.
+        tried: on which Pythons it has passed, and on which it could not be tried and why, in one line.
     """
 
     variant: str
@@ -42,6 +43,7 @@ class FilePlan:
     action: Action
     why: str = ""
     rule: str = ""
+    tried: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,7 @@ class _Comparison:
             action=action,
             why=why,
             rule=rule,
+            tried=each.tried,
         )
 
     def _action(self, each: Candidate) -> tuple[Action, str, str]:

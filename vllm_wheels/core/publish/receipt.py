@@ -29,6 +29,7 @@ class PublishedFile:
         uploaded_at: what the index says of the upload; None where it does not.
         answers: to every attempt; none if it was there already.
         reports: SHA-256 of the report by Python.
+        without: Pythons that it claims and was not tried on, each with the reason.
     """
 
     name: str
@@ -39,6 +40,7 @@ class PublishedFile:
     uploaded_at: str | None
     answers: tuple[str, ...]
     reports: Mapping[str, str]
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +124,10 @@ def receipts(state_folder: Path) -> Iterator[Receipt]:
 
 
 def deliver(receipt: Receipt, output_folder: Path) -> list[Path]:
-    """Puts a receipt beside every wheel that it names, and returns where."""
+    """Puts a receipt beside every wheel that it names, under the name of its index, and returns where."""
     text = json.dumps(receipt.as_json(), indent=1, sort_keys=True)
-    paths = [output_folder / f"{file.name.removesuffix('.whl')}.{RECEIPT}" for file in receipt.files]
+    kind = f"{receipt.repository}.{RECEIPT}"
+    paths = [output_folder / f"{file.name.removesuffix('.whl')}.{kind}" for file in receipt.files]
     for path in paths:
         write_atomically(path, text)
     return paths

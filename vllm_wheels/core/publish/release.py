@@ -10,7 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vllm_wheels.core.errors import AlteredWheelError, ClockError, IncompleteReleaseError, UnknownRepositoryError
+from vllm_wheels.core.errors import (
+    AlteredWheelError,
+    ClockError,
+    IncompleteReleaseError,
+    PublicationError,
+    UnknownRepositoryError,
+)
 from vllm_wheels.core.plan import Bench
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.attest import attestations
@@ -158,8 +164,8 @@ class Publisher:
     def publish(self, release: Release, *, chosen: Collection[str]) -> tuple[Receipt, ...]:
         """Uploads what the indexes lack and returns a receipt for every chosen variant.
 
-        Nothing is uploaded before every plan is possible, every token is there, and every index would take every
-        project's files from us. Killed at any moment, it goes on when it is called again.
+        Nothing is uploaded before every plan is possible, every token is there, and every index would take the files
+        of every project of the release from us. Killed at any moment, it goes on when it is called again.
 
         Args:
             release: that ``prepare`` gave.
@@ -173,10 +179,11 @@ class Publisher:
         for stage in release.stages:
             stage.plan.require_possible()
             self._require_order(release, stage, chosen)
-        keys = self._keys(release, chosen)
+        keys = self._keys(release)
         for stage in release.stages:
-            for wheel in self._lacking(release, stage, chosen):
+            for wheel in self._lacking(release, stage):
                 self._upload(stage).knock(wheel, keys[stage.repository.name, wheel.project])
+                self.bench.say(f"{stage.repository.name} would take files of {wheel.project} from us")
         tested: dict[str, Any] = {}
         given: tuple[Receipt, ...] = ()
         for number, stage in enumerate(release.stages):
@@ -192,14 +199,15 @@ class Publisher:
             remedy = f"vllm-wheels publish --release {release.name} --variant all"
             raise IncompleteReleaseError(what, why=why, remedy=remedy)
 
-    def _lacking(self, release: Release, stage: Stage, chosen: Collection[str]) -> list[Candidate]:
-        return [wheel for wheel in release.wheels if wheel.variant in chosen and stage.lacks(wheel)]
+    def _lacking(self, release: Release, stage: Stage) -> list[Candidate]:
+        # All of them, whatever was chosen: a part of a release that can never become whole is not begun.
+        return [wheel for wheel in release.wheels if stage.lacks(wheel)]
 
-    def _keys(self, release: Release, chosen: Collection[str]) -> dict[tuple[str, str], Credentials]:
+    def _keys(self, release: Release) -> dict[tuple[str, str], Credentials]:
         return {
             (stage.repository.name, wheel.project): credentials(stage.repository, wheel.project, self.environ)
             for stage in release.stages
-            for wheel in self._lacking(release, stage, chosen)
+            for wheel in self._lacking(release, stage)
         }
 
     def _upload(self, stage: Stage) -> Upload:
@@ -243,7 +251,11 @@ class Publisher:
             self.bench.say(f"{wheel.path.name} is on {stage.repository.name} already, with the same bytes")
         else:
             self.bench.say(f"upload {wheel.path.name} to {stage.repository.name}")
-            sent = self._sent(stage, wheel, keys[stage.repository.name, wheel.project])
+            try:
+                sent = self._sent(stage, wheel, keys[stage.repository.name, wheel.project])
+            except PublicationError:
+                self._tell_state(stage)
+                raise
         uploaded = sent.remote.uploaded
         return PublishedFile(
             name=wheel.path.name,
@@ -254,7 +266,14 @@ class Publisher:
             uploaded_at=uploaded.isoformat() if uploaded else None,
             answers=sent.answers,
             reports=wheel.reports,
+            without=wheel.without,
         )
+
+    def _tell_state(self, stage: Stage) -> None:
+        listed = _journal(self.settings, stage.repository).listed()
+        there = [file.file for file in stage.plan.files if file.file in listed]
+        state = f"partial: {', '.join(there)}" if there else "empty"
+        self.bench.say(f"{stage.plan.version} on {stage.repository.name} is {state}; publish again to complete it")
 
     def _note(self, stage: Stage, wheel: Candidate) -> None:
         journal = _journal(self.settings, stage.repository)
@@ -269,7 +288,9 @@ class Publisher:
                 what = f"{wheel.path.name} was altered after it was verified"
                 why = f"the report is of sha256 {wheel.sha256[:12]}, the file now has {found[:12]}"
                 raise AlteredWheelError(what, why=why, remedy="build it again: it comes from the store within seconds")
-            signed = attestations(copy, stage.repository, runner=self.bench.runner, environ=self.environ)
+            signed = attestations(
+                copy, stage.repository, sha256=wheel.sha256, runner=self.bench.runner, environ=self.environ
+            )
             return self._upload(stage).send(wheel, copy, key, attestations=signed)
 
     def _tested(self, stage: Stage, wheels: Iterable[Candidate]) -> dict[str, Any]:

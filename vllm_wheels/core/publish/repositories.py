@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
+from requests.utils import get_netrc_auth
 from twine.utils import DEFAULT_REPOSITORY, TEST_REPOSITORY
 
 from vllm_wheels.core.errors import UnknownRepositoryError
@@ -27,11 +29,13 @@ class Repository:
     Attributes:
         name: in the settings.
         upload_url: where files are sent.
-        simple_url: its simple API.
+        simple_url: its simple API, without credentials.
         user: that goes with a token.
         token_variable: template of the variable's name.
         public_rules: it has the public index's rules (index_rules.toml).
         attest: uploads are signed where there is an OIDC identity.
+        sigstore: trust configuration of the Sigstore instance that signs; None for the public one.
+        reader: user and password of its simple API, from the settings or the user's netrc; never printed.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Repository:
     token_variable: str
     public_rules: bool
     attest: bool
+    sigstore: Path | None = None
+    reader: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
@@ -52,7 +58,7 @@ def repository(settings: Settings, name: str) -> Repository:
     """The repository of a name.
 
     Raises:
-        UnknownRepositoryError: nothing is known of it, or not both of its URLs, or one of them holds credentials.
+        UnknownRepositoryError: nothing is known of it, or not both of its URLs, or that for uploads holds a password.
     """
     configured = settings.publish.repositories
     if name not in configured and name not in KNOWN:
@@ -63,24 +69,31 @@ def repository(settings: Settings, name: str) -> Repository:
         raise UnknownRepositoryError(what, why=why, remedy=remedy)
     given = configured.get(name, RepositorySettings())
     upload, simple = KNOWN.get(name, (None, None))
+    upload_url = _url(given.upload_url or upload, name, "upload_url")
+    if without_credentials(upload_url)[1]:
+        why = f"publish.repositories.{name}.upload_url holds a password"
+        raise _unusable(name, why=why, remedy="take it out; the token comes by environment")
+    simple_url, reader = without_credentials(_url(given.simple_url or simple, name, "simple_url").rstrip("/") + "/")
     return Repository(
         name=name,
-        upload_url=_url(given.upload_url or upload, name, "upload_url"),
-        simple_url=_url(given.simple_url or simple, name, "simple_url").rstrip("/") + "/",
+        upload_url=upload_url,
+        simple_url=simple_url,
+        reader=reader or get_netrc_auth(simple_url),
         user=given.user,
         token_variable=given.token_variable,
         public_rules=given.rules == "public",
         attest=given.attest,
+        sigstore=given.sigstore,
     )
 
 
 def _url(url: str | None, name: str, key: str) -> str:
     place = f"publish.repositories.{name}.{key}"
-    what = f"repository {name} cannot be used"
     if url is None or urlsplit(url).scheme not in {"http", "https"}:
         why = f"{place} is not a URL" if url else f"{place} is not set"
-        raise UnknownRepositoryError(what, why=why, remedy=f"set {place} to an http or https address")
-    if without_credentials(url)[1]:
-        why = f"{place} holds a password"
-        raise UnknownRepositoryError(what, why=why, remedy="take it out; the token comes by environment")
+        raise _unusable(name, why=why, remedy=f"set {place} to an http or https address")
     return url
+
+
+def _unusable(name: str, *, why: str, remedy: str) -> UnknownRepositoryError:
+    return UnknownRepositoryError(f"repository {name} cannot be used", why=why, remedy=remedy)

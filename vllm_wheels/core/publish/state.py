@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from packaging.version import InvalidVersion, Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
+from requests.auth import AuthBase, HTTPBasicAuth
 
 from vllm_wheels.core.archives import CHUNK_BYTES
-from vllm_wheels.core.errors import IndexUnreachableError
+from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.releases import CERTIFICATE_VARIABLES
 
@@ -68,6 +70,17 @@ class ProjectState:
         return tuple(file for file in self.files.values() if file.version == version)
 
 
+class _AtHome(AuthBase):
+    """Gives an index its password, and other servers that it keeps files on nothing."""
+
+    def __init__(self, url: str, reader: tuple[str, str]) -> None:
+        self._home = urlsplit(url)[:2]
+        self._basic = HTTPBasicAuth(*reader)
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return self._basic(request) if urlsplit(request.url or "")[:2] == self._home else request
+
+
 def project_state(
     repository: Repository, project: str, *, timeout_seconds: float, wanted: frozenset[str] = frozenset()
 ) -> ProjectState:
@@ -80,11 +93,13 @@ def project_state(
         wanted: names of files whose hash must be known, though it takes a download.
 
     Raises:
+        CredentialsError: the index asks for a password, or for another one.
         IndexUnreachableError: the index did not answer, or not as an index does.
     """
     dates: list[datetime] = []
     with requests.Session() as session:
         session.verify = next((path for name in CERTIFICATE_VARIABLES if (path := os.environ.get(name))), True)
+        session.auth = _AtHome(repository.simple_url, repository.reader) if repository.reader else None
         session.hooks["response"].append(lambda response, **_: dates.extend(_date(response)))
         try:
             with PyPISimple(repository.simple_url, session=session) as client:
@@ -104,9 +119,14 @@ def project_state(
 
 def _unreachable(
     repository: Repository, project: str, error: requests.RequestException, timeout_seconds: float
-) -> IndexUnreachableError:
+) -> IndexUnreachableError | PublicationError:
     what = f"the index {repository.shown} does not tell what it has of {project}"
     match error:
+        case requests.HTTPError(response=requests.Response(status_code=401 | 403) as response):
+            why = f"it answered {response.status_code} {response.reason}"
+            host = urlsplit(repository.simple_url).hostname
+            remedy = f"put machine, login and password for {host} into your netrc file"
+            return CredentialsError(what, why=why, remedy=remedy)
         case requests.HTTPError(response=requests.Response() as response):
             why = f"it answered {response.status_code} {response.reason}"
         case requests.Timeout():

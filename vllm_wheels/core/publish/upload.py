@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +39,16 @@ ANSWERS: tuple[tuple[str, str, Judgement], ...] = (
     (r"409", r"", "exists"),
     (r"4\d\d", r"already (exists|been (used|uploaded))|file name reuse", "exists"),
     (r"403", r"(isn't|is not|not) allowed to|belongs to|someone else", "taken"),
+    (r"4\d\d", r"the name .* (isn't|is not|not) allowed|too similar to an existing project", "taken"),
+    (r"403", r"read-only|temporarily disabled", "again"),
     (r"401|403", r"", "credentials"),
     (r"408|425|429|5\d\d", r"", "again"),
     (r"\d+", r"", "refused"),
 )
 """Status, text of the answer, and what they mean; the first that fits."""
+
+CHOKED = 500
+"""Answer of a server that did not expect a form without a file: it says nothing of what it would do with one."""
 
 UPLOADER = "vllm_wheels.core.publish.uploader"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 120.0
@@ -121,15 +128,21 @@ class Upload:
     def knock(self, candidate: Candidate, credentials: Credentials) -> None:
         """Sends everything but the file, to learn whether the index would take files of the project from us.
 
-        Indexes look at who asks before they look for the file; whatever else they answer says nothing.
+        Indexes look at who asks before they look at the file; what they say of the file itself says nothing.
 
         Raises:
             CredentialsError: the token is not accepted.
             NameTakenError: the project is somebody else's.
+            UnfinishedUploadError: the index did not answer within ``patience_seconds``, or asked for patience so long.
         """
-        answer = self._attempt(candidate.path, candidate, credentials, knock=True)
-        if answer.judgement in {"credentials", "taken"}:
-            raise self._refusal(candidate, answer)
+        started = self.clock.monotonic()
+        for attempt in count(1):
+            answer = self._attempt(candidate.path, candidate, credentials, knock=True)
+            if answer.judgement in {"credentials", "taken"}:
+                raise self._refusal(candidate, answer, credentials)
+            if answer.judgement != "again" or answer.status == CHOKED:
+                return
+            self._pause(answer, attempt, started=started, candidate=candidate)
 
     def send(
         self, candidate: Candidate, path: Path, credentials: Credentials, *, attestations: tuple[Path, ...] = ()
@@ -162,15 +175,18 @@ class Upload:
                 return self._settled(candidate, answer, answers)
             self.journal.write("failed", path.name, candidate.sha256, answer=answer.line)
             if answer.judgement != "again":
-                raise self._refusal(candidate, answer)
+                raise self._refusal(candidate, answer, credentials)
             # A time-out may have come after the file was taken.
             if found := self._listed(candidate):
                 return Sent(remote=found, answers=tuple(answers))
-            pause = _pause(answer, len(answers))
-            if self.clock.monotonic() - started + pause > self.patience_seconds:
-                raise self._unfinished(candidate, answer.line)
-            self.say(f"{path.name}: {answer.line}; trying again in {pause:.0f} s")
-            self.clock.sleep(pause)
+            self._pause(answer, len(answers), started=started, candidate=candidate)
+
+    def _pause(self, answer: Answer, attempts: int, *, started: float, candidate: Candidate) -> None:
+        seconds = answer.retry_after or min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE_SECONDS)
+        if self.clock.monotonic() - started + seconds > self.patience_seconds:
+            raise self._unfinished(candidate, answer.line)
+        self.say(f"{candidate.path.name}: {answer.line}; trying again in {seconds:.0f} s")
+        self.clock.sleep(seconds)
 
     def _settled(self, candidate: Candidate, answer: Answer, answers: list[str]) -> Sent:
         if answer.judgement == "accepted":
@@ -219,7 +235,7 @@ class Upload:
         attestations: tuple[Path, ...] = (),
     ) -> Answer:
         words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url]
-        words += ["--timeout", str(self.answer_seconds), *(["--knock"] if knock else [])]
+        words += ["--timeout", str(self.answer_seconds), "--parent", str(os.getpid()), *(["--knock"] if knock else [])]
         words += [word for each in attestations for word in ("--attestation", str(each))]
         blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
         try:
@@ -234,7 +250,7 @@ class Upload:
             return Answer(status=0, text=f"no answer within {self.patience_seconds:.0f} s")
         return _answer(credentials.redact(finished.output), candidate)
 
-    def _refusal(self, candidate: Candidate, answer: Answer) -> PublicationError:
+    def _refusal(self, candidate: Candidate, answer: Answer, credentials: Credentials) -> PublicationError:
         name, project = candidate.path.name, candidate.project
         match answer.judgement:
             case "taken":
@@ -242,8 +258,11 @@ class Upload:
                 remedy = "choose another name in wheel.distributions, or have its owner invite you"
                 return NameTakenError(what, why=answer.line, remedy=remedy)
             case "credentials":
-                what = f"{self.repository.name} does not accept the token for {project}"
+                means = "this job's identity" if credentials.trusted else "the token"
+                what = f"{self.repository.name} does not accept {means} for {project}"
                 remedy = f"export {variable(self.repository, project)} with a token for this project and index"
+                if credentials.trusted:
+                    remedy = f"register this job as a trusted publisher of {project} there, or {remedy}"
                 return CredentialsError(what, why=answer.line, remedy=remedy)
             case _:
                 what = f"{self.repository.name} refuses {name}"
@@ -252,10 +271,6 @@ class Upload:
     def _unfinished(self, candidate: Candidate, why: str) -> UnfinishedUploadError:
         what = f"{candidate.path.name} is not on {self.repository.name} yet"
         return UnfinishedUploadError(what, why=why, remedy="run the same command again later; it continues")
-
-
-def _pause(answer: Answer, attempts: int) -> float:
-    return answer.retry_after or min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE_SECONDS)
 
 
 def _answer(output: str, candidate: Candidate) -> Answer:

@@ -20,10 +20,18 @@ from id import AmbientCredentialError, detect_credential
 from twine.package import PackageFile
 from twine.repository import Repository
 
+from vllm_wheels.core.ownership import end_with
+
 AUDIENCE, MINT = "/_/oidc/audience", "/_/oidc/mint-token"
 """Where an index exchanges an OIDC identity for a token, by the public index's documentation of trusted publishers."""
 
 TOKEN_USER = "__token__"  # noqa: S105 - a user's name
+
+NO_FILE = "does not have a file"
+"""The public index's answer to a form without a file, which it gives before it looks whose project it is."""
+
+NO_FILE_NAME = "knock"
+"""A name without the ending of a package: refused by the public index, but only after it looked whose project it is."""
 LONGEST_BODY = 2000
 
 
@@ -32,10 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--parent", type=int, required=True, help="process with which this one ends")
     parser.add_argument("--knock", action="store_true", help="send everything but the file")
     parser.add_argument("--attestation", action="append", default=[])
     parser.add_argument("file")
     given = parser.parse_args(arguments)
+    end_with(given.parent)
     try:
         answer = _send(given)
     except requests.RequestException as error:
@@ -85,6 +95,13 @@ def _knock(repository: Repository, package: PackageFile) -> requests.Response:
             fields.extend((name, str(each)) for each in value)
         elif value is not None:
             fields.append((name, str(value)))
+    answer = _post(repository, fields)
+    if NO_FILE in f"{answer.reason} {answer.text}":
+        answer = _post(repository, [*fields, ("content", (NO_FILE_NAME, b"", "application/octet-stream"))])
+    return answer
+
+
+def _post(repository: Repository, fields: Sequence[tuple[str, Any]]) -> requests.Response:
     encoder = requests_toolbelt.MultipartEncoder(fields)
     kind = {"Content-Type": encoder.content_type}
     return repository.session.post(repository.url, data=encoder, allow_redirects=False, headers=kind)

