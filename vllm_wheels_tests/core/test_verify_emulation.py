@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished, Runner
 from vllm_wheels.core.variants import variant
 from vllm_wheels.core.verify import emulation
+from vllm_wheels.core.verify.checks import Premises
 from vllm_wheels.core.verify.emulation import CHECKS, EMULATORS, UNDER_A_SHELL, copy_emulator, cpu_of, judged
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, TEMPORARY
 from vllm_wheels_tests.core import elf
 
 PROGRAM = """\
@@ -46,13 +49,14 @@ class Trial:
         return str(self.folder)
 
     @property
-    def programs(self) -> str:
-        """Where the program is that stands in for Python."""
-        return str(self.folder)
+    def commands(self) -> tuple[Invocation, ...]:
+        """Those of the check."""
+        return CHECKS[0].planned(Premises(settings=None, left_out=(), floor=self.floor))
 
-    def run(self, argv) -> Finished:
-        """Runs it here."""
-        return Runner().run(argv, timeout_seconds=60, keep_output=True, quiet=True, cwd=self.folder)
+    def start(self, command: Invocation) -> Finished:
+        """Runs it here; what stands in for Python is in this folder."""
+        real = command.filled({PROGRAMS: self.place, HERE: self.place, TEMPORARY: self.place})
+        return Runner().run(real.argv, timeout_seconds=60, keep_output=True, quiet=True, cwd=self.folder)
 
 
 def finished(output: str, status: int) -> Finished:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from vllm_wheels.core.errors import CannotVerifyError, VerificationError
+from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.verify.gate import clearance, require_passed
 from vllm_wheels.core.verify.pythons import obstacle
@@ -54,7 +54,7 @@ def test_python_that_cannot_be_had_here_is_said_and_does_not_hold_up(wheel):
 
 def test_python_that_could_have_been_tried_holds_up(wheel):
     """Laziness is no obstacle: the Python that is missing is named, with the command."""
-    with pytest.raises(CannotVerifyError, match="not been tried") as caught:
+    with pytest.raises(IncompleteReleaseError, match=r"has not passed on Python 3\.12") as caught:
         clearance(wheel, [report(wheel, "3.11")], obstacle=lambda _: None)
     assert "3.12" in caught.value.remedy
 
@@ -62,14 +62,21 @@ def test_python_that_could_have_been_tried_holds_up(wheel):
 def test_report_of_other_bytes_clears_nothing(wheel):
     """A wheel that was changed after its verification is stopped."""
     stale = replace(report(wheel, "3.11"), sha256="b" * 64)
-    with pytest.raises(CannotVerifyError):
+    with pytest.raises(IncompleteReleaseError):
         clearance(wheel, [stale, report(wheel, "3.12")], obstacle=lambda _: None)
 
 
 def test_no_report_at_all_clears_nothing(wheel):
     """If nothing could be tried here, nothing is released from here."""
-    with pytest.raises(CannotVerifyError):
+    with pytest.raises(IncompleteReleaseError) as caught:
         clearance(wheel, [], obstacle=lambda _: "none here")
+    assert "3.11: none here" in caught.value.why
+
+
+def test_required_python_has_no_excuse(wheel):
+    """What I demand by name must have passed, whatever this machine lacks."""
+    with pytest.raises(IncompleteReleaseError, match=r"3\.12"):
+        clearance(wheel, [report(wheel, "3.11")], obstacle=lambda _: "not here", required=["3.12"])
 
 
 def test_conviction_on_one_python_stops_the_release(wheel):

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.isa import GRAFTED, Scan
+from vllm_wheels.core.variants import variants
 from vllm_wheels.core.wheelfile import DIST_INFO
 
 BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})
 """What every x86-64 CPU has: the bulk of any program, which would dwarf everything else in a picture."""
+
+DIST, LIBRARIES, CODE, DATA = "dist-info", "grafted libraries", "Python code", "data"
+SHARES = {DIST: "metadata", LIBRARIES: "grafted", CODE: "python", DATA: "data"}
+"""What a measure calls each part; every other part is a compiled file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,21 @@ class Anatomy:
             total.update({name: number for name, number in counts.items() if name not in BASELINE_FEATURES})
         return dict(total.most_common())
 
+    @property
+    def measures(self) -> dict[str, float]:
+        """Numbers to plot: sizes in MB, and instructions of each feature that some variant promises, 0 too."""
+        sizes = dict.fromkeys(("compiled", *SHARES.values()), 0.0)
+        for part in self.parts:
+            sizes[SHARES.get(part.name, "compiled")] += part.packed / 1e6
+        promised = dict.fromkeys(name for each in variants().values() for name in each.promises)
+        features = self.features
+        return {
+            "wheel_megabytes": round(self.size / 1e6, 3),
+            "installed_megabytes": round(sum(part.unpacked for part in self.parts) / 1e6, 3),
+            **{f"{name}_megabytes": round(size, 3) for name, size in sizes.items()},
+            **{f"instructions_{name}": float(features.get(name, 0)) for name in promised},
+        }
+
 
 def dissect(wheel: Path, scan: Scan) -> Anatomy:
     """The anatomy of a wheel whose machine code has been read."""
@@ -80,7 +100,7 @@ def dissect(wheel: Path, scan: Scan) -> Anatomy:
 def _part(name: str) -> str:
     first = name.partition("/")[0]
     if first.endswith(DIST_INFO):
-        return "dist-info"
+        return DIST
     if GRAFTED in name:
-        return "grafted libraries"
-    return "Python code" if name.endswith(".py") else "data"
+        return LIBRARIES
+    return CODE if name.endswith(".py") else DATA

@@ -16,11 +16,13 @@ from packaging.version import InvalidVersion, Version
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE
 from vllm_wheels.core.patches.guard import GUARD
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished
-from vllm_wheels.core.verify import emulation
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.install import agree, complete, install
-from vllm_wheels.core.verify.trial import Trial, last_lines
+from vllm_wheels.core.verify import amx, emulation
+from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
+from vllm_wheels.core.verify.install import agree, complete, install, to_check, to_install
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
+from vllm_wheels.core.wheelfile import WheelFile
 
 CPUINFO = Path("/proc/cpuinfo")
 ANSWER = '{"probe": '
@@ -30,6 +32,9 @@ INSTALLS = "installs"
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
 UPSTREAM = "vllm"
 CUDA_PART = re.compile(r"(nvidia|cuda)-.+")
+LOCAL_TORCH = re.compile(r"torch\s*\(?={2,3}\s*[\w.!]+\+(?P<local>\w+)", re.IGNORECASE)
+"""A requirement of one build of torch; its kind is in the local part of the version."""
+
 RAISED = re.compile(r"(?:^|\s)(?P<error>(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?)$")
 """The line of a traceback that names the exception."""
 
@@ -60,23 +65,27 @@ def _processor(trial: Trial) -> Judgement:
     return Judgement(verdict="passed", line=f"this machine has what the wheel needs: {', '.join(trial.floor) or 'any'}")
 
 
-def _probed(
-    script: str, judge: Callable[[Trial, Mapping[str, Any]], Judgement], **env: str
-) -> Callable[[Trial], Judgement]:
-    """Runs a probe in the trial's environment, and judges what it saw; a probe that dies convicts."""
-    return lambda trial: _probe(trial, script, judge, env=env)
-
-
-def _probe(
-    trial: Trial,
-    script: str,
-    judge: Callable[[Trial, Mapping[str, Any]], Judgement],
-    *,
-    arguments: Sequence[str] = (),
-    env: Mapping[str, str],
-) -> Judgement:
+def _probe(script: str, *arguments: str, **env: str) -> tuple[Invocation, ...]:
     # Isolated, so that the folder of the probes is not searched for modules.
-    finished = trial.run([f"{trial.programs}/python", "-I", f"{trial.place}/probes/{script}", *arguments], env=env)
+    return (shut_in(f"{PROGRAMS}/python", "-I", f"{HERE}/probes/{script}", *arguments, **env),)
+
+
+def _command(*arguments: str, **env: str) -> tuple[Invocation, ...]:
+    return (shut_in(f"{PROGRAMS}/vllm", *arguments, **env),)
+
+
+def _probed(judge: Callable[[Trial, Mapping[str, Any]], Judgement]) -> Callable[[Trial], Judgement]:
+    """Runs a probe in the trial's environment, and judges what it saw; a probe that dies convicts."""
+    return lambda trial: _seen(trial, judge)
+
+
+def _started(trial: Trial) -> Finished:
+    (command,) = trial.commands
+    return trial.start(command)
+
+
+def _seen(trial: Trial, judge: Callable[[Trial, Mapping[str, Any]], Judgement]) -> Judgement:
+    finished = _started(trial)
     answers = [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
     if finished.status != 0 or not answers:
         return _died(finished)
@@ -125,28 +134,42 @@ def _judge_shim(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
     return Judgement(verdict="convicted", line=line, remedy="do not require or ship a distribution called vllm")
 
 
-def _judge_torch(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_torch(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
+    if not seen["version"].endswith("+cpu") and not _asks_for_no_cpu_build(trial.wheel):
+        what = "no CPU build of the torch that it requires is in reach"
+        raise CannotVerifyError(what, why=f"torch {seen['version']} was installed", remedy=CPU_TORCH)
     parts = [name for name in seen["names"] if CUDA_PART.fullmatch(name)]
-    wrong = [
-        text
-        for text, holds in (
-            (f"torch is {seen['version']}, not +cpu", not seen["version"].endswith("+cpu")),
-            (f"torch is built for CUDA {seen['cuda']}", seen["cuda"] is not None),
-            ("torch sees a CUDA device", seen["available"]),
-            (f"parts of CUDA are installed: {', '.join(parts)}", parts),
-        )
-        if holds
-    ]
-    if wrong:
-        return Judgement(verdict="convicted", line="; ".join(wrong), remedy=CPU_TORCH)
-    return Judgement(verdict="passed", line=f"torch is {seen['version']}")
+    faults = {
+        f"torch is {seen['version']}, not +cpu": not seen["version"].endswith("+cpu"),
+        f"torch is built for CUDA {seen['cuda']}": seen["cuda"] is not None,
+        "torch sees a CUDA device": seen["available"],
+        f"parts of CUDA are installed: {', '.join(parts)}": parts,
+    }
+    return _unless(faults, remedy=CPU_TORCH, otherwise=passed(f"torch is {seen['version']}"))
+
+
+def _asks_for_no_cpu_build(wheel: Path) -> bool:
+    """Is it the wheel's own wish: a plain version is met by a CPU build as well, wherever an index offers one."""
+    lines = WheelFile.read(wheel).metadata.get_all("Requires-Dist", [])
+    pins = (match["local"] for line in lines if (match := LOCAL_TORCH.match(str(line))))
+    return any(local != "cpu" for local in pins)
+
+
+def _unless(faults: Mapping[str, object], *, remedy: str, otherwise: Judgement) -> Judgement:
+    """Convicts for the faults that are there."""
+    wrong = "; ".join(text for text, is_so in faults.items() if is_so)
+    return convicted(wrong, remedy=remedy) if wrong else otherwise
+
+
+def _of_companions(premises: Premises) -> tuple[Invocation, ...]:
+    wanted = [name for name in TORCH_COMPANIONS if name not in premises.left_out]
+    return _probe("companions.py", *wanted) if wanted else ()
 
 
 def _companions(trial: Trial) -> Judgement:
-    wanted = [name for name in TORCH_COMPANIONS if name not in trial.left_out]
-    if not wanted:
+    if not trial.commands:
         return skipped(f"left out: {', '.join(TORCH_COMPANIONS)}")
-    return _probe(trial, "companions.py", _judge_companions, arguments=wanted, env={})
+    return _seen(trial, _judge_companions)
 
 
 def _judge_companions(_: Trial, seen: Mapping[str, Any]) -> Judgement:
@@ -157,8 +180,7 @@ def _refuses(trial: Trial) -> Judgement:
     with zipfile.ZipFile(trial.wheel) as archive:
         if GUARD not in archive.namelist():
             return skipped("the wheel has no guard")
-    # A CPU that has nothing; the guard takes the variable for /proc/cpuinfo.
-    finished = trial.run([f"{trial.programs}/vllm", "--version"], env={FLAGS_VARIABLE: "fpu"})
+    finished = _started(trial)
     said = [line for line in finished.output.splitlines() if line.strip()]
     if finished.status == 1 and len(said) == 1 and trial.distribution in said[0]:
         return passed(f"on a lesser CPU it says: {said[0]}")
@@ -183,7 +205,7 @@ def _judge_import(_: Trial, seen: Mapping[str, Any]) -> Judgement:
 
 
 def _version_command(trial: Trial) -> Judgement:
-    finished = trial.run([f"{trial.programs}/vllm", "--version"])
+    finished = _started(trial)
     if finished.status != 0:
         return _died(finished)
     wanted = Version(trial.version).base_version
@@ -202,7 +224,7 @@ def _base_version(word: str) -> str | None:
 
 
 def _serve_help(trial: Trial) -> Judgement:
-    finished = trial.run([f"{trial.programs}/vllm", "serve", "--help"])
+    finished = _started(trial)
     if finished.status != 0:
         return _died(finished)
     return Judgement(verdict="passed", line="vllm serve --help works", evidence=last_lines(finished.output, 5))
@@ -221,49 +243,67 @@ def _judge_platform(_: Trial, seen: Mapping[str, Any]) -> Judgement:
 def _judge_tokens(_: Trial, seen: Mapping[str, Any]) -> Judgement:
     first, second = seen["tokens"]
     outside = [token for token in first if not 0 <= token < VOCABULARY]
-    wrong = [
-        text
-        for text, holds in (
-            (f"{len(first)} tokens in place of {TOKENS}", len(first) != TOKENS),
-            ("the second run gave other tokens", first != second),
-            (f"tokens outside the vocabulary: {outside}", outside),
-            ("a token's likelihood is not a number", not seen["finite"]),
-        )
-        if holds
-    ]
-    if wrong:
-        return Judgement(verdict="convicted", line="; ".join(wrong), remedy="see smoke.log; look at the kernels")
+    faults = {
+        f"{len(first)} tokens in place of {TOKENS}": len(first) != TOKENS,
+        "the second run gave other tokens": first != second,
+        f"tokens outside the vocabulary: {outside}": outside,
+        "a token's likelihood is not a number": not seen["finite"],
+    }
     speed = seen["tokens_per_second"]
     line = f"a tiny Llama generates {TOKENS} tokens, twice the same, {speed} a second"
-    return Judgement(verdict="passed", line=line, measures={"tokens_per_second": speed})
+    return _unless(faults, remedy="see smoke.log; look at the kernels", otherwise=passed(line, tokens_per_second=speed))
 
 
 def _generate(trial: Trial) -> Judgement:
-    if not trial.bench.settings.smoke.generate:
+    if not trial.commands:
         return Judgement(verdict="skipped", line="smoke.generate is off")
-    return _probed("generation.py", _judge_tokens, VLLM_CPU_KVCACHE_SPACE="1")(trial)
+    return _seen(trial, _judge_tokens)
+
+
+def _of_generation(premises: Premises) -> tuple[Invocation, ...]:
+    return _probe("generation.py", VLLM_CPU_KVCACHE_SPACE="1") if premises.settings.smoke.generate else ()
 
 
 CHECKS: tuple[Check[Trial], ...] = (
     Check(name="processor", title="look at this machine's processor", judge=_processor, seconds=0),
-    Check(name=INSTALLS, title="install the wheel and all that it requires", judge=install, seconds=30),
-    Check(name="complete", title="name what was left out", judge=complete, needs=(INSTALLS,), seconds=1),
     Check(
-        name="requirements-agree", title="compare all installed requirements", judge=agree, needs=(INSTALLS,), seconds=1
+        name=INSTALLS,
+        title="install the wheel and all that it requires",
+        judge=install,
+        seconds=30,
+        commands=to_install,
+    ),
+    Check(
+        name="complete",
+        title="name what was left out",
+        judge=complete,
+        needs=(INSTALLS,),
+        seconds=1,
+        commands=to_check,
+    ),
+    Check(
+        name="requirements-agree",
+        title="compare all installed requirements",
+        judge=agree,
+        needs=(INSTALLS,),
+        seconds=1,
+        commands=to_check,
     ),
     Check(
         name="no-vllm-dist-info",
         title="look for a distribution called vllm",
-        judge=_probed("distributions.py", _judge_shim),
+        judge=_probed(_judge_shim),
         needs=(INSTALLS,),
         seconds=1,
+        commands=_probe("distributions.py"),
     ),
     Check(
         name="torch-is-cpu",
         title="look which torch is installed",
-        judge=_probed("torch_build.py", _judge_torch),
+        judge=_probed(_judge_torch),
         needs=(INSTALLS,),
         seconds=5,
+        commands=_probe("torch_build.py"),
     ),
     Check(
         name="torch-companions",
@@ -271,6 +311,7 @@ CHECKS: tuple[Check[Trial], ...] = (
         judge=_companions,
         needs=("torch-is-cpu",),
         seconds=10,
+        commands=_of_companions,
     ),
     Check(
         name="guard-refuses",
@@ -278,22 +319,40 @@ CHECKS: tuple[Check[Trial], ...] = (
         judge=_refuses,
         needs=(INSTALLS,),
         seconds=1,
+        # A CPU that has nothing; the guard takes the variable for /proc/cpuinfo.
+        commands=_command("--version", **{FLAGS_VARIABLE: "fpu"}),
     ),
     Check(
         name="imports",
         title="import vllm",
-        judge=_probed("importing.py", _judge_import),
+        judge=_probed(_judge_import),
         needs=("processor", INSTALLS),
         seconds=20,
+        commands=_probe("importing.py"),
     ),
-    Check(name="command-version", title="run vllm --version", judge=_version_command, needs=("imports",), seconds=20),
-    Check(name="command-serve-help", title="run vllm serve --help", judge=_serve_help, needs=("imports",), seconds=20),
+    Check(
+        name="command-version",
+        title="run vllm --version",
+        judge=_version_command,
+        needs=("imports",),
+        seconds=20,
+        commands=_command("--version"),
+    ),
+    Check(
+        name="command-serve-help",
+        title="run vllm serve --help",
+        judge=_serve_help,
+        needs=("imports",),
+        seconds=20,
+        commands=_command("serve", "--help"),
+    ),
     Check(
         name="cpu-platform",
         title="ask vLLM for its platform",
-        judge=_probed("cpu_platform.py", _judge_platform),
+        judge=_probed(_judge_platform),
         needs=("imports",),
         seconds=20,
+        commands=_probe("cpu_platform.py"),
     ),
     Check(
         name="generates-tokens",
@@ -301,6 +360,7 @@ CHECKS: tuple[Check[Trial], ...] = (
         judge=_generate,
         needs=("cpu-platform",),
         seconds=60,
+        commands=_of_generation,
     ),
-    *(replace(check, judge=_grave(check.judge), severity="warning") for check in emulation.CHECKS),
+    *(replace(check, judge=_grave(check.judge), severity="warning") for check in (*emulation.CHECKS, *amx.CHECKS)),
 )

@@ -14,6 +14,8 @@ from vllm_wheels.core.errors import (
     UnsupportedPythonError,
     VllmWheelsError,
 )
+from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.report import Finding, Severity, Verdict
 
 UNJUDGEABLE = (CannotVerifyError, MachineError, NetworkError, UnsupportedPythonError, StepTimeoutError)
@@ -37,12 +39,28 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Premises:
+    """What is known of a trial before there is a wheel to try.
+
+    Attributes:
+        settings: of the user.
+        left_out: requirements that are not installed on purpose, by normalised name.
+        floor: flags of /proc/cpuinfo without which the wheel need not load.
+    """
+
+    settings: Settings
+    left_out: tuple[str, ...]
+    floor: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check(Generic[Subject]):
     """One thing that is looked at.
 
     Attributes:
         name: identifier, never changed once published.
         title: what is done, in the imperative.
+        commands: what it starts, in a plan; a function where that depends on the user's settings.
         judge: looks at the subject; errors of ``UNJUDGEABLE`` leave the question open.
         severity: does a conviction forbid a release.
         needs: checks that must have passed, or this one would say nothing new.
@@ -55,6 +73,11 @@ class Check(Generic[Subject]):
     severity: Severity = "error"
     needs: tuple[str, ...] = ()
     seconds: float | None = None
+    commands: tuple[Invocation, ...] | Callable[[Premises], tuple[Invocation, ...]] = ()
+
+    def planned(self, premises: Premises) -> tuple[Invocation, ...]:
+        """The commands that it starts."""
+        return self.commands(premises) if callable(self.commands) else self.commands
 
 
 def passed(line: str, *, evidence: str = "", **measures: float) -> Judgement:

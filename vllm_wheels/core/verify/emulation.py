@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.trial import Trial, last_lines
+from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
 
 EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
 """The static one first: it runs in a container as well."""
@@ -34,14 +35,20 @@ def _emulated(trial: Trial) -> Judgement:
     if not cpu:
         return skipped("qemu emulates no CPU of the variant's level")
     copy_emulator(trial.folder, static=trial.in_container)
-    emulator = [f"{trial.place}/{COPY}", "-cpu", cpu]
-    probe = [f"{trial.programs}/python", "-I", f"{trial.place}/probes/emulated.py"]
-    return judged(trial.run([*UNDER_A_SHELL, *emulator, *probe]), cpu)
+    (command,) = trial.commands
+    return judged(trial.start(command), cpu)
 
 
-def cpu_of(trial: Trial) -> str:
+def _emulating(premises: Premises) -> tuple[Invocation, ...]:
+    cpu = cpu_of(premises)
+    emulator = (f"{HERE}/{COPY}", "-cpu", cpu)
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/emulated.py")
+    return (shut_in(*UNDER_A_SHELL, *emulator, *probe),) if cpu else ()
+
+
+def cpu_of(known: Trial | Premises) -> str:
     """Qemu's name of a CPU that has the wheel's floor and nothing above it; empty where qemu knows none."""
-    return next((each.emulated for each in variants().values() if each.floor == trial.floor), "")
+    return next((each.emulated for each in variants().values() if each.floor == known.floor), "")
 
 
 def copy_emulator(folder: Path, *, static: bool) -> Path:
@@ -103,5 +110,6 @@ CHECKS: tuple[Check[Trial], ...] = (
         judge=_emulated,
         needs=(INSTALLS,),
         seconds=90,
+        commands=_emulating,
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_wheels.core.errors import CannotVerifyError, VerificationError
+from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
 from vllm_wheels.core.verify.claims import claimed
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of
@@ -30,32 +30,43 @@ class Clearance:
         return f"{tried}; {missing}" if missing else tried
 
 
-def clearance(wheel: Path, reports: Sequence[Report], *, obstacle: Callable[[str], str | None]) -> Clearance:
+def clearance(
+    wheel: Path, reports: Sequence[Report], *, obstacle: Callable[[str], str | None], required: Sequence[str] = ()
+) -> Clearance:
     """Lets a wheel through only with a passed report of exactly its bytes on every Python that it claims.
 
     Args:
         wheel: of the file that is to be released.
         reports: whatever there is; a report of another file or without installation speaks for nothing.
         obstacle: why this installation cannot try the wheel on a Python, in one line; None where it can
-            (``pythons.obstacle``).
+            (``ready.Places.obstacle``).
+        required: Pythons for whose want there is no excuse.
 
     Raises:
         VerificationError: a report convicts the wheel.
-        CannotVerifyError: a Python that could have been tried has no report, or one without a verdict.
+        CannotVerifyError: a report came to no verdict.
+        IncompleteReleaseError: a Python that could have been tried, or is required, has no report.
     """
     sha256 = sha256_of(wheel)
     found = {each.python: each for each in reports if each.sha256 == sha256 and each.python}
     for report in found.values():
         require_passed(report, sha256=sha256)
-    missing = [python for python in claimed(WheelFile.read(wheel)) if python not in found]
-    without = tuple((python, why) for python in missing if (why := obstacle(python)))
-    untried = [python for python in missing if python not in dict(without)]
+    wanted = dict.fromkeys((*required, *claimed(WheelFile.read(wheel))))
+    reasons = {python: None if python in required else obstacle(python) for python in wanted if python not in found}
+    untried = [python for python, why in reasons.items() if why is None]
     if untried or not found:
-        what = f"{wheel.name} has not been tried on every Python that it claims"
-        why = f"there is no report of sha256 {sha256[:12]} on Python {', '.join(untried or missing)}"
-        remedy = f"build its verification there: --python-version {(untried or missing or ['3.11'])[0]}"
-        raise CannotVerifyError(what, why=why, remedy=remedy)
-    return Clearance(pythons=tuple(str(python) for python in found), without=without)
+        first = (untried or [*reasons] or ["3.11"])[0]
+        what = f"{wheel.name} has not passed on Python {', '.join(untried) or 'any version'}"
+        because = "; ".join(f"{python}: {why}" for python, why in reasons.items() if why)
+        why = f"there is no report of sha256 {sha256[:12]} on it{f' ({because})' if because and not untried else ''}"
+        remedy = f"vllm-wheels build --python-version {first}, or name only the others in publish.required_pythons"
+        raise IncompleteReleaseError(what, why=why, remedy=remedy)
+    without = tuple((python, why) for python, why in reasons.items() if why)
+    return Clearance(pythons=tuple(sorted(found, key=_order)), without=without)
+
+
+def _order(python: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in python.split("."))
 
 
 def require_passed(report: Report, *, sha256: str) -> None:

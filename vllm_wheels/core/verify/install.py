@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,11 +16,13 @@ from vllm_wheels.core.builders import PLACE, Mount
 from vllm_wheels.core.environment import index_arguments
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.locking import CPU_INDEX, UNREACHABLE
+from vllm_wheels.core.plan import INDEX, PYTHON, UV, Invocation
+from vllm_wheels.core.repair import WHEEL
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.checks import Judgement
+from vllm_wheels.core.verify.checks import Judgement, Premises
 from vllm_wheels.core.verify.pythons import host_python
-from vllm_wheels.core.verify.trial import Trial, last_lines
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines
 
 PROBES = Path(__file__).parent / "probes"
 
@@ -75,41 +78,63 @@ def install(trial: Trial) -> Judgement:
         if trial.in_container
         else host_python(trial.python, trial.bench.runner)
     )
-    made = _uv(trial, ["venv", "--no-project", "--python", python, f"{trial.place}/venv"])
+    making, *rest = trial.commands
+    made = _uv(trial, making.filled({PYTHON: python}))
     if made.status != 0:
         what = f"uv cannot make an environment of {python}"
         raise CannotVerifyError(
             what, why=_reason(made.output), remedy="see smoke.log; correct or reinstall that Python"
         )
-    finished, beside = _installed(trial)
+    finished, beside = _installed(trial, *rest)
     if finished.status == 0:
         line = f"installs with all that it requires, in {finished.seconds:.0f} s{beside}"
         seconds = {"install_seconds": round(finished.seconds, 1)}
         return Judgement(verdict="passed", line=line, evidence=last_lines(finished.output, 400), measures=seconds)
     if UNREACHABLE.search(finished.output):
-        what = "a package cannot be fetched"
-        raise CannotVerifyError(
-            what, why=_reason(finished.output), remedy="check the network and index.url, then try again"
-        )
+        what, why = "a package cannot be fetched", _reason(finished.output)
+        cure = "set substitutes = allow to do without that index" if CPU_INDEX.search(why) else "correct index.url"
+        raise CannotVerifyError(what, why=why, remedy=f"check the network, or {cure}")
     line = f"does not install: {_reason(finished.output)}"
     return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=REMEDY)
 
 
-def _installed(trial: Trial) -> tuple[Finished, str]:
-    settings = trial.bench.settings
+def to_install(premises: Premises) -> tuple[Invocation, ...]:
+    """What ``install`` starts, in a plan."""
+    settings = premises.settings
+    making = _client(settings, "venv", "--no-project", "--python", PYTHON, f"{HERE}/venv")
+    place = ("--python", f"{PROGRAMS}/python", "--overrides", f"{HERE}/overrides.txt")
+    requested = (*place, INDEX, f"{HERE}/wheel/{WHEEL}")
+    plain = _client(settings, "pip", "install", *requested)
     if settings.torch.backend == "none":
-        return _uv(trial, ["pip", "install", *_requested(trial)]), ""
+        return making, plain
     # Where a substitute stands by, one more try is enough.
     patience = {"UV_HTTP_RETRIES": "1"} if settings.substitutes == "allow" else {}
-    wished = ["pip", "install", "--torch-backend", settings.torch.backend, *_requested(trial)]
-    finished = _uv(trial, wished, env=patience)
+    wished = _client(settings, "pip", "install", "--torch-backend", settings.torch.backend, *requested, **patience)
+    if settings.substitutes == "refuse":
+        return making, wished
+    return making, wished, replace(plain, condition="if PyTorch's own index of CPU builds cannot be reached")
+
+
+def to_check(premises: Premises) -> tuple[Invocation, ...]:
+    """What ``complete`` and ``agree`` start, in a plan."""
+    return (_client(premises.settings, "pip", "check", "--python", f"{PROGRAMS}/python"),)
+
+
+def _client(settings: Settings, *arguments: str, **env: str) -> Invocation:
+    common = ("--color", "never", "--no-progress", "--no-python-downloads")
+    timeout = str(max(1, round(settings.index.timeout_seconds)))
+    return Invocation(argv=(UV, *arguments, *common), environment={"UV_HTTP_TIMEOUT": timeout, **env}, place="venue")
+
+
+def _installed(trial: Trial, wished: Invocation, fallback: Invocation | None = None) -> tuple[Finished, str]:
+    finished = _uv(trial, wished)
     failed = finished.status != 0 and UNREACHABLE.search(finished.output) and CPU_INDEX.search(_reason(finished.output))
-    if not failed or settings.substitutes == "refuse":
+    if not failed or fallback is None:
         return finished, ""
     # The environment that the wheel was built with fell back in the same way.
     beside = ", without PyTorch's own index of CPU builds, which cannot be reached"
     trial.bench.say(f"NOTICE: installing{beside}")
-    return _uv(trial, ["pip", "install", *_requested(trial)]), beside
+    return _uv(trial, fallback), beside
 
 
 def complete(trial: Trial) -> Judgement:
@@ -137,7 +162,8 @@ def agree(trial: Trial) -> Judgement:
 
 
 def _pip_check(trial: Trial) -> str:
-    finished = _uv(trial, ["pip", "check", "--python", f"{trial.programs}/python"])
+    (command,) = trial.commands
+    finished = _uv(trial, command)
     if finished.status != 0 and not COMPLAINT.search(finished.output):
         what = "uv could not check the environment"
         raise CannotVerifyError(what, why=_reason(finished.output), remedy="see smoke.log")
@@ -146,14 +172,6 @@ def _pip_check(trial: Trial) -> str:
 
 def _absent(output: str) -> list[str]:
     return sorted({canonicalize_name(match["name"]) for match in MISSING.finditer(output)})
-
-
-def _requested(trial: Trial) -> list[str]:
-    return [
-        *("--python", f"{trial.programs}/python", "--overrides", f"{trial.place}/overrides.txt"),
-        *_index(trial),
-        f"{trial.place}/wheel/{trial.wheel.name}",
-    ]
 
 
 def _index(trial: Trial) -> list[str]:
@@ -173,22 +191,22 @@ def _folder(word: str) -> Path | None:
     return path if not parts.scheme and len(path.parts) > 1 and path.is_dir() else None
 
 
-def _uv(trial: Trial, arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> Finished:
-    timeout = str(max(1, round(trial.bench.settings.index.timeout_seconds)))
-    common = ("--color", "never", "--no-progress", "--no-python-downloads")
-    given = {"UV_HTTP_TIMEOUT": timeout, **(env or {})}
+def _uv(trial: Trial, command: Invocation) -> Finished:
+    uv = f"{PLACE}/uv" if trial.in_container else find_uv_bin()
+    known = {UV: uv, HERE: trial.place, WHEEL: trial.wheel.name, INDEX: _index(trial)}
+    real = command.filled(known)
     if not trial.in_container:
-        return trial.run_with_network([find_uv_bin(), *arguments, *common], env=given)
+        return trial.run_with_network(real.argv, env=real.environment)
     cache = trial.bench.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
     mounts = [
         Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv"),
         Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True),
-        *_local_indexes(arguments),
+        *_local_indexes(real.argv),
     ]
     # Between two mounts there are no hard links.
-    given |= {"UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
-    return trial.run_with_network([f"{PLACE}/uv", *arguments, *common], env=given, mounts=mounts)
+    given = {**real.environment, "UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
+    return trial.run_with_network(real.argv, env=given, mounts=mounts)
 
 
 def _local_indexes(arguments: Sequence[str]) -> list[Mount]:

@@ -19,11 +19,11 @@ from elftools.elf.elffile import ELFFile
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.repair import TORCH_LIBRARIES
 from vllm_wheels.core.verify.elf import DAMAGED, Binary
+from vllm_wheels.core.verify.venue import glibc
 
 NOWHERE = "/nonexistent"
 """In place of this host's library folders, or the verdict would depend on what is installed here."""
 
-GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_x86_64")
 GLIBC_SYMBOL = re.compile(r"GLIBC_(\d+)\.(\d+)")
 
 # Its warnings would reach standard error past the report; what matters of them is in the result.
@@ -54,12 +54,6 @@ class Linkage:
             return found[0] if found else None
         older = [policy for policy in self.policies if (known := glibc(policy.name)) and known <= named]
         return max(older, key=lambda policy: glibc(policy.name) or (0, 0), default=None)
-
-
-def glibc(platform: str) -> tuple[int, int] | None:
-    """The glibc version that a manylinux tag of PEP 600 names."""
-    match = GLIBC.fullmatch(platform)
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def linkage(wheel: Path) -> Linkage:

@@ -20,6 +20,9 @@ from vllm_wheels.core.releases import index_url, session, unreachable
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.urls import redacted, without_credentials
 
+SHOWN = 8
+"""How many versions a message names, the newest first."""
+
 
 def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
     """All files of a project; none for one that the index does not have.
@@ -66,10 +69,9 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
     packages = files_of(settings, name)
     found = wheels_of(packages, version)
     if not found:
-        versions = ", ".join(dict.fromkeys(str(each.version) for each in packages if each.package_type == "wheel"))
         what = f"there is no wheel of {name} {version}"
         why = f"{redacted(index_url(settings))} does not have it"
-        raise CannotVerifyError(what, why=why, remedy=f"choose one of: {versions}" if versions else "check the name")
+        raise CannotVerifyError(what, why=why, remedy=_others(packages))
     chosen = _preferred(found)
     sha256 = chosen.digests.get("sha256")
     if sha256 is None:
@@ -81,6 +83,20 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
     url, _ = without_credentials(chosen.url)
     download(Download(url=url, size=chosen.size, sha256=sha256), path, settings=settings)
     return path
+
+
+def _others(packages: Sequence[DistributionPackage]) -> str:
+    known = {str(each.version) for each in packages if each.package_type == "wheel"}
+    newest = sorted(known, key=_rank, reverse=True)
+    shown = ", ".join([*newest[:SHOWN], "..."] if len(newest) > SHOWN else newest)
+    return f"choose one of: {shown}" if shown else "check the name"
+
+
+def _rank(version: str) -> Version:
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return Version("0")
 
 
 def pythons_of(packages: Sequence[DistributionPackage], known: Sequence[str]) -> set[str]:

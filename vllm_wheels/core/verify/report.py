@@ -21,6 +21,15 @@ SCHEMA = 1
 Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
 Severity = Literal["error", "warning"]
 
+COUNTED = {
+    "convicted": "convicted",
+    "could-not-judge": "not judged",
+    "warning": "warned of",
+    "passed": "passed",
+    "skipped": "skipped",
+}
+"""The words of a summary, the gravest first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -43,6 +52,11 @@ class Finding:
     evidence: str = ""
     remedy: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The verdict as people read it: a conviction that forbids no release is a ``warning``."""
+        return "warning" if (self.severity, self.verdict) == ("warning", "convicted") else self.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +151,8 @@ class Report:
     @property
     def summary(self) -> str:
         """Counts, duration and moment in one line."""
-        counts = ", ".join(f"{number} {verdict}" for verdict, number in self.counts.items() if number)
+        counted = Counter(finding.shown for finding in self.findings)
+        counts = ", ".join(f"{counted[shown]} {word}" for shown, word in COUNTED.items() if counted[shown])
         began = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{counts or 'no findings'}, in {self.seconds:.0f} s from {began}"
 
@@ -166,7 +181,7 @@ class Report:
             "| check | verdict | |",
             "|---|---|---|",
         ]
-        lines += [f"| {each.check} | {_shown(each)} | {_cell(each.line)} |" for each in self.findings]
+        lines += [f"| {each.check} | {each.shown} | {_cell(each.line)} |" for each in self.findings]
         for each in self.findings:
             if each.verdict in ("convicted", "could-not-judge"):
                 lines += ["", f"### {each.check}: {each.line}", "", f"do: {each.remedy}", "", *_fenced(each.evidence)]
@@ -188,10 +203,6 @@ def schema() -> dict[str, Any]:
     made["required"] = sorted(made["properties"])
     made["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Report on a wheel", **made}
-
-
-def _shown(finding: Finding) -> str:
-    return "warning" if (finding.severity, finding.verdict) == ("warning", "convicted") else finding.verdict
 
 
 def _cell(text: str) -> str:

@@ -20,13 +20,13 @@ from vllm_wheels.core.environment import index_arguments
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.isa import scan
 from vllm_wheels.core.patches.names import distributions
-from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
+from vllm_wheels.core.plan import STAGE, Bench, Invocation, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store, write_atomically
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
-from vllm_wheels.core.verify.checks import carry_out
+from vllm_wheels.core.verify.checks import Premises, carry_out
 from vllm_wheels.core.verify.gate import require_verdict
 from vllm_wheels.core.verify.install import left_out
 from vllm_wheels.core.verify.look import look, report_on
@@ -41,6 +41,9 @@ from vllm_wheels.core.wheelfile import sha256_of, wheels_in
 REPORT = "report.json"
 PAGE = "report.md"
 HTML = "report.html"
+
+SUFFIXES = frozenset({".py", ".c"})
+"""Of files that are source of a check."""
 
 BEGIN, CHECK, END = "verification.begin", "verification.check", "verification.end"
 TOOLS = ("abi3audit", "auditwheel", "check-wheel-contents", "iced-x86", "packaging", "pydistcheck", "twine")
@@ -72,7 +75,7 @@ def plan(
     without = left_out(settings, unavailable=unavailable)
     trial: dict[str, Any] = {"python": target.python, "left_out": list(without), "floor": list(floor)}
     if wheel is None:
-        steps = _steps({**trial, "wheel": "<wheel, not made yet>"})
+        steps = _steps({**trial, "wheel": "<wheel, not made yet>"}, settings)
         return Plan(piece="verification", target=target, inputs={}, steps=steps, unknown=("wheel",))
     path = wheel_of(wheel.folder)
     neighbours = [str(found) for found in _lower_variants(target, settings)]
@@ -94,7 +97,7 @@ def plan(
         "neighbours": [sha256_of(Path(name)) for name in neighbours],
         "torch_requirement": settings.wheel.torch_requirement,
     }
-    return Plan(piece="verification", target=target, inputs=inputs, steps=_steps(trial))
+    return Plan(piece="verification", target=target, inputs=inputs, steps=_steps(trial, settings))
 
 
 def _lower_variants(target: Target, settings: Settings) -> Iterator[Path]:
@@ -129,7 +132,8 @@ def source_sha256() -> str:
     # The rules and the reading of machine code are shared with others and so lie outside.
     names = ("index_rules.toml", "publish/rules.py", "isa.py", "variants.toml", "patches/labels.py")
     shared = [folder / name for name in names]
-    for path in (*sorted((folder / "verify").rglob("*.py")), *shared):
+    sources = [path for path in sorted((folder / "verify").rglob("*")) if path.suffix in SUFFIXES]
+    for path in (*sources, *shared):
         total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()
 
@@ -148,7 +152,8 @@ def read_report(folder: Path) -> Report:
         raise CannotVerifyError(what, why=str(error), remedy="verify the wheel again") from error
 
 
-def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
+def _steps(trial: Mapping[str, Any], settings: Settings) -> tuple[Step, ...]:
+    premises = Premises(settings=settings, left_out=tuple(trial["left_out"]), floor=tuple(trial["floor"]))
     report, folder = f"{STAGE}/{REPORT}", f"{STAGE}/{TRIAL}"
     wheel = trial["wheel"]
     return (
@@ -159,6 +164,7 @@ def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
             reads=(wheel, *trial.get("neighbours", ())),
             writes=(report,),
             seconds=sum(check.seconds or 0 for check in STATIC),
+            invocations=tuple(command for check in STATIC for command in check.planned(premises)),
         ),
         *(
             Step(
@@ -168,6 +174,7 @@ def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
                 reads=(wheel, report) if check.name == INSTALLS else (folder, report),
                 writes=(report,),
                 seconds=check.seconds,
+                invocations=check.planned(premises),
             )
             for check in CHECKS
         ),
@@ -181,7 +188,13 @@ def _steps(trial: Mapping[str, Any]) -> tuple[Step, ...]:
     )
 
 
-def _begin(bench: Bench, *, trial: Mapping[str, Any], checks: Sequence[str]) -> None:  # noqa: ARG001 - a plan shows them
+def _begin(
+    bench: Bench,
+    *,
+    trial: Mapping[str, Any],
+    checks: Sequence[str],  # noqa: ARG001 - a plan shows them
+    invocations: tuple[Invocation, ...],  # noqa: ARG001 - each check has its own of them in its table
+) -> None:
     tried = _trial(bench, trial)
     neighbours = [_neighbour(Path(name), bench.settings) for name in trial["neighbours"]]
     with opened(
@@ -211,10 +224,10 @@ def _tell(bench: Bench, finding: Finding) -> None:
     bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
 
 
-def _check(bench: Bench, *, name: str, trial: Mapping[str, Any]) -> None:
+def _check(bench: Bench, *, name: str, trial: Mapping[str, Any], invocations: tuple[Invocation, ...] = ()) -> None:
     report = read_report(bench.stage)
     check = next(each for each in CHECKS if each.name == name)
-    finding = carry_out(check, _trial(bench, trial), earlier=report.findings)
+    finding = carry_out(check, _trial(bench, trial).facing(check, invocations), earlier=report.findings)
     _tell(bench, finding)
     _write(bench, report.with_finding(finding, now=time.time()))
 
@@ -235,7 +248,7 @@ def _end(bench: Bench) -> Mapping[str, Any]:
         "counts": report.counts,
         "venue": report.tried_in,
         "seconds": round(report.seconds, 1),
-        **report.measures,
+        "measures": {**report.measures, **(report.anatomy.measures if report.anatomy else {})},
     }
 
 

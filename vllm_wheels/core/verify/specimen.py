@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from vllm_wheels.core.errors import CannotVerifyError, UnknownVariantError, Whee
 from vllm_wheels.core.isa import Scan, scan
 from vllm_wheels.core.patches.labels import as_labelled, stated
 from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.provenance import beside
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import Variant, variants
@@ -46,6 +46,7 @@ RATIO_LIMIT = 100
 and below ``HARMLESS`` bytes nobody is hurt."""
 
 REMEDY = "take another copy of the file, or build it anew"
+OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
 GENERATOR = "vllm-wheels"
 
 ENVIRONMENT = {
@@ -177,18 +178,7 @@ class Specimen:
         Raises:
             CannotVerifyError: it cannot be read.
         """
-        for name in (f"{self.path.stem}.provenance.json", "provenance.json"):
-            path = self.path.with_name(name)
-            if not path.is_file():
-                continue
-            try:
-                found = json.loads(path.read_text("utf-8"))
-            except (OSError, ValueError) as error:
-                what = f"{name} cannot be read"
-                raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
-            if isinstance(found, dict) and found.get("wheel") == self.path.name:
-                return found
-        return None
+        return beside(self.path)
 
     def as_neighbour(self) -> Neighbour:
         """What others of the same release compare themselves with."""
@@ -273,16 +263,16 @@ def require_wheel(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise _refused(path, "there is no such file") from error
+        raise _refused(path, "there is no such file", remedy="name a file that exists, or NAME==VERSION") from error
     except OSError as error:
         raise _refused(path, f"it cannot be read: {error.strerror}") from error
     if path.is_dir():
-        raise _refused(path, "it is a folder")
+        raise _refused(path, "it is a folder", remedy=OTHER)
     if not path.is_file():
-        raise _refused(path, "it is neither a file nor a link to one")
+        raise _refused(path, "it is neither a file nor a link to one", remedy=OTHER)
     if path.suffix != ".whl":
         kind = "a source archive" if path.name.endswith((".tar.gz", ".zip")) else "not named NAME.whl"
-        raise _refused(path, f"it is {kind}")
+        raise _refused(path, f"it is {kind}", remedy=OTHER)
     size = status.st_size
     if size == 0:
         raise _refused(path, "it is empty")
@@ -310,6 +300,6 @@ def _require_bounded(path: Path) -> None:
             raise _refused(path, f"it has {what.format(found)}")
 
 
-def _refused(path: Path, why: str) -> CannotVerifyError:
+def _refused(path: Path, why: str, *, remedy: str = REMEDY) -> CannotVerifyError:
     shown = path.name.encode(sys.getfilesystemencoding(), "replace").decode(errors="replace")
-    return CannotVerifyError(f"{shown} is not a wheel that can be verified", why=why, remedy=REMEDY)
+    return CannotVerifyError(f"{shown} is not a wheel that can be verified", why=why, remedy=remedy)

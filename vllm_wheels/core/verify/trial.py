@@ -11,12 +11,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.builders import PLACE, Command, Mount, network
-from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.plan import Bench, Invocation
 from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.verify.checks import Check, Premises
 from vllm_wheels.core.verify.venue import Venue
 
 LOG = "smoke.log"
 TRIAL = "trial"
+
+HERE, TEMPORARY = "{trial}", "{temporary}"
+"""Stand in a command for the trial's folder as the venue sees it, and for a folder that is thrown away after it."""
+
+PROGRAMS = f"{HERE}/venv/bin"
 
 FOREIGN = re.compile(
     r"VLLM_\w+|PYTHON\w+|VIRTUAL_ENV|CONDA_\w+|UV_(PYTHON|TORCH|CONSTRAINT|OVERRIDE|EXCLUDE|PROJECT)\w*"
@@ -35,6 +41,15 @@ CLEAN = {
 """All that a probe gets of an environment, besides PATH, HOME and TMPDIR."""
 
 
+def shut_in(*argv: str, **env: str) -> Invocation:
+    """A program of the trial's environment with next to no variables set, in a plan."""
+    path = f"{PROGRAMS}:{os.defpath}"
+    given = {**CLEAN, "PATH": path, "HOME": f"{HERE}/home", "TMPDIR": TEMPORARY, **env}
+    # env -i and not the builder's way of setting variables: an image has variables of its own.
+    words = ("env", "-i", *(f"{name}={value}" for name, value in given.items()), *argv)
+    return Invocation(argv=words, folder=f"{HERE}/home", place="venue")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One wheel being tried in a virtual environment of its own, below the bench's stage.
@@ -48,6 +63,7 @@ class Trial:
         python: version without the micro part.
         left_out: requirements that are not installed on purpose, by normalised name.
         floor: flags of /proc/cpuinfo without which the wheel need not load.
+        commands: of the check that is being carried out.
     """
 
     bench: Bench
@@ -58,6 +74,12 @@ class Trial:
     python: str
     left_out: tuple[str, ...]
     floor: tuple[str, ...]
+    commands: tuple[Invocation, ...] = ()
+
+    def facing(self, check: Check[Trial], commands: tuple[Invocation, ...] | None = None) -> Trial:
+        """The trial with the commands of a check: those of a plan, or those that a plan would have."""
+        premises = Premises(settings=self.bench.settings, left_out=self.left_out, floor=self.floor)
+        return replace(self, commands=check.planned(premises) if commands is None else commands)
 
     @property
     def folder(self) -> Path:
@@ -79,18 +101,15 @@ class Trial:
         """The trial's folder, as the venue sees it."""
         return f"{PLACE}/{TRIAL}" if self.in_container else str(self.folder)
 
-    def run(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Finished:
-        """Runs a program of the environment with next to no variables set, and in a container without network.
+    def start(self, command: Invocation) -> Finished:
+        """Runs a command of ``shut_in``, in a container without network.
 
         Raises:
             StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
             MachineError: the container engine does not answer.
         """
         with self._temporary() as temporary:
-            path = f"{self.programs}:{os.defpath}"
-            given = {**CLEAN, "PATH": path, "HOME": f"{self.place}/home", "TMPDIR": temporary, **(env or {})}
-            # env -i and not the builder's way of setting variables: an image has variables of its own.
-            words = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *argv]
+            words = command.filled({HERE: self.place, TEMPORARY: temporary}).argv
             return self._in_container(words) if self.in_container else self._on_host(words)
 
     def run_with_network(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,10 @@ UNREPAIRED = "linux_"
 
 LOCAL = "local"
 """Name of the builder that is this host."""
+
+GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_x86_64")
+LEGACY = {"manylinux1_x86_64": (2, 5), "manylinux2010_x86_64": (2, 12), "manylinux2014_x86_64": (2, 17)}
+"""Older names of such tags (PEP 600, "Legacy manylinux tags")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,8 @@ def choose(wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Build
     builder = find_builder()
     if builder.name == LOCAL:
         what = f"{wheel} cannot be tried in a container"
-        raise CannotVerifyError(what, why=f"{why}; the builder is this host", remedy="set builder.kind = container")
+        remedy = "set builder.kind = container, and let an engine answer (vllm-wheels set-up)"
+        raise CannotVerifyError(what, why=f"{why}; the builder is this host", remedy=remedy)
     return Venue(kind="container", why=why, identity={"builder": builder.name, **builder.identity()})
 
 
@@ -72,6 +78,12 @@ def platforms_of(wheel: str) -> tuple[str, ...]:
             what, why=str(error), remedy="give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
         ) from error
     return tuple(sorted({tag.platform for tag in tags}))
+
+
+def glibc(tag: str) -> tuple[int, int] | None:
+    """The glibc version that a manylinux tag of PEP 600 for x86-64 names; None for every other tag."""
+    match = GLIBC.fullmatch(tag)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def libc() -> str:

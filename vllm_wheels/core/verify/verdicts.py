@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vllm_wheels.core.builders import Builder
-from vllm_wheels.core.builders.choose import choose as choose_builder
-from vllm_wheels.core.builders.choose import kind as builder_kind
-from vllm_wheels.core.builders.image import planned_image
-from vllm_wheels.core.errors import ImageError, VllmWheelsError
+from packaging.version import Version
+
+from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.plan import Bench
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
@@ -26,11 +25,11 @@ from vllm_wheels.core.verify.checks import UNJUDGEABLE, carry_out, left_open
 from vllm_wheels.core.verify.install import left_out
 from vllm_wheels.core.verify.look import look, report_on
 from vllm_wheels.core.verify.published import fetch
-from vllm_wheels.core.verify.pythons import obstacle
+from vllm_wheels.core.verify.ready import Places
 from vllm_wheels.core.verify.report import Finding, Report
 from vllm_wheels.core.verify.specimen import Specimen, opened
 from vllm_wheels.core.verify.trial import TRIAL, Trial
-from vllm_wheels.core.verify.venue import Venue, choose
+from vllm_wheels.core.verify.venue import Venue
 
 SCHEMA = 1
 PASSED, CONVICTED, OPEN = 0, 1, 2
@@ -128,7 +127,7 @@ def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str],
 
 
 def _name(given: str) -> str:
-    return _one_line(Path(given).name or given)
+    return _one_line(Path(given).name or given) or "''"
 
 
 def _one_line(text: str) -> str:
@@ -136,8 +135,14 @@ def _one_line(text: str) -> str:
 
 
 def _among(specimen: Specimen, table: Sequence[Specimen]) -> Specimen:
-    others = tuple(other.as_neighbour() for other in table if other is not specimen)
+    others = tuple(
+        other.as_neighbour() for other in table if other is not specimen and _release(other) == _release(specimen)
+    )
     return replace(specimen, neighbours=others)
+
+
+def _release(specimen: Specimen) -> str:
+    return Version(specimen.version).base_version
 
 
 @dataclass(kw_only=True)
@@ -145,7 +150,10 @@ class _Session:
     settings: Settings
     runner: Runner
     say: Callable[[str], None]
-    _builders: list[Builder] = field(default_factory=list)
+
+    @property
+    def _places(self) -> Places:
+        return Places(settings=self.settings, runner=self.runner)
 
     def reports(self, specimen: Specimen, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
         self.say(f"looking through {specimen.path.name}")
@@ -166,23 +174,16 @@ class _Session:
             return tuple(dict.fromkeys(pythons))
         chosen = []
         for python in specimen.claims:
-            why = self._obstacle(specimen, python)
+            why = self._places.obstacle(specimen.path, python)
             if why:
                 self.say(f"NOTICE: not tried on Python {python}: {why}")
             else:
                 chosen.append(python)
         return chosen or specimen.claims[:1] or (here,)
 
-    def _obstacle(self, specimen: Specimen, python: str) -> str | None:
-        try:
-            venue = self._venue(specimen)
-        except UNJUDGEABLE as error:
-            return f"{error.what}: {error.why}"
-        return obstacle(python, venue, runner=self.runner, find_builder=self._builder)
-
     def _tried(self, specimen: Specimen, report: Report) -> Report:
         try:
-            venue = self._venue(specimen)
+            venue = self._places.venue(specimen.path)
         except UNJUDGEABLE as error:
             open_question = left_open(error)
             finding = Finding(
@@ -198,7 +199,8 @@ class _Session:
         report = replace(report, venue=venue)
         with self._trial(specimen, str(report.python), venue) as trial:
             for check in CHECKS:
-                report = report.with_finding(carry_out(check, trial, earlier=report.findings), now=time.time())
+                finding = carry_out(check, trial.facing(check), earlier=report.findings)
+                report = report.with_finding(finding, now=time.time())
         return report
 
     @contextmanager
@@ -206,7 +208,11 @@ class _Session:
         with TemporaryDirectory(prefix="vllm-wheels-trial-", ignore_cleanup_errors=True) as folder:
             stage = Path(folder)
             bench = Bench(
-                stage=stage, settings=self.settings, runner=self.runner, find_builder=self._builder, say=self.say
+                stage=stage,
+                settings=self.settings,
+                runner=self.runner,
+                find_builder=partial(self._places.builder, specimen.path),
+                say=self.say,
             )
             yield Trial(
                 bench=bench,
@@ -219,20 +225,3 @@ class _Session:
                 floor=specimen.variant.floor if specimen.variant else (),
             )
             shutil.rmtree(stage / TRIAL, ignore_errors=True)
-
-    def _venue(self, specimen: Specimen) -> Venue:
-        return choose(specimen.path.name, smoke=self.settings.smoke, find_builder=self._builder)
-
-    def _builder(self) -> Builder:
-        """The builder where it is ready: nobody waits for the making of an image to verify a foreign wheel.
-
-        Raises:
-            ImageError: its image is not made yet.
-            MachineError: it cannot work here.
-        """
-        if not self._builders:
-            if builder_kind(self.settings, self.runner) == "container" and planned_image(self.settings):
-                what = "the wheel would have to be tried in the builder's image"
-                raise ImageError(what, why="the image is not made yet", remedy="vllm-wheels set-up, then build once")
-            self._builders.append(choose_builder(self.settings, self.runner, self.say))
-        return self._builders[0]

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.repair import EXTENSIONS
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.elf import Binary
 from vllm_wheels.core.verify.specimen import Specimen
@@ -19,6 +21,17 @@ TOOL_SECONDS = 300.0
 STABLE = "abi3"
 ONE_PYTHON = re.compile(r"\.cpython-3\d+-")
 """Suffix of a module that only one Python imports (PEP 3149)."""
+
+REPORT, LOWEST = "{report}", "{lowest python}"
+"""Stand in a plan for where abi3audit writes, and for the Python of the wheel's tag."""
+
+AUDIT = Invocation(
+    argv=(
+        *(sys.executable, "-m", "abi3audit", "--report", "--output", REPORT, "--assume-minimum-abi3", LOWEST),
+        EXTENSIONS,
+    ),
+    condition="if the wheel's tag claims the stable ABI",
+)
 
 REMEDY = (
     "tag the wheel for the lowest Python whose stable ABI all extensions keep to, or build them with --py-limited-api"
@@ -39,18 +52,15 @@ def _stable(specimen: Specimen) -> Judgement:
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         return convicted(f"{faults[0]}{more}", evidence="\n".join(faults), remedy=REMEDY)
-    return passed(f"{len(extensions)} extensions keep to the stable ABI of Python {lowest}")
+    return passed(f"all extensions ({len(extensions)}) keep to the stable ABI of Python {lowest}")
 
 
 def _audit(specimen: Specimen, extensions: Sequence[Binary], lowest: str) -> Mapping[str, Any]:
     with TemporaryDirectory(prefix="vllm-wheels-abi-") as folder:
         report = Path(folder, "report.json")
-        options = ["--report", "--output", str(report), "--assume-minimum-abi3", lowest]
-        finished = specimen.runner.run(
-            [sys.executable, "-m", "abi3audit", *options, *(str(each.path) for each in extensions)],
-            timeout_seconds=TOOL_SECONDS,
-            quiet=True,
-        )
+        paths = [str(each.path) for each in extensions]
+        command = AUDIT.filled({REPORT: str(report), LOWEST: lowest, EXTENSIONS: paths})
+        finished = specimen.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, quiet=True)
         try:
             found = json.loads(report.read_text("utf-8"))["specs"]
             return {name: entry["object"]["result"] for name, entry in found.items()}
@@ -71,5 +81,11 @@ def _faults(name: str, result: Mapping[str, Any], lowest: str) -> list[str]:
 
 
 CHECKS: tuple[Check[Specimen], ...] = (
-    Check(name="stable-abi", title="hold the extensions against the stable ABI", judge=_stable, seconds=3),
+    Check(
+        name="stable-abi",
+        title="hold the extensions against the stable ABI",
+        judge=_stable,
+        seconds=3,
+        commands=(AUDIT,),
+    ),
 )

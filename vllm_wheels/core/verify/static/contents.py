@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from check_wheel_contents.checker import NO_CONFIG, WheelChecker
 from check_wheel_contents.checks import Check as Rule
@@ -13,10 +14,15 @@ from check_wheel_contents.errors import WheelValidationError
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.isa import GRAFTED
+from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.repair import WHEEL
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.specimen import Specimen
 
 TOOL_SECONDS = 300.0
+BESIDE = "{temporary}"
+"""Stands in a plan for the folder in which the wheel is unpacked."""
+
 PYDISTCHECK = "from pydistcheck.cli import check; check()"
 """Its command; the package cannot be run with -m."""
 
@@ -30,6 +36,16 @@ PATH_RULES = (
     "path-too-long",
     "unexpected-files",
 )
+PORTABLE = Invocation(
+    argv=(
+        *(sys.executable, "-c", PYDISTCHECK),
+        *(word for rule in PATH_RULES for word in ("--select", rule)),
+        WHEEL,
+    ),
+    # Away from the working folder and the wheel's own files, or it would take settings from a pyproject.toml there.
+    folder=BESIDE,
+)
+
 FOUND = re.compile(r"^\d+\. (\[[\w-]+\] .*)$", re.MULTILINE)
 
 WISHED_BYTES = 25_000_000
@@ -59,15 +75,9 @@ def _of_grafted(failure: FailedCheck) -> bool:
 
 
 def _paths(specimen: Specimen) -> Judgement:
-    selected = [word for rule in PATH_RULES for word in ("--select", rule)]
-    finished = specimen.runner.run(
-        [sys.executable, "-c", PYDISTCHECK, *selected, str(specimen.path)],
-        # Away from the working folder and the wheel's own files, or it would take settings from a pyproject.toml there.
-        cwd=specimen.folder.parent,
-        timeout_seconds=TOOL_SECONDS,
-        keep_output=True,
-        quiet=True,
-    )
+    command = PORTABLE.filled({WHEEL: str(specimen.path), BESIDE: str(specimen.folder.parent)})
+    folder = Path(str(command.folder))
+    finished = specimen.runner.run(command.argv, cwd=folder, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
     found = FOUND.findall(finished.output)
     if finished.status == 0:
         return passed("every path is portable")
@@ -92,6 +102,13 @@ def _size(specimen: Specimen) -> Judgement:
 
 CHECKS: tuple[Check[Specimen], ...] = (
     Check(name="contents", title="look for files that do not belong there", judge=_contents, severity="warning"),
-    Check(name="portable-paths", title="look at the files' paths", judge=_paths, severity="warning", seconds=2),
+    Check(
+        name="portable-paths",
+        title="look at the files' paths",
+        judge=_paths,
+        severity="warning",
+        seconds=2,
+        commands=(PORTABLE,),
+    ),
     Check(name="size", title="compare the size with what is needed", judge=_size, severity="warning"),
 )

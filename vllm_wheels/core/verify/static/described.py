@@ -9,11 +9,17 @@ from packaging.metadata import InvalidMetadata, Metadata
 from packaging.utils import canonicalize_name
 from readme_renderer import markdown
 
+from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.repair import WHEEL
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.specimen import Specimen
 
 TOOL_SECONDS = 120.0
 VALID = "metadata-valid"
+TWINE = Invocation(
+    argv=(sys.executable, "-m", "twine", "check", "--strict", WHEEL),
+    environment={"NO_COLOR": "1", "COLUMNS": "200"},
+)
 COMMAND = re.compile(r"\b(?:pip3?|uv|pipx|poetry|pdm)\b[^\n`]*?\b(?:install|add)\b(?P<rest>[^\n`]*)")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -33,12 +39,9 @@ def _valid(specimen: Specimen) -> Judgement:
 
 def _renders(specimen: Specimen) -> Judgement:
     remedy = "correct the long description and Description-Content-Type"
+    command = TWINE.filled({WHEEL: str(specimen.path)})
     finished = specimen.runner.run(
-        [sys.executable, "-m", "twine", "check", "--strict", str(specimen.path)],
-        env={"NO_COLOR": "1", "COLUMNS": "200"},
-        timeout_seconds=TOOL_SECONDS,
-        keep_output=True,
-        quiet=True,
+        command.argv, env=command.environment, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True
     )
     if finished.status != 0:
         said = [line.strip() for line in finished.output.splitlines() if line.strip()]
@@ -72,7 +75,14 @@ def _description(specimen: Specimen) -> str:
 
 CHECKS: tuple[Check[Specimen], ...] = (
     Check(name=VALID, title="read METADATA strictly", judge=_valid),
-    Check(name="description-renders", title="render the description", judge=_renders, needs=(VALID,), seconds=1),
+    Check(
+        name="description-renders",
+        title="render the description",
+        judge=_renders,
+        needs=(VALID,),
+        seconds=1,
+        commands=(TWINE,),
+    ),
     Check(
         name="install-instructions",
         title="look for install instructions",

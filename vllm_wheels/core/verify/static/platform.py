@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.linkage import TooNew, glibc, too_new
+from vllm_wheels.core.verify.linkage import TooNew, too_new
 from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.venue import glibc
 
 PLAIN = "linux_x86_64"
 REPAIR = "let 'auditwheel repair' find the tag, and never name one by hand"

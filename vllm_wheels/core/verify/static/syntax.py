@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.plan import PYTHON, Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.pythons import host_python
 from vllm_wheels.core.verify.specimen import Specimen
 
 PROBE = Path(__file__).parent.parent / "probes" / "compiling.py"
 TOOL_SECONDS = 600.0
+
+UNPACKED, OLDEST = "{unpacked}", "{oldest python}"
+"""Stand in a plan for the wheel's files, and for the oldest Python that it claims."""
+
+COMPILE = Invocation(argv=(PYTHON, "-I", "-X", "utf8", str(PROBE), UNPACKED, OLDEST))
 
 
 def _compiles(specimen: Specimen) -> Judgement:
@@ -24,12 +30,8 @@ def _compiles(specimen: Specimen) -> Judgement:
         interpreter, beside = host_python(oldest, specimen.runner), ""
     except CannotVerifyError:
         interpreter, beside = sys.executable, f", as far as {sys.version_info.major}.{sys.version_info.minor} can tell"
-    finished = specimen.runner.run(
-        [interpreter, "-I", "-X", "utf8", str(PROBE), str(specimen.folder), oldest],
-        timeout_seconds=TOOL_SECONDS,
-        keep_output=True,
-        quiet=True,
-    )
+    command = COMPILE.filled({PYTHON: interpreter, UNPACKED: str(specimen.folder), OLDEST: oldest})
+    finished = specimen.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
     if finished.status != 0:
         what = f"{interpreter} could not compile the code"
         why = (finished.tail or ("it said nothing",))[-1]
@@ -43,5 +45,11 @@ def _compiles(specimen: Specimen) -> Judgement:
 
 
 CHECKS: tuple[Check[Specimen], ...] = (
-    Check(name="python-compiles", title="compile the Python code on the oldest Python", judge=_compiles, seconds=6),
+    Check(
+        name="python-compiles",
+        title="compile the Python code on the oldest Python",
+        judge=_compiles,
+        seconds=6,
+        commands=(COMPILE,),
+    ),
 )

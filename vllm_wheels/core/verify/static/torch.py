@@ -28,7 +28,8 @@ def _torch(specimen: Specimen) -> Judgement:
         remedy = "require exactly torch==X, the version that it is compiled against, without +cpu"
         return convicted("; ".join(faults), evidence=evidence, remedy=remedy)
     beside = "" if _built_with(specimen) else "; nothing says which torch it was built with"
-    return passed(f"requires {', '.join(pins)}{beside}", evidence=evidence)
+    named = ", ".join(dict.fromkeys(f"{each.name}{each.specifier}" for each in pins.values()))
+    return passed(f"requires {named}{beside}", evidence=evidence)
 
 
 def _faults(specimen: Specimen, found: list[Requirement]) -> Iterator[str]:

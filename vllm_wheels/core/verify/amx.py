@@ -1,0 +1,164 @@
+"""Lets a wheel with AMX kernels generate tokens on a CPU without AMX: a preloaded library executes the instructions.
+
+This says that the kernels compute what the wheel's own AVX-512 kernels compute, and nothing about how fast. Code that
+oneDNN generates asks the processor itself, finds no AMX, and is not tried here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE, cpu_flags
+from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.variants import variants
+from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
+
+SOURCE = Path(__file__).with_name("amx.c")
+LIBRARY = f"{HERE}/amx.so"
+COUNTS = f"{HERE}/amx.counts"
+COMPILER = "cc"
+COMPILE = (COMPILER, "-shared", "-fPIC", "-O3", "-mavx2", "-mfma", "-o", LIBRARY, str(SOURCE))
+COMPILE_SECONDS = 120.0
+PACKAGE = "gcc"
+
+EMULATED = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
+"""What amx.c knows, as /proc/cpuinfo calls it."""
+
+INSTALLS = "installs"
+TOLERANCE = 0.1
+"""Of a logarithm of a likelihood: logits are bfloat16, whose steps are 0.016 at the size that they have here."""
+
+
+def _emulated(trial: Trial) -> Judgement:
+    if reason := _needless(trial.floor):
+        return skipped(reason)
+    if not trial.commands:
+        return skipped("smoke.generate is off")
+    compiling, *generating = trial.commands
+    _compile(trial, compiling)
+    with_amx, without = (trial.start(command) for command in generating)
+    return judged(with_amx, without, trial.floor)
+
+
+def _emulating(premises: Premises) -> tuple[Invocation, ...]:
+    if _needless(premises.floor) or not premises.settings.smoke.generate:
+        return ()
+    env = {
+        "LD_PRELOAD": LIBRARY,
+        "AMX_COUNTS": COUNTS,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        FLAGS_VARIABLE: " ".join(premises.floor),
+    }
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/emulated_amx.py")
+    return (Invocation(argv=COMPILE), *(shut_in(*probe, told, **env) for told in ("yes", "no")))
+
+
+def _needless(floor: Sequence[str]) -> str:
+    """Why nothing is emulated for a wheel with that floor on this machine; empty where it is."""
+    present = cpu_flags() or frozenset()
+    lacking = [flag for flag in floor if flag not in present]
+    if not EMULATED.intersection(floor):
+        return "the wheel needs no AMX"
+    if not lacking:
+        return "this machine has AMX, see generates-tokens"
+    beyond = [flag for flag in lacking if flag not in EMULATED]
+    return f"this machine also lacks {', '.join(beyond)}, which is not emulated" if beyond else ""
+
+
+def _compile(trial: Trial, command: Invocation) -> None:
+    """Makes the library with this host's compiler; it needs so little of libc that it works in any container.
+
+    Raises:
+        CannotVerifyError: there is no compiler, or it fails.
+    """
+    remedy = f"apt-get install {PACKAGE}"
+    if shutil.which(COMPILER) is None:
+        what = "the emulation of AMX cannot be compiled"
+        raise CannotVerifyError(what, why=f"{COMPILER} is not on PATH", remedy=remedy)
+    argv = command.filled({HERE: str(trial.folder)}).argv
+    finished = trial.bench.runner.run(argv, timeout_seconds=COMPILE_SECONDS, keep_output=True, quiet=True)
+    if finished.status != 0:
+        what = f"{COMPILER} cannot compile {SOURCE.name}"
+        raise CannotVerifyError(what, why=(finished.tail or ("it says nothing",))[0], remedy=remedy)
+
+
+def judged(with_amx: Finished, without: Finished, floor: Sequence[str]) -> Judgement:
+    """Compares what vLLM generated when it was told that there is AMX with what it generates without.
+
+    Args:
+        with_amx: the probe that answered yes.
+        without: the probe that answered no.
+        floor: of the variant.
+
+    Raises:
+        CannotVerifyError: both used AMX, so that there is nothing to compare with.
+    """
+    for finished in (with_amx, without):
+        if finished.status != 0 or not _answers(finished):
+            line = f"ends with status {finished.status} where AMX is emulated"
+            return convicted(line, evidence=last_lines(finished.output), remedy="see the evidence")
+    emulated, own = _answers(with_amx)[-1], _answers(without)[-1]
+    if own["instructions"]:
+        what = "there is nothing to compare the AMX kernels with"
+        raise CannotVerifyError(what, why="vLLM uses them whatever torch says", remedy="verify on a machine with AMX")
+    executed: Mapping[str, Mapping[str, int]] = emulated["instructions"]
+    distance, total = farthest(emulated, own), sum(sum(counts.values()) for counts in executed.values())
+    evidence = "\n".join(json.dumps(part) for part in (executed, emulated["tokens"], own["tokens"]))
+    if fault := _fault(set(executed), distance, floor):
+        return convicted(fault, evidence=evidence, remedy="see the evidence; look at the kernels")
+    line = (
+        f"emulated, so nothing about speed: {len(emulated['tokens'])} tokens of a tiny Mixtral took {total} AMX"
+        f" instructions; likelihoods differ by at most {distance:.3f} from those without AMX"
+    )
+    return passed(line, evidence=evidence, amx_instructions=total)
+
+
+def _fault(executed: AbstractSet[str], distance: float, floor: Sequence[str]) -> str:
+    promised = {name for each in variants().values() if each.floor == tuple(floor) for name in each.promises}
+    if above := sorted(executed - promised):
+        return f"executes instructions above its level: {', '.join(above)}"
+    if unused := sorted(name for name in promised - executed if name.startswith("AMX_")):
+        return f"told that there is AMX, it executes no instruction of {', '.join(unused)}"
+    if distance > TOLERANCE:
+        return f"computes something else with AMX than without: likelihoods differ by up to {distance:.2f}"
+    return ""
+
+
+def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Largest difference of a token's likelihood between two answers, up to where they continue differently.
+
+    Tokens alone would not do: of two that are equally likely, either may be taken.
+    """
+    differences = []
+    for number, (mine, theirs) in enumerate(zip(one["likelihoods"], other["likelihoods"], strict=True)):
+        shared = mine.keys() & theirs.keys()
+        differences.append(max((abs(mine[token] - theirs[token]) for token in shared), default=float("inf")))
+        if one["tokens"][number] != other["tokens"][number]:
+            break
+    return max(differences, default=float("inf"))
+
+
+def _answers(finished: Finished) -> list[Mapping[str, Any]]:
+    lines = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
+    # Other processes may have written on in the same line.
+    return [json.JSONDecoder().raw_decode(line)[0] for line in lines]
+
+
+CHECKS: tuple[Check[Trial], ...] = (
+    Check(
+        name="emulated-amx",
+        title="let a tiny model generate tokens with emulated AMX, and without",
+        judge=_emulated,
+        needs=(INSTALLS,),
+        seconds=120,
+        commands=_emulating,
+    ),
+)
