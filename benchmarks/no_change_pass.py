@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 
 LIMIT_SECONDS = 10.0
+WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 RELEASES = ("0.32.0", "0.31.0", "0.30.0")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -87,6 +89,11 @@ def prepare(instance: dg.DagsterInstance, graph: dg.AssetGraph, workshop: Worksh
     return targets
 
 
+def cpu_seconds() -> float:
+    """What this process and the processes that it has waited for have computed so far."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, WHOSE))
+
+
 def main() -> None:
     """Measures a look outside and a decision, when nothing changed."""
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the settings
@@ -98,16 +105,20 @@ def main() -> None:
         dg.DagsterInstance.get() as instance,
     ):
         targets = prepare(instance, graph, workshop)
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), cpu_seconds()
         moved = staleness.observe(instance, new_workshop(), targets, print)
         looked = time.perf_counter()
         requests = schedules.stale_requests(instance, graph, targets, load(), tick="benchmark")
-        decided = time.perf_counter()
+        decided, cpu = time.perf_counter(), cpu_seconds() - cpu_before
     if moved or requests:
         message = f"something changed: {moved} {requests}"
         raise RuntimeError(message)
-    print(f"{len(targets)} partitions: looked outside in {looked - began:.1f} s, decided in {decided - looked:.1f} s")
+    print(
+        f"{len(targets)} partitions: looked outside in {looked - began:.1f} s, decided in {decided - looked:.1f} s; "
+        f"{cpu:.1f} s of CPU"
+    )
     figures = {"look_s": round(looked - began, 2), "decide_s": round(decided - looked, 2), "limit_s": LIMIT_SECONDS}
+    figures |= {"cpu_s": round(cpu, 2), "load": round(os.getloadavg()[0], 1)}
     print(json.dumps({"benchmark": "no_change_pass", "ratio": round((decided - began) / LIMIT_SECONDS, 3), **figures}))
 
 

@@ -4,7 +4,8 @@
 
 Every wheel is installed into an environment of its own, where the pipeline would try it too (this host, or a container
 of the image that built it), and is measured in turns with the others; its fastest turn counts. A wheel whose
-instructions this CPU lacks is named and left out. Variable LEAVE_OUT names torch packages that are not to be had here.
+instructions this CPU lacks is named and left out. Variable LEAVE_OUT names torch packages that are not to be had here,
+TURNS how often each wheel is measured (3 times).
 Prints a table, the ratio to the first wheel, and one line of JSON.
 """
 
@@ -29,11 +30,11 @@ from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import venue
-from vllm_wheels.core.verify.behaviour import lacking
-from vllm_wheels.core.verify.install import install, left_out
+from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
+from vllm_wheels.core.verify.install import left_out
 from vllm_wheels.core.verify.trial import Trial
 
-TURNS = 3
+TURNS = int(os.environ.get("TURNS", "3"))
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PROBE = Path(__file__).parent / "probes" / "tokens.py"
 FIGURES = ("prompt_tokens_per_second", "tokens_per_second")
@@ -67,7 +68,8 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Tria
         left_out=left_out(settings, unavailable=unavailable),
         floor=(),
     )
-    judgement = install(trial)
+    installing = next(check for check in CHECKS if check.name == INSTALLS)
+    judgement = installing.judge(trial.facing(installing))
     if judgement.verdict != "passed":
         sys.exit(f"{wheel.name}: {judgement.line}\n{judgement.evidence}")
     shutil.copy(PROBE, trial.folder / "probes" / "measure.py")

@@ -1,28 +1,26 @@
-"""Prints how fast the vLLM of this environment reads prompts and writes tokens, with a small random Llama."""
+"""Prints how fast the vLLM of this environment reads prompts and writes tokens, with a small random Llama.
+
+Lies beside the probes of ``vllm_wheels/core/verify`` while it runs, whose tiny Llama it takes in a larger size.
+"""
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
+# Behind the others, for that folder holds modules of everyday names.
+sys.path.append(str(Path(__file__).parent))
+
+from generation import CONFIG, loaded  # type: ignore[import-not-found, unused-ignore]
+
+LARGER = {
     "vocab_size": 16384,
     "hidden_size": 1024,
     "intermediate_size": 2816,
     "num_hidden_layers": 8,
     "num_attention_heads": 16,
     "num_key_value_heads": 8,
-    "head_dim": 64,
     "max_position_embeddings": 1024,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "bfloat16",
 }
 """133 million parameters, 266 MB: more than the caches hold."""
 
@@ -33,19 +31,9 @@ ROUNDS = 5
 
 def main() -> None:
     """Measures after one round of warming up; the fastest round counts, which others disturbed the least."""
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # noqa: PLC0415 - vLLM starts this file again in each of its processes
+    from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - vLLM starts this file again in each of its processes
 
-    with tempfile.TemporaryDirectory(prefix="small-llama-") as folder:
-        Path(folder, "config.json").write_text(json.dumps(CONFIG), "utf-8")
-        model = LLM(
-            model=folder,
-            load_format="dummy",
-            skip_tokenizer_init=True,
-            enforce_eager=True,
-            enable_prefix_caching=False,
-            max_model_len=512,
-            seed=0,
-        )
+    with loaded(CONFIG | LARGER, load_format="dummy", enable_prefix_caching=False, max_model_len=512) as model:
 
         def seconds(tokens: int) -> float:
             wishes = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)

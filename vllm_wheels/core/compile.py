@@ -5,21 +5,25 @@ The result is upstream's raw wheel with stripped extensions; ``wheel`` puts name
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
+from vllm_wheels.core import compiler_cache
 from vllm_wheels.core.builders import PLACE, Command, Mount
+from vllm_wheels.core.compiler_cache import REMOTE
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.machine import require_memory, require_room
 from vllm_wheels.core.plan import PATH, PYTHON, STAGE, Bench, Invocation, Plan, Step, Verb, fingerprint
-from vllm_wheels.core.repair import strip_wheel
+from vllm_wheels.core.repair import STRIP, strip_wheel
 from vllm_wheels.core.revisions import BUILD
+from vllm_wheels.core.side_by_side import turn
+from vllm_wheels.core.store import Store
 from vllm_wheels.core.wheelfile import wheel_in
 
 if TYPE_CHECKING:
@@ -30,21 +34,27 @@ if TYPE_CHECKING:
     from vllm_wheels.core.upstream import Upstream
     from vllm_wheels.core.variants import Variant
 
-COLD_SECONDS = 4500.0
-"""First guess of a cold build on two cores (measured: 0.32.0 in 74.5 minutes with debug information)."""
+COLD_SECONDS, COLD_JOBS = 1300.0, 2
+"""First guess of a cold build, and with how many jobs (measured: 0.32.0 in 17 to 22 minutes on two busy cores)."""
 
-GIGABYTES_PER_JOB = 2.0
 BUILD_FOLDER_GIGABYTES = 4.0
+JOBS = "MAX_JOBS"
+KIN = ("source", "onednn", "torch", "builder", "build")
+"""Inputs that two builds share which compile the same oneDNN with the same compiler, whatever their variants."""
+
 READY = ".vllm-wheels-ready"
 LOG = "build.log"
 RAW = "raw"
-STATISTICS = "ccache.log"
+CACHE = "ccache"
+"""Folder of ccache's cache below the state folder."""
+
 KILLED_SIGNS = (
     "Killed signal terminated program",
     "fatal error: Killed",
     "virtual memory exhausted",
     "out of memory allocating",
     "Cannot allocate memory",
+    "failed to map segment from shared object",
 )
 
 
@@ -93,15 +103,18 @@ def plan(
         ingredients: pieces and the builder.
         settings: of the user.
         jobs: parallel compile jobs.
+
+    Raises:
+        SettingsError: the settings of the compiler's cache contradict each other.
     """
+    compiler_cache.check(settings.builder)
     unknown = ingredients.missing()
     inputs = {} if unknown or upstream is None else _inputs(upstream, ingredients, target.python)
-    folder = str(settings.state_folder / "build" / _folder_name(target, inputs))
     return Plan(
         piece="compiled",
         target=target,
         inputs=inputs,
-        steps=_steps(target, variant, upstream, ingredients, settings, jobs, folder),
+        steps=_steps(target, variant, upstream, ingredients, settings, jobs, inputs),
         unknown=unknown,
     )
 
@@ -140,13 +153,14 @@ def _steps(  # noqa: PLR0917 - one caller, which is the public function above
     ingredients: Ingredients,
     settings: Settings,
     jobs: int,
-    folder: str,
+    inputs: Mapping[str, Any],
 ) -> tuple[Step, ...]:
+    folder = str(settings.state_folder / "build" / _folder_name(target, inputs))
     folders = {
         "build": folder,
         "onednn": _inside(ingredients.onednn, "tree", "onednn"),
         "env": _inside(ingredients.torch_env, "env", "torch_env"),
-        "ccache": str(settings.state_folder / "ccache"),
+        "ccache": str(settings.state_folder / ("sccache" if settings.builder.compiler_cache == "sccache" else CACHE)),
     }
     source = _inside(ingredients.source, "tree", "source")
     native = _inside(ingredients.metadata, "native", "metadata")
@@ -166,13 +180,14 @@ def _steps(  # noqa: PLR0917 - one caller, which is the public function above
                 "folders": folders,
                 "python": target.python,
                 "timeout_seconds": settings.builder.timeout_seconds,
+                "kin": {name: inputs[name] for name in KIN} if inputs else {},
             },
             reads=tuple(folders.values()),
             writes=(f"{STAGE}/{RAW}", f"{STAGE}/{LOG}"),
-            seconds=COLD_SECONDS,
-            gigabytes=jobs * GIGABYTES_PER_JOB,
+            seconds=COLD_SECONDS * COLD_JOBS / jobs,
+            gigabytes=jobs * settings.builder.gigabytes_per_job,
             disk_gigabytes=BUILD_FOLDER_GIGABYTES,
-            invocations=(_invocation(target, upstream, settings, jobs),),
+            invocations=(_invocation(target, upstream, ingredients, settings, jobs),),
         ),
         Step(
             title="strip the extensions",
@@ -181,6 +196,7 @@ def _steps(  # noqa: PLR0917 - one caller, which is the public function above
             reads=(f"{STAGE}/{RAW}",),
             writes=(f"{STAGE}/{RAW}",),
             seconds=10,
+            invocations=(STRIP,),
         ),
         *(() if settings.builder.keep_build_folder else (_removal(folder),)),
     )
@@ -194,13 +210,20 @@ def _inside(piece: Piece | None, part: str, name: str) -> str:
     return str(piece.folder / part) if piece else f"<{part} of {name}, not made yet>"
 
 
-def _invocation(target: Target, upstream: Upstream | None, settings: Settings, jobs: int) -> Invocation:
+def _invocation(
+    target: Target, upstream: Upstream | None, ingredients: Ingredients, settings: Settings, jobs: int
+) -> Invocation:
     abi = stable_abi(upstream, target.python) if upstream else "<abi of source, not made yet>"
     output = ("--dist-dir", f"{PLACE}/build/out")
+    # A builder that is not there yet is a container whose image has yet to be made.
+    fixed = (ingredients.builder or {}).get("kind", "container") == "container"
     return Invocation(
-        argv=(PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output),
-        environment=_environment(target, jobs) | _shared_cache(settings),
+        argv=compiler_cache.command(
+            settings.builder, (PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output)
+        ),
+        environment=_environment(target, jobs) | compiler_cache.environment(settings.builder, fixed_places=fixed),
         folder=f"{PLACE}/build/source",
+        place="builder",
     )
 
 
@@ -212,25 +235,14 @@ def _environment(target: Target, jobs: int) -> dict[str, str]:
         "SETUPTOOLS_SCM_PRETEND_VERSION": target.release,
         "CMAKE_BUILD_TYPE": BUILD["type"],
         "CMAKE_ARGS": BUILD["cmake_args"],
-        "MAX_JOBS": str(jobs),
+        JOBS: str(jobs),
         "NINJA_STATUS": "[%f/%t] ",
         "FETCHCONTENT_SOURCE_DIR_ONEDNN": f"{PLACE}/onednn",
         "SOURCE_DATE_EPOCH": BUILD["epoch"],
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{PLACE}/env",
-        "CCACHE_DIR": f"{PLACE}/ccache",
-        "CCACHE_BASEDIR": PLACE,
-        "CCACHE_NOHASHDIR": "1",
-        "CCACHE_COMPILERCHECK": "content",
-        "CCACHE_STATSLOG": f"{PLACE}/build/{STATISTICS}",
         "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
     }
-
-
-def _shared_cache(settings: Settings) -> dict[str, str]:
-    remote = settings.builder.ccache_remote
-    # Both names: ccache 4.7 renamed the variable, and warns of neither.
-    return {"CCACHE_REMOTE_STORAGE": remote, "CCACHE_SECONDARY_STORAGE": remote} if remote else {}
 
 
 def copy_tree(bench: Bench, *, source: str, native: str, build: str) -> None:
@@ -241,7 +253,7 @@ def copy_tree(bench: Bench, *, source: str, native: str, build: str) -> None:
         MemoryShortageError: there is too little memory for one job.
     """
     folder = bench.path(build)
-    require_memory(GIGABYTES_PER_JOB)
+    require_memory(bench.settings.builder.gigabytes_per_job)
     require_room(folder.parent, BUILD_FOLDER_GIGABYTES)
     if (folder / READY).is_file():
         bench.say("an earlier build was interrupted here: going on with what it compiled")
@@ -258,7 +270,8 @@ def run(
     folders: Mapping[str, str],
     python: str,
     timeout_seconds: float,
-    invocations: tuple[Invocation],
+    kin: Mapping[str, Any],
+    invocations: tuple[Invocation, ...],
 ) -> dict[str, Any]:
     """Runs upstream's build without network and moves its raw wheel into the stage.
 
@@ -266,65 +279,108 @@ def run(
         Facts ``seconds`` and ``ccache`` (hits, misses).
 
     Raises:
-        CompilerKilledError: the compiler was killed, nearly always for lack of memory.
+        CompilerKilledError: the compiler was killed also as the only job, nearly always for lack of memory.
         BuildError: the build failed; the reason names the first error of the log.
         StepTimeoutError: it took longer than ``timeout_seconds``.
+        StoreBusyError: other compiles never made room for this one.
+        MachineError: a tool of the compiler cache is missing, or its storage does not answer.
     """
-    build, ccache = Path(folders["build"]), Path(folders["ccache"])
-    ccache.mkdir(parents=True, exist_ok=True)
-    (build / STATISTICS).unlink(missing_ok=True)
+    build, cache = Path(folders["build"]), Path(folders["ccache"])
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in (compiler_cache.LOG, compiler_cache.COUNTS):
+        (build / left).unlink(missing_ok=True)
     shutil.rmtree(build / "out", ignore_errors=True)
-    log = bench.stage / LOG
+    builder = bench.settings.builder
+    before = compiler_cache.size(cache)
     (invocation,) = invocations
-    command = Command(
-        argv=[bench.builder.python(python) if part == PYTHON else part for part in invocation.argv],
-        env={name: value.replace(PATH, bench.builder.path()) for name, value in invocation.environment.items()},
-        cwd=str(invocation.folder),
+    filled = invocation.filled(
+        {PYTHON: bench.builder.python(python), PATH: bench.builder.path(), REMOTE: builder.cache_remote or ""}
+    )
+    with turn(bench.settings, bench.say):
+        seconds = _with_fewer_and_fewer_jobs(bench, filled, folders, timeout_seconds)
+    (build / "out").rename(bench.stage / RAW)
+    if _was_compiled(bench, kin) and builder.compiler_cache != "none":
+        after, remote = compiler_cache.size(cache), builder.cache_remote is not None
+        if reason := compiler_cache.coldness(build, before=before, after=after, remote=remote):
+            bench.say(f"NOTICE: {reason}")
+    return {"seconds": round(seconds, 1), "ccache": compiler_cache.statistics(build)}
+
+
+def _with_fewer_and_fewer_jobs(
+    bench: Bench, invocation: Invocation, folders: Mapping[str, str], timeout_seconds: float
+) -> float:
+    """Compiles; each time memory runs out, goes on with half as many jobs. Returns the seconds of all attempts."""
+    seconds, log = 0.0, bench.stage / LOG
+    jobs = int(invocation.environment[JOBS])
+    while True:
+        environment = {**invocation.environment, JOBS: str(jobs)}
+        read = log.stat().st_size if log.exists() else 0
+        command = _command(bench, replace(invocation, environment=environment), folders)
+        finished = bench.builder.run(command, log=log, timeout_seconds=timeout_seconds)
+        seconds += finished.seconds
+        if not finished.status:
+            return seconds
+        kept = Path(folders["build"]) / LOG
+        shutil.copy(log, kept)
+        with log.open(encoding="utf-8", errors="replace") as stream:
+            stream.seek(read)
+            lines = stream.read().splitlines()
+        error = compiler_cache.missing(lines, bench.settings.builder) or explained(finished, lines, log=kept)
+        if not isinstance(error, CompilerKilledError) or jobs == 1:
+            raise error
+        jobs //= 2
+        number = "one job" if jobs == 1 else f"{jobs} jobs"
+        bench.say(
+            f"NOTICE: the compiler was killed, as memory ran out: going on with {number}; what is compiled is kept"
+        )
+
+
+def _command(bench: Bench, invocation: Invocation, folders: Mapping[str, str]) -> Command:
+    builder = bench.settings.builder
+    withheld = compiler_cache.withheld(builder, os.environ, port=compiler_cache.free_port())
+    return Command.of(
+        replace(invocation, environment={**invocation.environment, **withheld}),
         mounts=[
-            Mount(source=build, place=f"{PLACE}/build", writable=True),
+            Mount(source=Path(folders["build"]), place=f"{PLACE}/build", writable=True),
             Mount(source=Path(folders["onednn"]), place=f"{PLACE}/onednn"),
             Mount(source=Path(folders["env"]), place=f"{PLACE}/env"),
-            Mount(source=ccache, place=f"{PLACE}/ccache", writable=True),
+            Mount(source=Path(folders["ccache"]), place=compiler_cache.PLACE_OF_CACHE, writable=True),
         ],
-        network=bench.settings.builder.ccache_remote is not None,
+        network=compiler_cache.needs_network(builder),
+        gigabytes=builder.memory_gigabytes and builder.memory_gigabytes / builder.side_by_side,
     )
-    finished = bench.builder.run(command, log=log, timeout_seconds=timeout_seconds)
-    if finished.status:
-        shutil.copy(log, build / LOG)
-        raise explained(finished, log=build / LOG)
-    (build / "out").rename(bench.stage / RAW)
-    return {"seconds": round(finished.seconds, 1), "ccache": statistics(build / STATISTICS)}
 
 
-def explained(finished: Finished, *, log: Path) -> BuildError:
-    """The error that a failed build ends with; its reason is the first error of the log."""
-    lines = log.read_text("utf-8", errors="replace").splitlines()
+def _was_compiled(bench: Bench, kin: Mapping[str, Any]) -> bool:
+    """Did an earlier build compile the same oneDNN for the same release with the same compiler?"""
+    earlier = Store(bench.settings.state_folder / "store").pieces("compiled")
+    return bool(kin) and any(all(piece.inputs[name] == value for name, value in kin.items()) for piece in earlier)
+
+
+def explained(finished: Finished, lines: Sequence[str], *, log: Path) -> BuildError:
+    """The error that a failed build ends with; its reason is the first error among the lines of its output.
+
+    Args:
+        finished: what became of it.
+        lines: its output.
+        log: where a user finds that.
+    """
     if finished.status in (-9, 137) or any(sign in line for line in lines for sign in KILLED_SIGNS):
-        why = "it was killed, which nearly always means that memory ran out"
-        return CompilerKilledError(
-            "the compiler was killed", why=why, remedy=f"run again with --max-jobs 1; what is compiled is kept ({log})"
-        )
+        why = "it was killed, also as the only job, which nearly always means that memory ran out"
+        remedy = f"free or add memory (some files need 2 GB), then run again; what is compiled is kept ({log})"
+        return CompilerKilledError("the compiler was killed", why=why, remedy=remedy)
     first = next((line for line in lines if ": error:" in line or "CMake Error" in line or "fatal error" in line), "")
     why = (first or next((line for line in reversed(lines) if line.strip()), "it printed nothing")).strip()[:300]
     what = f"the build ended with status {finished.status}"
     return BuildError(what, why=why, remedy=f"read {log}; after a correction the next run continues")
 
 
-def statistics(log: Path) -> dict[str, int]:
-    """Counts a ccache statistics log (ccache manual, "stats_log"): hits and misses of this build alone."""
-    if not log.is_file():
-        return {"hits": 0, "misses": 0}
-    found = Counter(line for line in log.read_text("utf-8").splitlines() if not line.startswith("#"))
-    return {
-        "hits": found["direct_cache_hit"] + found["preprocessed_cache_hit"],
-        "misses": found["cache_miss"],
-    }
-
-
-def strip(bench: Bench, *, raw: str) -> dict[str, Any]:
+def strip(bench: Bench, *, raw: str, invocations: tuple[Invocation, ...]) -> dict[str, Any]:
     """Strips what debuggers need from the raw wheel's extensions; returns their sizes before and after, in bytes."""
     folder = bench.path(raw)
-    return {"sizes": strip_wheel(wheel_in(folder), bench.builder, log=bench.stage / LOG)}
+    (invocation,) = invocations
+    sizes = strip_wheel(wheel_in(folder), bench.builder, invocation=invocation, log=bench.stage / LOG)
+    return {"sizes": sizes}
 
 
 def clean(bench: Bench, *, build: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import shutil
 import tomllib
@@ -10,15 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from vllm_wheels.core.errors import DiskSpaceError, MemoryShortageError
+from vllm_wheels.core.errors import DiskSpaceError, FolderError, MemoryShortageError
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.system_errors import of_system
 
 GIGABYTE = 1e9
-GIGABYTES_PER_JOB = 2.0
-"""Memory of one compile job; the largest file of vLLM 0.32.0 (``cpu_attn.cpp``) stays below it."""
-
 BUILD_DISK_GIGABYTES = 12.0
 """Disk of one real build: torch environment, source, oneDNN, build folder and results of vLLM 0.32.0."""
 
@@ -33,15 +34,18 @@ CONTAINER_REMEDY = "compile in a container (vllm-wheels set-up, and builder.kind
 
 
 def jobs(settings: Settings, *, root: Path = ROOT) -> int:
-    """How many compile jobs run at the same time: as many as cores and memory carry, at least one.
+    """How many jobs one compile runs: its share of what cores and memory carry, at least one.
 
     Args:
-        settings: ``builder.max_jobs`` overrides what the machine offers.
+        settings: ``builder.max_jobs`` overrides what the machine offers; ``builder.side_by_side`` compiles share it.
         root: where ``proc`` and ``sys`` are.
     """
-    if settings.builder.max_jobs is not None:
-        return settings.builder.max_jobs
-    return max(1, min(cores(root=root), int(memory_available(root=root) / GIGABYTES_PER_JOB)))
+    builder = settings.builder
+    if builder.max_jobs is not None:
+        return max(1, builder.max_jobs // builder.side_by_side)
+    memory = min(memory_available(root=root), builder.memory_gigabytes or math.inf)
+    carried = min(cores(root=root), int(memory / builder.gigabytes_per_job))
+    return max(1, carried // builder.side_by_side)
 
 
 def require_room(folder: Path, gigabytes: float = BUILD_DISK_GIGABYTES) -> None:
@@ -50,11 +54,44 @@ def require_room(folder: Path, gigabytes: float = BUILD_DISK_GIGABYTES) -> None:
     Raises:
         DiskSpaceError: it has less than ``gigabytes`` (of 10^9 bytes).
     """
-    present = shutil.disk_usage(_existing(folder)).free / GIGABYTE
+    present = room(folder)
     if present < gigabytes:
         what = f"the disk of {folder} is too full"
         why = f"{gigabytes:.1f} GB are needed, {present:.1f} GB are free"
         raise DiskSpaceError(what, why=why, remedy="free some room, or point state_folder at a larger disk")
+
+
+def room(folder: Path) -> float:
+    """Free disk of a folder, which need not exist yet, in GB of 10^9 bytes."""
+    return shutil.disk_usage(_existing(folder)).free / GIGABYTE
+
+
+def require_writable(folder: Path, *, setting: str) -> None:
+    """Makes sure, before anything long begins, that files can be put into a folder; makes the folder.
+
+    Args:
+        folder: absolute path.
+        setting: which setting names it.
+
+    Raises:
+        FolderError: it is no folder, or nothing can be written there.
+        DiskSpaceError: its disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(b"vllm-wheels")
+    except FileExistsError as error:
+        what = f"{folder} is not a folder"
+        raise FolderError(
+            what, why=f"{setting} names it", remedy=f"remove that file, or name another {setting}"
+        ) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise of_system(error, path=folder) from error
+        what = f"nothing can be written to {folder}"
+        why = f"{os.strerror(error.errno or 0)}; {setting} names it"
+        raise FolderError(what, why=why, remedy=f"name another {setting}, or give this user the right") from error
 
 
 def require_memory(gigabytes: float = BUILD_MEMORY_GIGABYTES, *, root: Path = ROOT) -> None:
@@ -138,7 +175,7 @@ def distribution(*, root: Path = ROOT) -> Distribution:
     facts = dict(_assignments(_text(root / "etc/os-release") or _text(root / "usr/lib/os-release")))
     identifier = facts.get("ID", "linux")
     kin = {identifier, *facts.get("ID_LIKE", "").split()}
-    manager = "apt" if kin & {"debian", "ubuntu"} else "dnf" if kin & {"fedora", "rhel"} else None
+    manager = next((name for name, table in packages().items() if kin & set(table.get("kin", ()))), None)
     return Distribution(
         identifier=identifier,
         version=facts.get("VERSION_ID", ""),

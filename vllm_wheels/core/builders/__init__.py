@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished
 
 PLACE = "/vllm-wheels"
@@ -38,6 +39,7 @@ class Command:
         cwd: working folder.
         mounts: what it may see.
         network: may it reach the network; compile steps may not.
+        gigabytes: memory above which a container is killed; None for no limit. The local builder has none.
     """
 
     argv: Sequence[str]
@@ -45,6 +47,15 @@ class Command:
     cwd: str
     mounts: Sequence[Mount]
     network: bool = False
+    gigabytes: float | None = None
+
+    @classmethod
+    def of(
+        cls, invocation: Invocation, *, mounts: Sequence[Mount], network: bool = False, gigabytes: float | None = None
+    ) -> Command:
+        """The command of a plan, filled in, with what it may see."""
+        argv, env, cwd = invocation.argv, invocation.environment, str(invocation.folder)
+        return cls(argv=argv, env=env, cwd=cwd, mounts=mounts, network=network, gigabytes=gigabytes)
 
 
 class Builder(Protocol):

@@ -25,6 +25,7 @@ from vllm_wheels.core.builders import Command, network
 from vllm_wheels.core.builders.engine import OWNER, discard, engine, explanation, kill, sweep
 from vllm_wheels.core.builders.image import Image
 from vllm_wheels.core.errors import ImageError, MachineError, StepTimeoutError, UnsupportedPythonError
+from vllm_wheels.core.machine import GIGABYTE
 from vllm_wheels.core.ownership import owner
 from vllm_wheels.core.runner import TAIL_LINES, Finished
 from vllm_wheels.core.store import write_atomically
@@ -152,6 +153,7 @@ class ContainerBuilder:
                 network_mode="host" if command.network else "none",
                 labels={OWNER: owner(os.getpid())},
                 shm_size=SHARED_MEMORY,
+                **_limit(command.gigabytes),
                 # Output is taken as it comes; the engine need not keep a second copy.
                 log_config=LogConfig(type="none"),
                 # Relabelling a user's folders for SELinux would outlast the container.
@@ -274,6 +276,12 @@ def _timer(container: Container, timeout_seconds: float | None, expired: threadi
     timer.daemon = True
     timer.start()
     return timer
+
+
+def _limit(gigabytes: float | None) -> dict[str, int]:
+    size = int(gigabytes * GIGABYTE) if gigabytes else 0
+    # Swap would only make a compiler without memory slow.
+    return {"mem_limit": size, "memswap_limit": size} if size else {}
 
 
 def _user(client: DockerClient) -> str | None:

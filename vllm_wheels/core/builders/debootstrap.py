@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vllm_wheels.core.errors import ImageError, MachineError
 from vllm_wheels.core.machine import distribution, program
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished, Runner
 
 TIMEOUT_SECONDS = 1800.0
@@ -20,17 +21,40 @@ UNNEEDED = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*", "./dev/*"
 ISOLATED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private")
 """Starts debootstrap so that it dies with this process, and what it mounts with it (setpriv(1), unshare(1))."""
 
+MIRROR = "{mirror}"
+"""Stands in a plan for the mirror that this host's apt uses; nothing where there is none."""
+
+ASK_MIRROR = ("apt-get", "update", "--print-uris")
 LAST_LINES = 2
 RELEASE_FILE = re.compile(r"'(?P<mirror>\S+?)/?dists/(?P<suite>[^/]+)/(In)?Release'")
 
 
-def make(suite: str, *, packages: Sequence[str], tar: Path, log: Path, runner: Runner) -> None:
-    """Writes the archive of a minimal Debian system, ready for an import into a container engine.
+def commands(suite: str, *, packages: Sequence[str], tar: str) -> tuple[Invocation, ...]:
+    """What ``make`` starts, in a plan: the question for the mirror, debootstrap, tar.
 
     Args:
         suite: such as ``trixie``.
-        packages: what it holds besides the essential ones.
+        packages: what the system holds besides the essential ones.
         tar: the archive; its folder takes the system while it is made.
+    """
+    system = f"{tar.removesuffix('.tar')}.system"
+    included = f"--include={','.join(packages)}"
+    make = ("debootstrap", "--variant=minbase", "--force-check-gpg", included, suite, system, MIRROR)
+    excluded = tuple(f"--exclude={pattern}" for pattern in UNNEEDED)
+    return (
+        Invocation(argv=ASK_MIRROR, condition="on Debian"),
+        Invocation(argv=(*ISOLATED, *make), environment={"LC_ALL": "C.UTF-8"}),
+        Invocation(argv=("tar", "--numeric-owner", *excluded, "-C", system, "-cf", tar, ".")),
+    )
+
+
+def make(invocations: Sequence[Invocation], *, suite: str, tar: Path, log: Path, runner: Runner) -> None:
+    """Writes the archive of a minimal Debian system, ready for an import into a container engine.
+
+    Args:
+        invocations: as ``commands`` gives them, with the real paths.
+        suite: such as ``trixie``.
+        tar: the archive.
         log: file to which debootstrap's output is appended.
         runner: starts the programs.
 
@@ -38,29 +62,16 @@ def make(suite: str, *, packages: Sequence[str], tar: Path, log: Path, runner: R
         ImageError: debootstrap or tar failed.
         MachineError: debootstrap is missing, or this process is not root.
     """
-    system = tar.with_suffix(".system")
-    argv = [
-        _debootstrap(),
-        "--variant=minbase",
-        "--force-check-gpg",
-        f"--include={','.join(packages)}",
-        suite,
-        str(system),
-    ]
+    _, bootstrap, pack = invocations
+    program = _debootstrap()
     mirror = host_mirror(runner)
-    finished = runner.run(
-        [*ISOLATED, *argv, *([mirror] if mirror else [])],
-        log=log,
-        timeout_seconds=TIMEOUT_SECONDS,
-        env={"LC_ALL": "C.UTF-8"},
-    )
+    # Where sbin is not on PATH, the program is found all the same.
+    real = bootstrap.filled({"debootstrap": [program], MIRROR: [mirror] if mirror else []})
+    finished = runner.run(real.argv, log=log, timeout_seconds=TIMEOUT_SECONDS, env=real.environment)
     _require(finished, what=f"debootstrap of Debian {suite} failed", log=log)
-    excluded = [f"--exclude={pattern}" for pattern in UNNEEDED]
-    pack = ["tar", "--numeric-owner", *excluded, "-C", str(system), "-cf", str(tar), "."]
-    _require(
-        runner.run(pack, log=log, timeout_seconds=TIMEOUT_SECONDS), what="the base system cannot be packed", log=log
-    )
-    shutil.rmtree(system)
+    finished = runner.run(pack.argv, log=log, timeout_seconds=TIMEOUT_SECONDS)
+    _require(finished, what="the base system cannot be packed", log=log)
+    shutil.rmtree(tar.with_suffix(".system"))
 
 
 def host_mirror(runner: Runner) -> str | None:
@@ -68,9 +79,7 @@ def host_mirror(runner: Runner) -> str | None:
     here = distribution()
     if here.identifier != "debian" or shutil.which("apt-get") is None:
         return None
-    answer = runner.run(
-        ["apt-get", "update", "--print-uris"], timeout_seconds=ASK_SECONDS, keep_output=True, quiet=True
-    )
+    answer = runner.run(ASK_MIRROR, timeout_seconds=ASK_SECONDS, keep_output=True, quiet=True)
     found = {match["suite"]: match["mirror"] for match in RELEASE_FILE.finditer(answer.output)}
     plain = (found[suite] for suite in (here.codename, "stable", "testing", "unstable") if suite in found)
     return next(plain, None)

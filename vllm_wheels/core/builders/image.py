@@ -6,7 +6,7 @@ import hashlib
 import io
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,7 +24,7 @@ from vllm_wheels.core.builders.engine import engine, explanation
 from vllm_wheels.core.builders.network import proxies
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError, StoreBusyError
 from vllm_wheels.core.machine import require_room
-from vllm_wheels.core.plan import STAGE, Download, Step, fingerprint
+from vllm_wheels.core.plan import STAGE, Download, Invocation, Step, fingerprint
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 
@@ -94,6 +94,24 @@ def recipe(kind: str) -> Recipe:
     return Recipe(kind=kind, entry=entry, dockerfile=data.joinpath(entry["dockerfile"]).read_text("utf-8"))
 
 
+def kinds() -> tuple[str, ...]:
+    """The kinds of image that there are, the official one first."""
+    return tuple(tomllib.loads(files(__package__).joinpath("images.toml").read_text("utf-8")))
+
+
+def ready_image(kind: str) -> Image | None:
+    """The image of a kind where the engine has it; nothing is made.
+
+    Raises:
+        EngineUnreachableError: no engine answers.
+        ImageError: the engine does not tell.
+    """
+    chosen = recipe(kind)
+    with engine() as client:
+        content = _find(client, chosen.name)
+    return _image(chosen, content) if content else None
+
+
 def planned_image(settings: Settings) -> tuple[Step, ...]:
     """What ``ensure_image`` would do now; nothing where the image is there, everything where no engine answers."""
     chosen = recipe(settings.builder.image)
@@ -140,17 +158,22 @@ def _ensure(chosen: Recipe, settings: Settings, say: Callable[[str], None]) -> I
                 for step in _steps(chosen, present=lambda name: _find(client, name) is not None):
                     say(f"{step.title} (about {step.seconds:.0f} s)")
                     arguments = {key: _real(value, stage) for key, value in step.arguments.items()}
+                    started = tuple(each.filled({STAGE: str(stage)}) for each in step.invocations)
+                    arguments |= {"invocations": started} if any(each.place == "host" for each in started) else {}
                     VERBS[step.verb](client, settings, **arguments)
-        made = client.images.get(chosen.name)
-        reference = str(chosen.entry.get("reference") or f"Debian {chosen.entry['suite']}")
-        return Image(
-            name=chosen.name,
-            id=made.id,
-            kind=chosen.kind,
-            reference=reference,
-            digest=reference.partition("@")[2] or None,
-            pythons=tuple(chosen.entry["pythons"]),
-        )
+        return _image(chosen, client.images.get(chosen.name).id)
+
+
+def _image(chosen: Recipe, content: str) -> Image:
+    reference = str(chosen.entry.get("reference") or f"Debian {chosen.entry['suite']}")
+    return Image(
+        name=chosen.name,
+        id=content,
+        kind=chosen.kind,
+        reference=reference,
+        digest=reference.partition("@")[2] or None,
+        pythons=tuple(chosen.entry["pythons"]),
+    )
 
 
 def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...]:
@@ -162,6 +185,9 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
         verb="image.build",
         arguments={"base": chosen.base, "name": chosen.name, "dockerfile": chosen.dockerfile},
         seconds=seconds["build"],
+        invocations=(
+            _asked("build", "--network", "host", "--tag", chosen.name, "--build-arg", f"BASE={chosen.base}", "-"),
+        ),
     )
     if present(chosen.base):
         return (build,)
@@ -172,6 +198,7 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
             arguments={"reference": chosen.base},
             downloads=(Download(url=chosen.base),),
             seconds=seconds["pull"],
+            invocations=(_asked("pull", chosen.base),),
         )
         return (pull, build)
     return (*_base_steps(chosen), build)
@@ -182,9 +209,11 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
     bootstrap = Step(
         title=f"make a base system of Debian {suite} with debootstrap, from this host's own mirror",
         verb="image.bootstrap",
-        arguments={"suite": suite, "packages": packages, "gigabytes": chosen.entry["gigabytes"], "tar": TAR},
+        arguments={"suite": suite, "gigabytes": chosen.entry["gigabytes"], "tar": TAR},
         writes=(TAR,),
         seconds=seconds["bootstrap"],
+        disk_gigabytes=chosen.entry["gigabytes"],
+        invocations=debootstrap.commands(suite, packages=packages, tar=TAR),
     )
     load = Step(
         title=f"import it as image {chosen.base}",
@@ -192,8 +221,14 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
         arguments={"tar": TAR, "name": chosen.base},
         reads=(TAR,),
         seconds=seconds["import"],
+        invocations=(_asked("import", TAR, chosen.base),),
     )
     return bootstrap, load
+
+
+def _asked(*arguments: str) -> Invocation:
+    """The docker command that asks for the same as the verb does through the engine's API."""
+    return Invocation(argv=("docker", *arguments), place="engine")
 
 
 def _pull(client: docker.DockerClient, _settings: Settings, *, reference: str) -> None:
@@ -206,10 +241,16 @@ def _pull(client: docker.DockerClient, _settings: Settings, *, reference: str) -
 
 
 def _bootstrap(
-    _client: docker.DockerClient, settings: Settings, *, suite: str, packages: list[str], gigabytes: float, tar: str
+    _client: docker.DockerClient,
+    settings: Settings,
+    *,
+    suite: str,
+    gigabytes: float,
+    tar: str,
+    invocations: Sequence[Invocation],
 ) -> None:
     require_room(settings.state_folder, gigabytes)
-    debootstrap.make(suite, packages=packages, tar=Path(tar), log=_log(settings), runner=Runner())
+    debootstrap.make(invocations, suite=suite, tar=Path(tar), log=_log(settings), runner=Runner())
 
 
 def _import(client: docker.DockerClient, _settings: Settings, *, tar: str, name: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import uv
 from packaging.version import InvalidVersion, Version
 
-from vllm_wheels.core.builders import Command, Mount, network
+from vllm_wheels.core.builders import PLACE, Command, Mount, network
 from vllm_wheels.core.errors import CompilerError, MachineError, UnsupportedPythonError
 from vllm_wheels.core.machine import CONTAINER_REMEDY, distribution
 from vllm_wheels.core.ownership import VARIABLE, owner
@@ -251,10 +251,14 @@ def _hash(paths: Sequence[str]) -> str:
 
 
 def _translation(mounts: Sequence[Mount]) -> Callable[[str], str]:
-    """Replaces places by sources: in one pass, the longest first, and only where a name ends."""
+    """Replaces places by sources: in one pass, the longest first, and only where a name ends.
+
+    The folder of all places stands for the one that all sources share, below which compiler caches see no difference.
+    """
     sources = {mount.place.rstrip("/"): str(mount.source) for mount in mounts}
     if not sources:
         return str
+    sources.setdefault(PLACE, os.path.commonpath(sources.values()))
     places = "|".join(re.escape(place) for place in sorted(sources, key=len, reverse=True))
     pattern = re.compile(rf"({places})(?![\w.-])")
     return lambda text: pattern.sub(lambda match: sources[match[1]], text)

@@ -1,0 +1,50 @@
+"""Host-detected family: keeps the variant's definitions off oneDNN's sources, so that all variants share its objects.
+
+From 0.11.1 on upstream defines ``CPU_CAPABILITY_AMXBF16`` for the folder before oneDNN joins it, and with it for all of
+oneDNN's files. oneDNN asks for no such name; the definition does nothing but tell its compilations apart.
+"""
+
+from __future__ import annotations
+
+from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+
+CAPABILITY = "-DCPU_CAPABILITY_"
+AROUND = """\
+get_directory_property(_DEFINITIONS COMPILE_DEFINITIONS)
+    set(_ONEDNN_DEFINITIONS ${{_DEFINITIONS}})
+    list(FILTER _ONEDNN_DEFINITIONS EXCLUDE REGEX "^(-D)?CPU_CAPABILITY_")
+    set_directory_properties(PROPERTIES COMPILE_DEFINITIONS "${{_ONEDNN_DEFINITIONS}}")
+    {joining}
+    set_directory_properties(PROPERTIES COMPILE_DEFINITIONS "${{_DEFINITIONS}}")"""
+
+
+def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
+    """Takes the definitions away while oneDNN joins, in releases that have made them by then.
+
+    Raises:
+        PatchError: oneDNN joins in a way that the patch does not know.
+    """
+    text = tree.text(CMAKE)
+    found = commands(text)
+    defining = [command.start for command in found if _defines_capability(command)]
+    joining = [command for command in found if _joins(command)]
+    if not joining:
+        raise tree.missing(CMAKE, "FetchContent_MakeAvailable(oneDNN)")
+    for command in reversed(joining):
+        if defining and defining[0] < command.start:
+            around = AROUND.format(joining=text[command.start : command.end])
+            text = text[: command.start] + around + text[command.end :]
+    tree.write(CMAKE, text)
+
+
+def _defines_capability(command: Command) -> bool:
+    return command.name == "add_compile_definitions" and command.arguments[0].startswith(CAPABILITY)
+
+
+def _joins(command: Command) -> bool:
+    return command.name == "fetchcontent_makeavailable" and "onednn" in (name.lower() for name in command.arguments)
+
+
+PATCH = Patch(name="onednn", apply=apply, families=("host-detected",))
