@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from vllm_wheels.commands.options import explain
-from vllm_wheels.core.errors import InterruptedBuildError, VllmWheelsError
+from vllm_wheels.core.errors import CommandLineError, InterruptedBuildError, VllmWheelsError
+from vllm_wheels.core.system_errors import of_system
 
 if TYPE_CHECKING:
     from types import FrameType
 
-COMMANDS = {
-    "build": "build",
-    "env": "env",
-    "index": "index",
-    "publish": "publish",
-    "rebuild": "rebuild",
-    "release": "release",
-    "set-up": "set_up",
-    "ui": "ui",
-    "verify": "verify",
-    "yank": "yank",
+CLOSED_PIPE = 1
+"""Status of a command whose reader went away; click's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A subcommand in the list.
+
+    Attributes:
+        module: of ``vllm_wheels.commands``, whose ``command`` it is.
+        summary: one line for the list.
+    """
+
+    module: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "plan": Entry(module="plan", summary="Show what a build would do, and why."),
+    "build": Entry(module="build", summary="Build the wheels of a release, and try them."),
+    "verify": Entry(module="verify", summary="Tell what is wrong with wheels, also other people's."),
+    "publish": Entry(module="publish", summary="Publish the verified wheels of a release."),
+    "index": Entry(module="index", summary="Write a static package index over our wheels."),
+    "release": Entry(module="release", summary="Add, list and remove releases of vLLM."),
+    "doctor": Entry(module="doctor", summary="Check this machine before a long build."),
+    "recommend": Entry(module="recommend", summary="Tell which variant suits a processor."),
+    "env": Entry(module="env", summary="Print the variables of Dagster's own commands."),
+    "ui": Entry(module="ui", summary="Start the web UI, schedules and sensors."),
+    "clean": Entry(module="clean", summary="Remove what can be made again."),
+    "rebuild": Entry(module="rebuild", summary="Make a wheel again and compare the bytes."),
+    "yank": Entry(module="yank", summary="Withdraw a version."),
+    "set-up": Entry(module="set_up", summary="Install and start a container engine (as root)."),
+    "completion": Entry(module="completion", summary="Print the script for the tab key."),
 }
-"""Subcommands: name on the command line to module of ``vllm_wheels.commands``, whose ``command`` it is."""
+"""Subcommands by name, in the order in which a user needs them."""
 
 
 class Subcommands(click.Group):
-    """Imports a subcommand only when it is asked for, so that ``--help`` does not wait for Dagster."""
+    """Imports a subcommand only when it is asked for, so that ``--help`` and the tab key do not wait for Dagster."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of the table."""
@@ -39,14 +67,23 @@ class Subcommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of a name; None for an unknown one."""
-        module = COMMANDS.get(cmd_name)
-        if module is None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
             return None
-        found: click.Command = import_module(f"vllm_wheels.commands.{module}").command
+        found: click.Command = import_module(f"vllm_wheels.commands.{entry.module}").command
         return found
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list, out of the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
-@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(
+    cls=Subcommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: vllm-wheels build --variant avx512 --release 0.32.0",
+)
 @click.version_option(package_name="vllm-wheels")
 def cli() -> None:
     """Build, verify and publish CPU-only vLLM wheels in five instruction-set variants."""
@@ -54,19 +91,74 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: an error of the tree becomes three lines on standard error and its exit code."""
+    _open_streams()
     # A plain `kill` must end compilers and containers as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli(standalone_mode=False)
+        status = run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = CLOSED_PIPE
+    sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Makes standard streams fit to write to, whatever the caller left of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It was closed, so the next file to be opened, say a database, would get everything that is printed.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that does not know a letter shows a question mark; that is no reason to end a build.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # they are text streams at this point
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it stays open until the end
+
+
+def run() -> int:
+    """Runs what was typed and returns its exit status; every error is explained by then."""
+    try:
+        cli(prog_name="vllm-wheels", standalone_mode=False)
     except VllmWheelsError as error:
-        sys.exit(explain(error))
+        return explain(error)
     except (KeyboardInterrupt, click.exceptions.Abort):
         what = "interrupted"
         why = "you asked for it; what was finished is kept"
-        sys.exit(explain(InterruptedBuildError(what, why=why, remedy="type the same command again to continue")))
+        return explain(InterruptedBuildError(what, why=why, remedy="type the same command again to continue"))
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        return explain(_of_click(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return explain(of_system(error))
+    except Exception as error:  # noqa: BLE001 - the last one: its trace is kept for whoever mends it
+        return explain(_defect(error))
+    return 0
+
+
+def _of_click(error: click.ClickException) -> CommandLineError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "vllm-wheels"
+    lines = " ".join(error.format_message().split())
+    what = f"{path}: the command line is not understood"
+    return CommandLineError(what, why=lines.rstrip("."), remedy=f"see {path} --help")
+
+
+def _defect(error: Exception) -> VllmWheelsError:
+    with tempfile.NamedTemporaryFile("w", prefix="vllm-wheels-", suffix=".txt", delete=False) as stream:
+        traceback.print_exception(error, file=stream)
+    what = "this is a defect of vllm-wheels"
+    first = (str(error).strip().splitlines() or ["without a message"])[0]
+    why = f"{type(error).__name__}: {first}"
+    return VllmWheelsError(what, why=why, remedy=f"report it with {stream.name}, which has the details")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

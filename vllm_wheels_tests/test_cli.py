@@ -97,7 +97,7 @@ def compilers_below(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
-def test_interruption_leaves_no_compiler_and_the_next_run_continues(settings_environment, tmp_path, number):
+def test_interruption_leaves_no_compiler_and_the_next_run_continues(cold_compiler, tmp_path, number):
     """One interruption stops everything cleanly; typing the same command again finishes the wheel."""
     assert interrupted(number) == 130
     assert compilers_below(tmp_path) == []
@@ -106,7 +106,7 @@ def test_interruption_leaves_no_compiler_and_the_next_run_continues(settings_env
     assert len(wheels_in(configuration.load().output_folder)) == 1
 
 
-def test_killed_build_is_taken_up_where_it_was(settings_environment):
+def test_killed_build_is_taken_up_where_it_was(cold_compiler):
     """After kill -9 nothing half-written is taken for a result, and what was compiled is used."""
     assert interrupted(signal.SIGKILL) == -signal.SIGKILL
     assert not list(configuration.load().state_folder.glob("store/wheel/*"))

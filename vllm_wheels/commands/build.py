@@ -2,111 +2,147 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from vllm_wheels.commands.options import (
-    OUT,
-    explain,
-    read_settings,
-    say,
-    substitutes_option,
-    target_of,
-    target_options,
-    variant_names,
-)
-from vllm_wheels.core.delivery import Delivered, delivered
-from vllm_wheels.core.errors import VerificationError
+from vllm_wheels.commands import closing, options, planning
+from vllm_wheels.commands.display import shown
+from vllm_wheels.core.errors import InterruptedBuildError
+from vllm_wheels.core.machine import require_writable
+from vllm_wheels.core.progress import Progress
+from vllm_wheels.core.rendering import as_markdown
 from vllm_wheels.core.setup import set_up as set_machine_up
-from vllm_wheels.defs import assets, home, internals, launch, partitions
-from vllm_wheels.defs.resources import BuildOptions
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
+    from collections.abc import Callable, Sequence
 
+    from vllm_wheels.commands.planning import Planned
+    from vllm_wheels.core.errors import VllmWheelsError
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
+    from vllm_wheels.defs.resources import BuildOptions
+
+QUESTION = "Build this?"
 
 
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
-@click.option("--variant", "chosen", multiple=True, required=True, help="Variant, its distribution, or all.")
-@target_options
-@click.option("--max-jobs", type=click.IntRange(min=1), help="Parallel compile jobs. [default: from cores and memory]")
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put.")
-@click.option("--no-cleanup", is_flag=True, help="Leave the build folder behind.")
+@options.variant_option
+@options.target_options
+@options.build_options
 @click.option("--no-verify", is_flag=True, help="Stop after the wheel, without trying it.")
-@click.option("--dry-run", is_flag=True, help="Show the plan; do and record nothing.")
-@click.option("--set-up", is_flag=True, help="First install and start what this machine lacks (needs root).")
-@substitutes_option
+@click.option("--dry-run", is_flag=True, help="Show every step; do and record nothing.")
+@options.json_option
+@click.option("--yes", is_flag=True, help="Do not ask before building.")
+@click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
+@options.substitutes_option
 def command(
     *,
     chosen: tuple[str, ...],
     release: str | None,
-    python: str | None,
+    pythons: tuple[str, ...],
     max_jobs: int | None,
     output_dir: Path | None,
     no_cleanup: bool,
     no_verify: bool,
     dry_run: bool,
+    json_file: Path | None,
+    yes: bool,
     set_up: bool,
     allow_substitutes: bool,
 ) -> None:
     """Build the wheels of one release, and try them."""
-    settings = read_settings(allow_substitutes=allow_substitutes)
-    names = variant_names(chosen)
-    target = target_of(settings, release=release, python=python)
-    if set_up and not dry_run:
-        set_machine_up(settings, say)
-    options = BuildOptions(
+    settings = options.adjusted(
+        options.read_settings(allow_substitutes=allow_substitutes),
         max_jobs=max_jobs,
-        output_folder=str(output_dir.absolute()) if output_dir else None,
-        keep_build_folder=True if no_cleanup else None,
+        output_folder=output_dir,
+        keep_build_folder=no_cleanup,
     )
+    names = options.variant_names(chosen, settings)
+    targets = options.targets_of(settings, release=release, pythons=pythons)
     kinds = ("wheel",) if no_verify else ("wheel", "verification")
-    instance = home.instance(settings)
-    partitions.register(instance, target.release)
-    chosen_assets = [assets.key(kind, name) for name in names for kind in kinds]
-    outcome = launch.launch(target, chosen_assets, instance=instance, options=options, dry_run=dry_run, say=say)
-    for failure in outcome.failures:
-        explain(failure)
+    if not dry_run:
+        require_writable(settings.state_folder, setting="state_folder")
+        require_writable(settings.output_folder, setting="output_folder")
+        if set_up:
+            set_machine_up(settings, options.say)
+    planned = planning.draw_up(settings, planning.wheels(targets, names), kinds[-1])
+    if json_file:
+        planning.write_json(json_file, planned)
     if dry_run:
+        for document in planned.documents:
+            options.say(as_markdown(document))
         return
-    made = _made(instance, options.settings(), target, names)
-    _show(made, options.settings())
-    if outcome.failures:
-        sys.exit(outcome.failures[0].exit_code)
-    _require_no_conviction(made)
+    planning.show(planned, settings)
+    if _is_wanted(planned, yes=yes):
+        _build(settings, targets, planned, kinds)
 
 
-def _made(instance: DagsterInstance, settings: Settings, target: Target, names: list[str]) -> list[Delivered]:
-    """The wheels of the output folder that the instance knows as the newest of their partitions."""
-    newest = {internals.latest_data_version(instance, assets.key("wheel", name), target.partition) for name in names}
-    found = (wheel for name in names for wheel in delivered(settings.output_folder, replace(target, variant=name)))
-    return [wheel for wheel in found if wheel.sha256 in newest]
+def _is_wanted(planned: Planned, *, yes: bool) -> bool:
+    if yes or not planned.to_be_made() or not options.is_interactive():
+        return True
+    wanted = click.confirm(QUESTION, default=True)
+    if not wanted:
+        options.say("nothing was built")
+    return wanted
 
 
-def _show(made: list[Delivered], settings: Settings) -> None:
-    table = Table("MB", "compile s", "verdict", "sha256", "wheel", box=None, pad_edge=False)
-    for column in table.columns:
-        # Names and hashes are there to be copied whole, whatever the terminal's width.
-        column.no_wrap = True
-    for wheel in made:
-        table.add_row(f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.verdict, wheel.sha256, wheel.name)
-    if made:
-        widest = max(len(wheel.name) for wheel in made)
-        Console(highlight=False, width=max(OUT.width, widest + 120)).print(table)
-        say(f"in {settings.output_folder}")
+def _build(settings: Settings, targets: Sequence[Target], planned: Planned, kinds: tuple[str, ...]) -> None:
+    # Whoever only asks for a plan, or for help, does not wait for Dagster.
+    from vllm_wheels.defs import home, launch, partitions  # noqa: PLC0415
+    from vllm_wheels.defs.keys import key  # noqa: PLC0415
+
+    names = list(dict.fromkeys(str(target.variant) for target in planned.targets))
+    instance = home.instance(settings)
+    progress = Progress(estimates=planned.estimates())
+    failures: list[VllmWheelsError] = []
+    try:
+        with shown(progress) as show:
+            tell = _once(show, planned)
+            for target in targets:
+                partitions.register(instance, target.release)
+                chosen = [key(kind, name) for name in names for kind in kinds]
+                outcome = launch.launch(
+                    target, chosen, instance=instance, options=_for_run(settings), dry_run=False, say=tell
+                )
+                failures += outcome.failures
+    except KeyboardInterrupt:
+        raise _interrupted() from None
+    for failure in failures:
+        options.explain(failure)
+    made = closing.made(instance, settings, planned.targets)
+    closing.show(made, settings, verified="verification" in kinds)
+    if failures:
+        sys.exit(failures[0].exit_code)
+    closing.require_no_conviction(made)
 
 
-def _require_no_conviction(made: list[Delivered]) -> None:
-    convicted = [wheel.name for wheel in made if wheel.verdict == "convicted"]
-    if convicted:
-        what = f"convicted: {', '.join(convicted)}"
-        why = "the wheel is not what it claims to be"
-        raise VerificationError(what, why=why, remedy="read the report.md beside the wheel")
+def _once(show: Callable[[str], None], planned: Planned) -> Callable[[str], None]:
+    """Leaves out the notices that were shown with the plan."""
+    known = {f"NOTICE: {notice}" for notice in planned.notices()}
+
+    def tell(line: str) -> None:
+        if line not in known:
+            show(line)
+
+    return tell
+
+
+def _for_run(settings: Settings) -> BuildOptions:
+    from vllm_wheels.defs.resources import BuildOptions  # noqa: PLC0415 - as in ``_build``
+
+    return BuildOptions(
+        max_jobs=settings.builder.max_jobs,
+        output_folder=str(settings.output_folder),
+        keep_build_folder=settings.builder.keep_build_folder,
+    )
+
+
+def _interrupted() -> InterruptedBuildError:
+    typed = shlex.join(["vllm-wheels", *sys.argv[1:]])
+    what = "interrupted: the compiler is stopped"
+    why = "you asked for it; what was finished, and what the compiler had done, is kept"
+    return InterruptedBuildError(what, why=why, remedy=f"to go on from there: {typed}")

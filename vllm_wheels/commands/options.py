@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from vllm_wheels.commands import completion
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant as variant_named
@@ -36,19 +38,67 @@ def say(line: str) -> None:
     OUT.print(line, markup=False)
 
 
+def is_interactive() -> bool:
+    """Is there a person at a terminal who could answer a question?"""
+    return sys.stdin is not None and sys.stdin.isatty() and OUT.is_terminal
+
+
+def variant_option(command: Command) -> Command:
+    """The option that names variants."""
+    return click.option(
+        "--variant",
+        "chosen",
+        multiple=True,
+        required=True,
+        metavar="NAME",
+        shell_complete=completion.variants_or_all,
+        help="Variant, its distribution, or all; may be repeated.",
+    )(command)
+
+
 def target_options(command: Command) -> Command:
-    """Options that name a release and a Python."""
+    """Options that name a release and Pythons."""
     for decorate in (
-        click.option("--python-version", "python", help="Python to build on. [default: this one]"),
-        click.option("--release", "--vllm-version", "release", help="Release of vLLM. [default: default_release]"),
+        click.option(
+            "--python-version",
+            "pythons",
+            multiple=True,
+            metavar="X.Y",
+            help="Python, also several. [default: this one]",
+        ),
+        click.option(
+            "--release",
+            "--vllm-version",
+            "release",
+            metavar="VERSION",
+            shell_complete=completion.releases,
+            help="Release of vLLM. [default: default_release]",
+        ),
     ):
         command = decorate(command)
     return command
 
 
+def build_options(command: Command) -> Command:
+    """Options by which a single build differs from the settings."""
+    for decorate in (
+        click.option("--no-cleanup", is_flag=True, help="Leave the build folder behind."),
+        click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put."),
+        click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Parallel compile jobs."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def json_option(command: Command) -> Command:
+    """The option for the plans as JSON."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--dry-run-json", "json_file", type=path, help="Write the plans to a file.")(command)
+
+
 def substitutes_option(command: Command) -> Command:
     """The option that allows substitutes for official pieces."""
-    text = "Where an official piece is out of reach, take its substitute, loudly."
+    text = "Take substitutes for official pieces out of reach."
     return click.option("--allow-substitutes", is_flag=True, help=text)(command)
 
 
@@ -60,17 +110,44 @@ def read_settings(*, allow_substitutes: bool = False) -> Settings:
     return configuration.load()
 
 
-def target_of(settings: Settings, *, release: str | None, python: str | None) -> Target:
-    """The target that the options name, with the defaults filled in."""
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return Target(release=release or settings.default_release, python=python or here)
+def adjusted(
+    settings: Settings, *, max_jobs: int | None, output_folder: Path | None, keep_build_folder: bool
+) -> Settings:
+    """The settings with what the options of one build change."""
+    return configuration.changed(
+        settings, max_jobs=max_jobs, output_folder=output_folder, keep_build_folder=keep_build_folder or None
+    )
 
 
-def variant_names(chosen: tuple[str, ...]) -> list[str]:
-    """Variants in the order named; ``all`` is every one.
+def this_python() -> str:
+    """Version of the Python that runs this, without the micro part."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def targets_of(settings: Settings, *, release: str | None, pythons: Sequence[str]) -> list[Target]:
+    """The targets that the options name, one for each Python, with the defaults filled in."""
+    wanted = _listed(pythons) or [this_python()]
+    return [Target(release=release or settings.default_release, python=python) for python in wanted]
+
+
+def target_of(settings: Settings, *, release: str | None, pythons: Sequence[str] = ()) -> Target:
+    """The target that the options name; of several Pythons the first."""
+    return targets_of(settings, release=release, pythons=pythons)[0]
+
+
+def variant_names(chosen: Sequence[str], settings: Settings) -> list[str]:
+    """Variants in the order named, by name or distribution; ``all`` is every one.
 
     Raises:
         UnknownVariantError: no variant has the name.
     """
-    wanted = list(variants()) if "all" in chosen else [variant_named(name).name for name in chosen]
+    named = _listed(chosen)
+    own = {distribution: name for name, distribution in settings.wheel.distributions.items()}
+    wanted = list(variants()) if "all" in named else [variant_named(own.get(name, name)).name for name in named]
     return list(dict.fromkeys(wanted))
+
+
+def _listed(values: Sequence[str]) -> list[str]:
+    """Values that were repeated, or written with commas as the scripts of old took them."""
+    parts = (part.strip() for value in values for part in value.split(","))
+    return list(dict.fromkeys(part for part in parts if part))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import click
+from packaging.version import Version
 
+from vllm_wheels.commands import completion
 from vllm_wheels.commands.options import read_settings, say, target_of
 from vllm_wheels.core.releases import releases as offered
 from vllm_wheels.core.releases import sdist
 from vllm_wheels.defs import home, partitions
 
 
-@click.group("release")
+@click.group("release", epilog="Example: vllm-wheels release add 0.31.0")
 def command() -> None:
     """Which releases of vLLM this installation knows."""
 
@@ -21,7 +23,7 @@ def add(releases: tuple[str, ...]) -> None:
     """Register releases, so that they are partitions in Dagster."""
     settings = read_settings()
     for name in releases:
-        target_of(settings, release=name, python=None)
+        target_of(settings, release=name)
         if settings.source.origin == "index":
             sdist(settings, name)
         added = partitions.register(home.instance(settings), name)
@@ -29,16 +31,24 @@ def add(releases: tuple[str, ...]) -> None:
 
 
 @command.command("list", epilog="Example: vllm-wheels release list")
-@click.option("--limit", default=20, show_default=True, help="How many of the newest.")
-def listing(*, limit: int) -> None:
-    """List the newest releases that the index offers, with the Pythons they ask for."""
-    for found in list(offered(read_settings()))[-limit:]:
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
+@click.option("--registered", "only_registered", is_flag=True, help="Only those that are registered here.")
+def listing(*, limit: int, only_registered: bool) -> None:
+    """List the releases that the index offers, with the Pythons they ask for; * marks what is registered here."""
+    settings = read_settings()
+    known = set(partitions.registered(home.instance(settings)))
+    if only_registered:
+        for name in sorted(known, key=Version):
+            say(name)
+        return
+    for found in list(offered(settings))[-limit:]:
         archive = "source archive" if found.sdist else "no source archive"
-        say(f"{found.version}  Python {found.requires_python or 'unsaid'}  {archive}")
+        mark = "*" if found.version in known else " "
+        say(f"{mark} {found.version}  Python {found.requires_python or 'unsaid'}  {archive}")
 
 
 @command.command("remove", epilog="Example: vllm-wheels release remove 0.31.0")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.releases)
 def remove(name: str) -> None:
     """Forget a release; what was built of it stays in the store."""
     removed = partitions.unregister(home.instance(read_settings()), name)

@@ -19,10 +19,10 @@ from vllm_wheels.defs.services import LOOPBACK, services
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Of the web UI.")
 @target_options
 @substitutes_option
-def command(*, port: int, release: str | None, python: str | None, allow_substitutes: bool) -> None:
+def command(*, port: int, release: str | None, pythons: tuple[str, ...], allow_substitutes: bool) -> None:
     """Start the web UI, schedules and sensors, reachable from this machine only; Ctrl-C ends them."""
     settings = read_settings(allow_substitutes=allow_substitutes)
-    target = target_of(settings, release=release, python=python)
+    target = target_of(settings, release=release, pythons=pythons)
     environment = home.environment(settings, target)
     partitions.register(home.instance(settings), target.release)
     with services(port=port, environment=environment, say=say) as running:

@@ -1,0 +1,45 @@
+"""``vllm-wheels clean``."""
+
+from __future__ import annotations
+
+import click
+
+from vllm_wheels.commands import options
+from vllm_wheels.core.cleaning import rubbish, sweep
+from vllm_wheels.core.store import Store
+
+
+@click.command("clean", epilog="Example: vllm-wheels clean --keep 2 --caches --dry-run")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Releases whose pieces stay. [default: automation.newest_releases]",
+)
+@click.option("--caches", is_flag=True, help="Also the caches of compiler and packages.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool) -> None:
+    """Remove what can be made again; never what was published, never while a build goes on."""
+    settings = options.read_settings()
+    newest = settings.automation.newest_releases if keep is None else keep
+    if not settings.state_folder.is_dir():
+        options.say(f"nothing to remove: {settings.state_folder} is not there")
+        return
+    with Store(settings.state_folder / "store").alone():
+        found = rubbish(settings.state_folder, keep=newest, caches=caches)
+        for each in found:
+            options.say(f"{each.size / 1e6:10.1f} MB  {each.title} ({each.count})")
+        if not found:
+            options.say(f"nothing to remove in {settings.state_folder}")
+        elif not dry_run and _is_wanted(yes=yes):
+            options.say(f"removed: {sweep(found) / 1e6:.1f} MB of {settings.state_folder}")
+
+
+def _is_wanted(*, yes: bool) -> bool:
+    if yes:
+        return True
+    wanted = options.is_interactive() and click.confirm("Remove this?", default=False)
+    if not wanted:
+        options.say("nothing was removed" if options.is_interactive() else "nothing was removed; add --yes to do so")
+    return wanted

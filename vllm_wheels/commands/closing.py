@@ -1,0 +1,86 @@
+"""What a build ends with: a table of its wheels, and the command to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from vllm_wheels.commands.options import OUT, say
+from vllm_wheels.core.delivery import Delivered, delivered
+from vllm_wheels.core.errors import VerificationError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
+
+GAP = 2
+
+
+def made(instance: DagsterInstance, settings: Settings, targets: Sequence[Target]) -> list[Delivered]:
+    """The wheels of the output folder that the instance knows as the newest of their partitions, each once."""
+    # As in ``build``: what only shows a table does not wait for Dagster.
+    from vllm_wheels.defs import internals  # noqa: PLC0415
+    from vllm_wheels.defs.keys import key  # noqa: PLC0415
+
+    found: dict[tuple[str, str], Delivered] = {}
+    for target in targets:
+        newest = internals.latest_data_version(instance, key("wheel", target.variant), target.partition)
+        for wheel in delivered(settings.output_folder, target):
+            if wheel.sha256 == newest:
+                found[wheel.name, wheel.verdict] = wheel
+    return list(found.values())
+
+
+def show(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) -> None:
+    """Prints the wheels and what to type next; one below the other where a table would be wider than the terminal."""
+    if not wheels:
+        return
+    rows = [
+        (f"{wheel.megabytes:.1f}", f"{wheel.seconds:.0f}", wheel.verdict, wheel.sha256, wheel.name) for wheel in wheels
+    ]
+    head = ("MB", "seconds", "verdict", "sha256", "wheel")
+    width = sum(max(map(len, column)) + GAP for column in zip(head, *rows, strict=True))
+    if OUT.is_terminal and width > OUT.width:
+        for megabytes, seconds, verdict, sha256, name in rows:
+            say(f"{name}\n  {megabytes} MB, {seconds} s, {verdict}\n  sha256 {sha256}")
+    else:
+        table = Table(*head, box=None, pad_edge=False)
+        for column in table.columns:
+            column.no_wrap = True
+        for row in rows:
+            table.add_row(*row)
+        Console(highlight=False, width=max(OUT.width, width)).print(table)
+    say(f"in {settings.output_folder}")
+    say(f"next: {_next(wheels, settings, verified=verified)}")
+
+
+def require_no_conviction(wheels: Sequence[Delivered]) -> None:
+    """Makes sure that no wheel was convicted.
+
+    Raises:
+        VerificationError: one was.
+    """
+    convicted = [wheel.name for wheel in wheels if wheel.verdict == "convicted"]
+    if convicted:
+        what = f"convicted: {', '.join(convicted)}"
+        why = "the wheel is not what it claims to be"
+        raise VerificationError(what, why=why, remedy="read the report.md beside the wheel")
+
+
+def _next(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) -> str:
+    first = wheels[0]
+    path = shlex.quote(str(settings.output_folder / first.name))
+    convicted = next((wheel for wheel in wheels if wheel.verdict == "convicted"), None)
+    if convicted:
+        return f"less {shlex.quote(str(settings.output_folder / convicted.name.removesuffix('.whl')))}.*.report.md"
+    if not verified:
+        return f"vllm-wheels verify {path}"
+    if all(wheel.for_release for wheel in wheels):
+        return f"vllm-wheels publish --release {first.release}"
+    return f"uv pip install --torch-backend cpu {path}   (not for release: its provenance.json says why)"

@@ -1,0 +1,50 @@
+"""``vllm-wheels doctor``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+from rich.text import Text
+
+from vllm_wheels.commands import options
+from vllm_wheels.core.doctor.findings import Finding
+from vllm_wheels.core.doctor.probes import examine
+
+STYLES = {"ok": "green", "problem": "bold red", "note": "yellow"}
+WIDTH = 20
+
+
+@click.command("doctor", epilog="Example: vllm-wheels doctor --allow-substitutes")
+@click.option("--python-version", "python", metavar="X.Y", help="Python to build on. [default: this one]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of lines.")
+@options.substitutes_option
+def command(*, python: str | None, as_json: bool, allow_substitutes: bool) -> None:
+    """Check what a long build needs, in a few seconds; nothing is changed.
+
+    Exit status: 0 a build can begin, 1 there are problems.
+    """
+    settings = options.read_settings(allow_substitutes=allow_substitutes)
+    target = options.target_of(settings, release=None, pythons=(python,) if python else ())
+    found: list[Finding] = []
+    for finding in examine(settings, python=target.python):
+        found.append(finding)
+        if not as_json:
+            _show(finding)
+    problems = sum(finding.state == "problem" for finding in found)
+    if as_json:
+        click.echo(
+            json.dumps({"schema_version": 1, "problems": problems, "findings": [asdict(f) for f in found]}, indent=1)
+        )
+    else:
+        options.say(f"{problems} problems" if problems else "ready to build")
+    sys.exit(1 if problems else 0)
+
+
+def _show(finding: Finding) -> None:
+    line = Text.assemble((f"{finding.state:<8}", STYLES[finding.state]), f"{finding.name:<{WIDTH}} {finding.found}")
+    options.OUT.print(line)
+    if finding.remedy:
+        options.OUT.print(Text(f"{'':<8}do: {finding.remedy}"))
