@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from vllm_wheels.defs import internals
+from vllm_wheels.defs.partitions import PARTITIONS
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
@@ -20,11 +23,13 @@ SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeve
 
 
 def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """The checks of a verification; those whose conviction forbids a release stop what comes after it in a run."""
+    """The checks of a verification, a verdict per partition; those that forbid a release stop what comes after it."""
     if asset.path[0] != KIND:
         return []
     return [
-        dg.AssetCheckSpec(name=_name(name), asset=asset, description=title, blocking=severity == "error")
+        internals.partitioned_check(
+            asset, name=_name(name), description=title, blocking=severity == "error", partitions=PARTITIONS
+        )
         for name, title, severity in _listed()
     ]
 

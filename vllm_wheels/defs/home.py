@@ -33,7 +33,8 @@ def prepare(settings: Settings) -> Path:
 
 
 def _existing(given: str) -> Path:
-    home = Path(given)
+    # Dagster refuses a relative one.
+    home = Path(given).expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
     return home
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+import dagster as dg
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -21,7 +23,6 @@ from dagster._core.loader import LoadingContextForTest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import dagster as dg
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from dagster._core.event_api import EventLogRecord
 
@@ -30,6 +31,17 @@ OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 UNOBSERVED = "INITIAL"
 """Data version that Dagster takes for an external asset nobody has observed."""
+
+
+def partitioned_check(
+    asset: dg.AssetKey, *, name: str, description: str, blocking: bool, partitions: dg.PartitionsDefinition[str]
+) -> dg.AssetCheckSpec:
+    """A check that has a verdict of its own for each partition, which Dagster 1.13 offers as a preview."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name=name, asset=asset, description=description, blocking=blocking, partitions_def=partitions
+        )
 
 
 def version_tags(*, data: str, code: str | None = None) -> dict[str, str]:

@@ -82,8 +82,11 @@ def launch(
 
 
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    # Where the interruption came upon a library's code, that library may have wrapped it.
     found = event.step_failure_data.error
-    return found is not None and found.cls_name in INTERRUPTIONS
+    while found is not None and found.cls_name not in INTERRUPTIONS:
+        found = found.cause or found.context
+    return found is not None
 
 
 def _error(event: dg.DagsterEvent) -> VllmWheelsError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from vllm_wheels.core.delivery import COMPANIONS
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.rendering import as_json, as_markdown, document
 from vllm_wheels.core.store import Piece, write_atomically
+from vllm_wheels.core.system_errors import of_system
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import abandoned, checks, internals, publishing, report
@@ -20,6 +23,7 @@ from vllm_wheels.defs.code_versions import code_version
 from vllm_wheels.defs.inputs import INPUTS
 from vllm_wheels.defs.inputs import versions as input_versions
 from vllm_wheels.defs.keys import NEEDS, key
+from vllm_wheels.defs.launch import JOB
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
 
@@ -28,7 +32,7 @@ def carry_out(
 ) -> dg.MaterializeResult[None]:
     """Makes or plans the piece of a step; an error of the tree ends the step with three lines."""
     abandoned.sign(context)
-    with plain_failures():
+    with plain_failures(say_last=context.job_name != JOB):
         target = Target.parse(context.partition_key, variant)
         workshop = options.workshop(say=context.log.info, on_piece=Recorder(context, key(kind, variant)))
         if mode.dry_run:
@@ -79,11 +83,18 @@ def planned(
 
 
 @contextmanager
-def plain_failures() -> Iterator[None]:
-    """Ends a step with an error's three lines in place of a traceback."""
+def plain_failures(*, say_last: bool) -> Iterator[None]:
+    """Ends a step with an error's three lines in place of a traceback.
+
+    Args:
+        say_last: let the process end with them too, for Dagster's own commands print below them the stack of the step.
+    """
     try:
         yield
-    except VllmWheelsError as error:
+    except (VllmWheelsError, OSError) as caught:
+        error = of_system(caught) if isinstance(caught, OSError) else caught
+        if say_last:
+            atexit.register(print, f"\nerror: {error}", file=sys.stderr)
         details: dict[str, str | int] = {
             "what": error.what,
             "why": error.why,

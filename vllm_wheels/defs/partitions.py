@@ -29,6 +29,11 @@ def register(instance: dg.DagsterInstance, release: str) -> bool:
     return True
 
 
+def registered(instance: dg.DagsterInstance) -> list[str]:
+    """The releases that the instance knows."""
+    return list(instance.get_dynamic_partitions(DIMENSION))
+
+
 def unregister(instance: dg.DagsterInstance, release: str) -> bool:
     """Makes the instance forget a release; False if it did not know it."""
     if not instance.has_dynamic_partition(DIMENSION, release):

@@ -62,7 +62,8 @@ def _on(settings: Settings, python: str) -> Settings:
 def _table(plan: ReleasePlan) -> str:
     head = f"**release** {plan.version} on {plan.repository}: {plan.state}; next free: {plan.next_version}"
     rows = [f"| {file.file} | {file.action} | {file.why} |" for file in plan.files]
-    return "\n".join([head, "", "| file | action | |", "|---|---|---|", *rows])
+    tried = [f"- {file.file}: {file.tried}" for file in plan.files]
+    return "\n".join([head, "", "| file | action | |", "|---|---|---|", *rows, "", *tried])
 
 
 def _metadata(receipt: Receipt) -> dict[str, dg.MetadataValue]:
@@ -71,5 +72,6 @@ def _metadata(receipt: Receipt) -> dict[str, dg.MetadataValue]:
         "version": dg.MetadataValue.text(receipt.version),
         "files": dg.MetadataValue.json([file.name for file in receipt.files]),
         "sha256": dg.MetadataValue.json(receipt.hashes),
+        "not_tried_on": dg.MetadataValue.json({file.name: dict(file.without) for file in receipt.files}),
         "index": dg.MetadataValue.url(f"{receipt.index}{receipt.project}/"),
     }

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheel_in
+from vllm_wheels.defs.keys import key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from vllm_wheels.core.store import Piece
+
+LOG_LINES = 200
+"""Of a build log that the UI shows."""
 
 Metadata = dict[str, "dg.MetadataValue[Any]"]
 
@@ -83,7 +87,10 @@ def _wheel(piece: Piece) -> Metadata:
         "ccache_hit_rate": dg.MetadataValue.float(round(ccache["hits"] / asked, 3) if asked else 0.0),
         "for_release": dg.MetadataValue.bool(statement["for_release"]),
         "deviations": dg.MetadataValue.json(statement["deviations"]),
-        "build_log": dg.MetadataValue.path(str(piece.folder / "build.log")),
+        # A browser opens no path: the report is one click away, the log's end is here.
+        "report": dg.MetadataValue.asset(key("verification", statement["variant"])),
+        "build_log": dg.MetadataValue.md(_end(piece.folder / "build.log")),
+        "build_log_file": dg.MetadataValue.path(str(piece.folder / "build.log")),
         "provenance": dg.MetadataValue.json(statement),
     }
 
@@ -94,8 +101,17 @@ def _verification(piece: Piece) -> Metadata:
         "verdict": dg.MetadataValue.text(facts["verdict"]),
         "venue": dg.MetadataValue.text(str(facts["venue"])),
         "checks": dg.MetadataValue.json(facts["counts"]),
+        **{name: dg.MetadataValue.float(float(value)) for name, value in facts["measures"].items()},
         "report": dg.MetadataValue.md((piece.folder / "report.md").read_text("utf-8")),
+        "report_file": dg.MetadataValue.path(str(piece.folder / "report.html")),
     }
+
+
+def _end(log: Path) -> str:
+    lines = log.read_text("utf-8", errors="replace").splitlines()
+    left_out = [f"({len(lines) - LOG_LINES} lines before)"] if len(lines) > LOG_LINES else []
+    # More backquotes than a log has in a row.
+    return "\n".join(["`````", *left_out, *lines[-LOG_LINES:], "`````"])
 
 
 VERSIONS: Mapping[str, Callable[[Piece], str]] = {

@@ -34,24 +34,26 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def settings(self) -> Settings:
         """The user's settings with this run's changes."""
-        read = configuration.load()
-        builder = {
-            name: value
-            for name, value in {"max_jobs": self.max_jobs, "keep_build_folder": self.keep_build_folder}.items()
-            if value is not None
-        }
-        output = {"output_folder": Path(self.output_folder).absolute()} if self.output_folder else {}
-        return read.model_copy(update={"builder": read.builder.model_copy(update=builder), **output})
+        return configuration.changed(
+            configuration.load(),
+            max_jobs=self.max_jobs,
+            output_folder=Path(self.output_folder) if self.output_folder else None,
+            keep_build_folder=self.keep_build_folder,
+        )
 
     def workshop(
         self, *, say: Callable[[str], None], on_piece: Callable[[Target, Piece, bool], None] | None = None
     ) -> Workshop:
         """A workshop that echoes what processes print to standard output, where Dagster captures it."""
         # Whoever only looks at the graph does not wait for everything that making a piece needs.
+        from vllm_wheels.core.progress import watcher  # noqa: PLC0415
         from vllm_wheels.core.workshop import Workshop  # noqa: PLC0415
 
-        return Workshop(settings=self.settings(), say=say, echo=_print, on_piece=on_piece)
+        follower = watcher()
 
+        def echo(line: str) -> None:
+            print(line, flush=True)  # noqa: T201 - standard output of a step is its compute log
+            if follower:
+                follower.line(line)
 
-def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - standard output of a step is its compute log
+        return Workshop(settings=self.settings(), say=say, echo=echo, on_piece=on_piece, watcher=follower)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.errors import MachineError
-from vllm_wheels.core.runner import Runner, end_group
+from vllm_wheels.core.runner import Runner, end_group, withheld
 from vllm_wheels.defs.home import MODULE
 
 LOOPBACK = "127.0.0.1"
@@ -36,12 +36,14 @@ class Service:
     Attributes:
         name: what a user calls it.
         argv: its command.
+        publishes: gets tokens for uploads where there are some.
         process: None before it is started.
         deaths: when it died, by the monotonic clock.
     """
 
     name: str
     argv: tuple[str, ...]
+    publishes: bool = False
     process: subprocess.Popen[str] | None = None
     deaths: list[float] = field(default_factory=list)
 
@@ -77,7 +79,7 @@ def _services(socket: Path, workspace: Path, port: int) -> list[Service]:
     web = ("-m", "dagster_webserver", "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace))
     daemon = ("-m", "dagster._daemon", "run", "--workspace", str(workspace))
     return [
-        Service(name="code server", argv=(sys.executable, *code, "--location-name", LOCATION)),
+        Service(name="code server", argv=(sys.executable, *code, "--location-name", LOCATION), publishes=True),
         Service(name="web server", argv=(sys.executable, *web)),
         Service(name="daemon", argv=(sys.executable, *daemon)),
     ]
@@ -114,7 +116,9 @@ class Services:
                 end_group(service.process, grace_seconds=GRACE_SECONDS)
 
     def _start(self, service: Service) -> None:
-        service.process = Runner().start(service.argv, env=self._environment)
+        # Runs are its children, and may publish.
+        secrets = withheld() if service.publishes else {}
+        service.process = Runner().start(service.argv, env={**secrets, **self._environment})
         self._say(f"{service.name} started (process {service.process.pid})")
 
     def _revive(self, service: Service) -> None:

@@ -29,6 +29,8 @@ mutation Launch($params: ExecutionParams!) {
   }
 }"""
 STATUS = "query Status($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+START_SENSOR = """
+mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }"""
 TERMINATE = "mutation End($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"
 
 
@@ -83,6 +85,16 @@ class RunningUi:
     def status(self, run: str) -> str:
         """Status of a run, such as SUCCESS."""
         return self.ask(STATUS, id=run)["runOrError"]["status"]
+
+    def start_sensor(self, name: str) -> None:
+        """Switches a sensor on as the page's switch does."""
+        selector = {
+            "repositoryLocationName": "vllm_wheels",
+            "repositoryName": "__repository__",
+            "sensorName": name,
+        }
+        answer = self.ask(START_SENSOR, selector=selector)["startSensor"]
+        assert answer["__typename"] == "Sensor", answer
 
     def terminate(self, run: str) -> None:
         """Ends a run as the page's button does."""

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,14 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from vllm_wheels.core.target import Target
-from vllm_wheels.defs import home, partitions
 from vllm_wheels_tests.defs.running_ui import running_ui, until
 from vllm_wheels_tests.defs.workplace import Workplace
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
+"""Where Debian's package puts what is not on PATH, below the version's number."""
+
 IMAGE = os.environ.get("SERVICES_IMAGE")
 RUN_SECONDS = 300
 
@@ -94,7 +94,7 @@ def process(*argv: str) -> Iterator[subprocess.Popen]:
 def postgres(monkeypatch) -> Iterator[int]:
     """A PostgreSQL of the test's own."""
     if not (POSTGRES / "initdb").exists():
-        pytest.skip("there is no PostgreSQL 15 (apt-get install postgresql)")
+        pytest.skip("there is no PostgreSQL (apt-get install postgresql)")
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         shutil.chown(folder, "postgres")
@@ -112,6 +112,24 @@ def postgres(monkeypatch) -> Iterator[int]:
             for name, value in values.items():
                 monkeypatch.setenv(f"DAGSTER_POSTGRES_{name}", value)
             yield port
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[int]:
+    """Port of a Redis of the test's own."""
+    if not shutil.which("redis-server"):
+        pytest.skip("there is no Redis (apt-get install redis-server)")
+    port = free_port()
+    with process("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)):
+        until(lambda: objects_in(port) == 0, 30, "Redis")
+        yield port
+
+
+def objects_in(port: int) -> int | None:
+    """How many objects a Redis holds; None while it does not answer."""
+    asked = ["redis-cli", "-p", str(port), "dbsize"]
+    answer = subprocess.run(asked, check=False, capture_output=True, text=True)
+    return int(answer.stdout) if answer.stdout.strip().isdigit() else None
 
 
 def services_home(folder: Path, port: int, *, containers: bool) -> Path:
@@ -144,14 +162,16 @@ def test_runs_and_events_are_kept_in_postgresql(postgres, settings_environment, 
 
 @pytest.mark.servers
 @pytest.mark.skipif(not IMAGE, reason="SERVICES_IMAGE names no image of deploy/Dockerfile")
-def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
-    """Web server and daemon on PostgreSQL launch two runs, each in a container of its own."""
+def test_daemon_launches_two_runs_in_containers_on_postgresql(
+    postgres, redis, settings_environment, tmp_path, monkeypatch
+):
+    """The daemon launches two compiling runs, each in a container of its own, on one PostgreSQL and one Redis."""
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__CACHE_REMOTE", f"redis://127.0.0.1:{redis}")
     monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", IMAGE)
     monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=True)))
     with running_ui(tmp_path) as ui:
-        partitions.register(home.instance(Workplace().settings), "0.16.0")
-        targets = [Target(release=release, python="3.11") for release in ("0.32.0", "0.16.0")]
-        runs = [ui.launch("metadata/avx512", target.partition) for target in targets]
+        target = Target(release="0.32.0", python="3.11")
+        runs = [ui.launch(f"wheel/{name}", target.partition) for name in ("baseline", "avx512")]
         for run in runs:
             until(lambda run=run: ui.status(run) in {"SUCCESS", "FAILURE"}, RUN_SECONDS, "a run to end")
         assert [ui.status(run) for run in runs] == ["SUCCESS", "SUCCESS"]
@@ -160,27 +180,24 @@ def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings
         for run in runs
         for record in Workplace().instance.get_records_for_run(run).records
     }
-    assert any("Launching run in a new container" in name and IMAGE in name for name in names)
+    launched = [name for name in names if "Launching run in a new container" in name and IMAGE in name]
+    assert len(launched) == len(runs)
+    assert objects_in(redis) > 0
 
 
 @pytest.mark.servers
-def test_second_machine_compiles_from_the_shared_cache(settings_environment, tmp_path, monkeypatch):
+def test_second_machine_compiles_from_the_shared_cache(redis, settings_environment, tmp_path, monkeypatch):
     """Machines share one Redis: what one compiled another does not compile again."""
-    if not shutil.which("redis-server"):
-        pytest.skip("there is no Redis (apt-get install redis-server)")
-    port = free_port()
-    with process("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)):
-        time.sleep(1)
-        monkeypatch.setenv("VLLM_WHEELS_BUILDER__CCACHE_REMOTE", f"redis://127.0.0.1:{port}")
-        state = tmp_path / "state"
-        monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(state))
-        counts = []
-        for _machine in ("one", "another"):
-            # As deploy/ has it, every machine has its folders at the same place.
-            shutil.rmtree(state, ignore_errors=True)
-            place = Workplace()
-            place.materialize(["wheel/avx512"])
-            (piece,) = place.workshop.store.pieces("compiled")
-            counts.append(piece.facts["ccache"])
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__CACHE_REMOTE", f"redis://127.0.0.1:{redis}")
+    state = tmp_path / "state"
+    monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(state))
+    counts = []
+    for _machine in ("one", "another"):
+        # As deploy/ has it, every machine has its folders at the same place.
+        shutil.rmtree(state, ignore_errors=True)
+        place = Workplace()
+        place.materialize(["wheel/avx512"])
+        (piece,) = place.workshop.store.pieces("compiled")
+        counts.append(piece.facts["ccache"])
     assert counts[0]["hits"] == counts[1]["misses"] == 0
     assert counts[1]["hits"] == counts[0]["misses"] > 0

@@ -11,9 +11,12 @@ import pytest
 
 from vllm_wheels.core import rendering, workshop
 from vllm_wheels.core.builders.local import LocalBuilder
-from vllm_wheels.core.plan import PATH, PYTHON
+from vllm_wheels.core.plan import PATH, PYTHON, Invocation
+from vllm_wheels.core.runner import Runner
 from vllm_wheels.defs import assets, internals, partitions
+from vllm_wheels_tests.core.commands import Started, started, unlike
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, Workplace, graph
+from vllm_wheels_tests.fixtures.building import dagster
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ("source", "torch_env", "metadata/baseline", "wheel/baseline", "verification/baseline")
@@ -101,6 +104,65 @@ def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
     assert [(list(one.argv), dict(one.env), one.cwd) for one in compiles] == [(argv, environment, promised["folder"])]
 
 
+@pytest.fixture
+def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
+    """Commands that a run starts, by piece, verb and check; questions about the machine are no step's work."""
+    found: dict[tuple[str, str, str], list[Started]] = {}
+    steps: list[list[Started]] = []
+    start, build, ask = Runner.run, LocalBuilder.run, LocalBuilder._ask  # noqa: SLF001 - what is not to be counted
+
+    def aside(function):
+        def called(*args, **more):
+            steps.append([])
+            try:
+                return function(*args, **more)
+            finally:
+                steps.pop()
+
+        return called
+
+    def watched_start(runner, argv, **more):
+        if steps:
+            steps[-1].append(started(argv, more.get("env")))
+        return start(runner, argv, **more)
+
+    def watched_build(builder, command, **more):
+        steps[-1].append(started(command.argv, command.env))
+        return aside(build)(builder, command, **more)
+
+    def watched_verb(name, verb):
+        def called(bench, **arguments):
+            piece, _, _ = bench.stage.name.partition("-")
+            steps.append(found.setdefault((piece, name, arguments.get("name", "")), []))
+            try:
+                return verb(bench, **arguments)
+            finally:
+                steps.pop()
+
+        return called
+
+    monkeypatch.setattr(Runner, "run", watched_start)
+    monkeypatch.setattr(LocalBuilder, "run", watched_build)
+    monkeypatch.setattr(LocalBuilder, "_ask", aside(ask))
+    monkeypatch.setattr(workshop, "VERBS", {name: watched_verb(name, verb) for name, verb in workshop.VERBS.items()})
+    return found
+
+
+def test_commands_of_a_run_are_those_that_a_dry_run_on_a_bare_machine_showed(workplace, really_started):
+    """Every process of the whole chain stood in the plan, with its environment, and nothing else was started."""
+    pieces = shown(workplace, "verification/baseline")
+    steps = [(name, step) for name, piece in pieces.items() for step in piece["steps"]]
+    assert really_started == {}
+    workplace.materialize(["verification/baseline"])
+    differences = []
+    for piece, step in steps:
+        commands = [Invocation(**{**each, "argv": tuple(each["argv"])}) for each in step["invocations"]]
+        found = really_started.pop((piece, step["verb"], step["arguments"].get("name", "")), [])
+        differences += [(piece, step["title"], wrong) for wrong in unlike(commands, found)]
+    assert differences == []
+    assert {verb: commands for verb, commands in really_started.items() if commands} == {}
+
+
 def as_shown(place: Workplace, plan) -> dict:
     document = rendering.document(TARGET, [(plan, None)], place.workshop.store)
     return rendering.as_json(document)["pieces"][0]
@@ -151,6 +213,30 @@ def test_launchpad_and_jobs_take_the_same_switch(workplace):
     outputs = [event.step_output_data for event in result.all_node_events if event.is_successful_output]
     plans = [output.metadata["plan"].value for output in outputs]
     assert [plan.splitlines()[0] for plan in plans] == ["# Plan: vLLM 0.32.0 avx512, Python " + TARGET.python] * 2
+
+
+@pytest.mark.parametrize(
+    ("selection", "planned"),
+    [
+        ("metadata/baseline", {"metadata-baseline"}),
+        ("*wheel/baseline", {name.replace("/", "-") for name in CHAIN[:-1]}),
+    ],
+    ids=["one asset", "chain"],
+)
+def test_dagsters_own_command_takes_the_switch_too(workplace, selection, planned):
+    """`dagster asset materialize --config-json` plans one asset or a chain, and leaves no trace but the plans."""
+    before = statuses(workplace)
+    switch = json.dumps({"resources": {"build_mode": {"config": {"dry_run": True}}}})
+    done = dagster("asset", "materialize", "--select", selection, "--config-json", switch)
+    assert done.returncode == 0, done.stderr[-3000:]
+    published = json.loads((ROOT / "docs/schemas/plan.schema.json").read_text("utf-8"))
+    plans = list((workplace.settings.state_folder / "plans").glob("*/*.json"))
+    assert {path.stem for path in plans} == planned
+    for path in plans:
+        jsonschema.validate(json.loads(path.read_text("utf-8")), published)
+    assert workplace.pieces() == {}
+    assert asset_events(workplace.instance) == 0
+    assert statuses(workplace) == before != set()
 
 
 def test_markdown_of_a_plan_reads_like_a_shell_session(workplace):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheels_in
-from vllm_wheels.defs import assets, internals
-from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, run
+from vllm_wheels.defs import assets, home, internals
+from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, dagster
 
 
 def the_wheel() -> Path:
@@ -121,23 +118,13 @@ def test_release_refuses_a_wheel_that_is_not_for_release(built):
     assert [failure.exit_code // 10 for failure in build("release").failures] == [9]
 
 
-def prepared_shell() -> dict[str, str]:
-    """The environment after ``eval "$(vllm-wheels env)"``."""
-    script = f"{run('env').stdout}\nenv -0"
-    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=os.environ).stdout
-    return dict(entry.split("=", 1) for entry in shown.split("\0") if "=" in entry)
-
-
 def materialize(*arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str | None]]:
-    shell = prepared_shell()
-    dagster = Path(sys.executable).with_name("dagster")
-    command = [str(dagster), "asset", "materialize", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=shell, timeout=300)
-    with dg.DagsterInstance.from_config(shell["DAGSTER_HOME"]) as instance:
-        found = {
-            kind: internals.latest_data_version(instance, assets.key(kind, "baseline"), TARGET.partition)
-            for kind in RECORDED
-        }
+    done = dagster("asset", "materialize", *arguments)
+    instance = home.instance(configuration.load())
+    found = {
+        kind: internals.latest_data_version(instance, assets.key(kind, "baseline"), TARGET.partition)
+        for kind in RECORDED
+    }
     return done, found
 
 
@@ -158,6 +145,7 @@ def test_dagsters_own_command_takes_a_partition_and_a_whole_chain(built, argumen
     """The other two ways of asking work as well."""
     done, _ = materialize(*arguments)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Materialized value wheel baseline" in done.stderr
 
 
 def test_failure_under_dagsters_own_command_shows_the_remedy(settings_environment):
@@ -165,6 +153,8 @@ def test_failure_under_dagsters_own_command_shows_the_remedy(settings_environmen
     done, _ = materialize("--select", "wheel/baseline", "--partition", "3.9|0.32.0")
     assert done.returncode != 0
     assert "\n  do:  " in done.stderr
+    last = done.stderr.splitlines()[-3:]
+    assert [line[:6] for line in last] == ["error:", "  why:", "  do: "]
 
 
 @pytest.mark.container

@@ -13,7 +13,9 @@ from vllm_wheels.core.publish.receipt import find
 from vllm_wheels.core.wheelfile import sha256_of, wheels_in
 from vllm_wheels.defs import assets, internals
 from vllm_wheels_tests.fixtures.building import PYTHON, TARGET, VARIANT, build
-from vllm_wheels_tests.fixtures.publishing import TOKEN, fronted, pypiserver
+from vllm_wheels_tests.fixtures.front import fronted
+from vllm_wheels_tests.fixtures.index_servers import pypiserver
+from vllm_wheels_tests.fixtures.publishing import TOKEN
 
 
 @pytest.fixture
@@ -21,14 +23,16 @@ def releasable(built) -> Path:
     """The miniature build as if it had been made of the official pieces."""
     for path in built.rglob("*provenance.json"):
         statement = json.loads(path.read_text())
+        # The file has other names, in the folders of other tests.
+        path.unlink()
         path.write_text(json.dumps({**statement, "for_release": True, "deviations": []}))
     return built
 
 
 @pytest.fixture
 def indexes(tmp_path, monkeypatch):
-    """A test index and a real one, both configured."""
-    with pypiserver(tmp_path / "a") as trial, pypiserver(tmp_path / "b") as behind, fronted(behind) as real:
+    """A test index whose pages need a password, and a real one, both configured."""
+    with pypiserver(tmp_path / "a", private=True) as trial, pypiserver(tmp_path / "b") as behind, fronted(behind) as real:
         real.rules = False
         described = {
             "trial": {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"},

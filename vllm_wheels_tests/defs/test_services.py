@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docker.models.containers import Container
 
+from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.builders.engine import OWNER, engine
+from vllm_wheels.defs import home
+from vllm_wheels.defs.services import Service, Services
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until
 
 PARTITION = "3.11|0.32.0"
 COMPILERS = ("cc1plus", "ninja", "cmake")
 SECONDS = 240
+FREED_SECONDS = 150
+"""The daemon frees what a run left behind a minute after its end, and looks every half minute."""
 
 
 @pytest.fixture
@@ -37,14 +44,59 @@ def compilers(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("publishes", [True, False])
+def test_token_reaches_the_server_whose_runs_publish_and_no_other(tmp_path, monkeypatch, publishes):
+    """A run that publishes has the tokens of whoever started the UI; web server and daemon have none."""
+    monkeypatch.setenv("PUBLISH_TOKEN_VLLM_CPU", "pypi-canary")
+    seen = tmp_path / "seen"
+    server = Service(name="server", argv=("sh", "-c", f"env > {seen}.part; mv {seen}.part {seen}"), publishes=publishes)
+    services = Services([server], {}, lambda _: None)
+    services.start()
+    until(seen.is_file, 20, "the server to have started")
+    services.end()
+    assert ("pypi-canary" in seen.read_text()) == publishes
+
+
 @pytest.mark.servers
 def test_terminated_run_leaves_no_compiler_behind(ui, tmp_path):
     """Whoever ends a run in the UI ends its compiler with it."""
     run = ui.launch("wheel/avx512", PARTITION)
     until(lambda: set(COMPILERS) & set(compilers(tmp_path)), SECONDS, "a compiler to start")
     ui.terminate(run)
-    until(lambda: ui.status(run) == "CANCELED", SECONDS, "the run to end")
+    ended = until(lambda: end_of(ui, run), SECONDS, "the run to end")
+    assert ended == "CANCELED"
+    # Being ended they may still be there for a moment.
     until(lambda: not compilers(tmp_path), 15, "the compilers to end")
+    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
+
+
+@pytest.mark.container
+def test_terminated_run_leaves_no_container_behind(settings_environment, tmp_path, monkeypatch):
+    """Whoever ends a run in the UI ends the container in which it compiles."""
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__KIND", "container")
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__IMAGE", "debian")
+    with running_ui(tmp_path) as ui:
+        run = ui.launch("wheel/avx512", PARTITION)
+        (container,) = until(lambda: containers(tmp_path), SECONDS, "a container to compile")
+        assert container.status == "running"
+        ui.terminate(run)
+        ended = until(lambda: end_of(ui, run), SECONDS, "the run to end")
+    assert ended == "CANCELED"
+    assert containers(tmp_path) == []
+
+
+def containers(folder: Path) -> list[Container]:
+    """Running containers that see the build folder of a state folder."""
+    with engine() as client:
+        found = client.containers.list(filters={"label": OWNER, "status": "running"}, ignore_removed=True)
+    build = str(folder / "state" / "build")
+    return [one for one in found if any(mount["Source"].startswith(build) for mount in one.attrs["Mounts"])]
+
+
+def slots() -> tuple[int, int] | None:
+    """Taken and all places of the pool of compilers; None while one is taken."""
+    info = home.instance(configuration.load()).event_log_storage.get_concurrency_info("compile")
+    return (info.active_slot_count, info.slot_count) if info.active_slot_count == 0 else None
 
 
 @pytest.mark.servers
@@ -57,14 +109,19 @@ def test_killed_web_server_and_daemon_come_back_and_the_run_goes_on(ui, tmp_path
         os.kill(pid, signal.SIGKILL)
     until(lambda: ui.pid("web server") != killed["web server"], SECONDS, "the web server to come back")
     until(lambda: ui.pid("daemon") != killed["daemon"], SECONDS, "the daemon to come back")
-    until(lambda: answered(ui, run) == "SUCCESS", SECONDS, "the run to succeed")
+    ended = until(lambda: end_of(ui, run), SECONDS, "the run to end")
+    assert ended == "SUCCESS"
+    assert {name for name, pid in killed.items() if ui.pid(name) == pid} == set()
+    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
 
 
-def answered(ui: RunningUi, run: str) -> str | None:
+def end_of(ui: RunningUi, run: str) -> str | None:
+    """How a run ended; None while it runs, or while the web server is away."""
     try:
-        return ui.status(run)
+        status = ui.status(run)
     except OSError:
         return None
+    return status if status in {"CANCELED", "FAILURE", "SUCCESS"} else None
 
 
 @pytest.mark.servers

@@ -16,45 +16,33 @@ from vllm_wheels.core import variants as variants_module
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.defs import code_versions
-from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, copy, new_pieces
+from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, new_pieces
 from vllm_wheels_tests.fixtures import releases, torchlike
+from vllm_wheels_tests.fixtures.building import copy_pieces, share_compiled
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
+from vllm_wheels_tests.fixtures.miniature import variables
 
 NATIVE = "csrc/cpu/utils.cpp"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory, miniature_index, torch_folder):
+def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compiled_once):
     """State of a workplace in which two variants are built and tried."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = tmp_path_factory.mktemp("two_built")
+    share_compiled(folder / "state", compiled_once)
+    copy_pieces(built_once / "state", folder / "state")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(folder / "state", miniature_index.url, torch_folder).items():
+        for name, value in variables(folder, miniature_index, torch_folder).items():
             patch.setenv(name, value)
         patch.delenv("DAGSTER_HOME", raising=False)
         Workplace().materialize(f"verification/{variant}" for variant in VARIANTS)
     return folder / "state"
 
 
-def environment(state: Path, index: str, torch: Path) -> dict[str, str]:
-    return {
-        "VLLM_WHEELS_STATE_FOLDER": str(state),
-        "VLLM_WHEELS_OUTPUT_FOLDER": str(state.parent / "wheels"),
-        "VLLM_WHEELS_INDEX__URL": index,
-        "VLLM_WHEELS_INDEX__FIND_LINKS": json.dumps([str(torch)]),
-        "VLLM_WHEELS_TORCH__BACKEND": "none",
-        "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
-        "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN),
-        "VLLM_WHEELS_BUILDER__KIND": "local",
-        "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
-    }
-
-
 @pytest.fixture
-def workplace(built, tmp_path, monkeypatch, miniature_index, torch_folder):
+def workplace(settings_environment, two_built, tmp_path):
     """A copy of the built workplace, and every cache of code and data empty."""
-    copy(built, tmp_path / "state")
-    for name, value in environment(tmp_path / "state", miniature_index.url, torch_folder).items():
-        monkeypatch.setenv(name, value)
+    copy_pieces(two_built, tmp_path / "state")
     forget()
     yield Workplace()
     forget()

@@ -10,7 +10,7 @@ from vllm_wheels.core.verify import smoke
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.report import Finding
 from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.defs import assets, checks, launch
+from vllm_wheels.defs import assets, checks, launch, partitions
 
 KEY = assets.key("verification", "baseline")
 GOOD = Finding(check="record", severity="error", verdict="passed", line="3 entries", measures={"files": 3.0})
@@ -70,29 +70,62 @@ def test_checks_that_nobody_asked_for_are_not_reported(piece):
     assert [each.check_name for each in checks.results(piece(GOOD, BAD), KEY, chosen)] == ["record"]
 
 
+class Gate:
+    """A verification and a release, of which a run makes one partition."""
+
+    def __init__(self, instance, piece):
+        self.instance, self.released, self.piece = instance, [], piece
+        partitions.register(instance, "0.32.0")
+
+    def run(self, python, finding):
+        """Verifies with that finding, and then releases if nothing is in the way."""
+        made = self.piece(finding)
+        spec = dg.AssetSpec(KEY, partitions_def=partitions.PARTITIONS)
+
+        @dg.multi_asset(specs=[spec], check_specs=checks.specs(KEY), can_subset=True, name="verified")
+        def verified(context):
+            results = list(checks.results(made, KEY, context.selected_asset_check_keys))
+            yield dg.MaterializeResult(asset_key=KEY, check_results=results)
+
+        @dg.asset(deps=[KEY], partitions_def=partitions.PARTITIONS)
+        def release(context) -> None:
+            self.released.append(context.partition_key)
+
+        key = partitions.partition_key(f"{python}|0.32.0")
+        return dg.materialize([verified, release], partition_key=key, instance=self.instance, raise_on_error=False)
+
+
+@pytest.fixture
+def gate(piece):
+    with dg.instance_for_test() as instance:
+        yield Gate(instance, piece)
+
+
 @pytest.mark.parametrize(("finding", "released"), [(GOOD, True), (WARNING, True), (BAD, False)])
-def test_conviction_stops_what_comes_after_it_in_a_run(piece, finding, released):
+def test_conviction_stops_what_comes_after_it_in_a_run(gate, finding, released):
     """A run that would verify and release stops between the two, with the name of the check."""
-    made = piece(finding)
-    ran = []
-
-    @dg.multi_asset(specs=[dg.AssetSpec(KEY)], check_specs=checks.specs(KEY), can_subset=True, name="verified")
-    def verified(context):
-        results = list(checks.results(made, KEY, context.selected_asset_check_keys))
-        yield dg.MaterializeResult(asset_key=KEY, check_results=results)
-
-    @dg.asset(deps=[KEY])
-    def release() -> None:
-        ran.append("release")
-
-    outcome = dg.materialize([verified, release], raise_on_error=False)
+    outcome = gate.run("3.11", finding)
     assert outcome.success is released
-    assert bool(ran) is released
+    assert bool(gate.released) is released
     if not released:
         failed = next(event for event in outcome.all_node_events if event.is_step_failure)
         error = launch._error(failed)  # noqa: SLF001 - its door, launch(), needs the whole graph
         assert error.exit_code == 80
         assert "stripped" in error.why
+
+
+def test_conviction_in_one_partition_leaves_the_others_alone(gate):
+    """What is wrong on one Python stops the release of that partition only, and each partition keeps its verdict."""
+    outcomes = [gate.run(python, finding).success for python, finding in (("3.11", BAD), ("3.12", GOOD))]
+    assert outcomes == [False, True]
+    assert gate.released == ["3.12|0.32.0"]
+    verdicts = {}
+    for name in ("stripped", "record"):
+        check = dg.AssetCheckKey(KEY, name)
+        for each in gate.instance.event_log_storage.get_asset_check_execution_history(check, limit=9):
+            if each.status.value != "PLANNED":
+                verdicts[each.partition] = each.status.value
+    assert verdicts == {"3.11|0.32.0": "FAILED", "3.12|0.32.0": "SUCCEEDED"}
 
 
 def test_checks_of_the_graph_are_those_of_the_tables():

@@ -1,14 +1,11 @@
-"""A folder in which the miniature release is built, to be copied: each copy has a store and a database of its own."""
+"""The folders of the settings, in which the miniature release is built, seen as a user sees them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import dagster as dg
 
@@ -26,7 +23,7 @@ KINDS = ("source", "torch_env", "metadata", "wheel", "verification")
 
 @dataclass
 class Workplace:
-    """The settings' folders, seen as a user sees them: what is stale, what a run makes."""
+    """Tells what is stale and what a run makes."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -84,13 +81,6 @@ def graph() -> dg.AssetGraph:
         resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     )
     return definitions.resolve_asset_graph()
-
-
-def copy(state: Path, into: Path) -> None:
-    """Copies a state folder; pieces are never changed, so that a second name for each of their files will do."""
-    shutil.copytree(state / "store", into / "store", copy_function=os.link, symlinks=True)
-    shutil.copytree(state / "dagster", into / "dagster")
-    shutil.copytree(state / "ccache", into / "ccache")
 
 
 def new_pieces(before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> dict[str, int]:
