@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
+from vllm_wheels.core.compile import CACHE
 from vllm_wheels_tests.fixtures import building, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
+from vllm_wheels_tests.fixtures.miniature import variables
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,12 @@ def _no_inherited_settings(monkeypatch, tmp_path):
         if name.startswith("VLLM_WHEELS_") or name == "DAGSTER_HOME":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@event.listens_for(Engine, "connect")
+def _need_not_outlive_a_power_cut(connection, _record):
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")
@@ -45,45 +54,54 @@ def miniature_index(tmp_path_factory) -> Iterator[IndexServer]:
         yield index
 
 
-def _variables(folder: Path, index: IndexServer, torch: Path) -> dict[str, str]:
-    return {
-        "VLLM_WHEELS_STATE_FOLDER": str(folder / "state"),
-        "VLLM_WHEELS_OUTPUT_FOLDER": str(folder / "wheels"),
-        "VLLM_WHEELS_INDEX__URL": index.url,
-        "VLLM_WHEELS_INDEX__FIND_LINKS": json.dumps([str(torch)]),
-        "VLLM_WHEELS_TORCH__BACKEND": "none",
-        "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
-        "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN),
-        "VLLM_WHEELS_BUILDER__KIND": "local",
-        # The miniatures ask for no more, and Debian 12 has no newer one.
-        "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
-    }
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory) -> Path:
+    """What compilers made so far in this session, under this worker or another."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "compiled"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture
-def settings_environment(tmp_path, monkeypatch, miniature_index, torch_folder) -> dict[str, str]:
+def settings_environment(tmp_path, monkeypatch, miniature_index, torch_folder, compiled_once) -> dict[str, str]:
     """Sets VLLM_WHEELS_* so that a build takes the miniatures, the host's compiler and folders below tmp_path."""
-    variables = _variables(tmp_path, miniature_index, torch_folder)
-    for name, value in variables.items():
+    building.share_compiled(tmp_path / "state", compiled_once)
+    wanted = variables(tmp_path, miniature_index, torch_folder)
+    for name, value in wanted.items():
         monkeypatch.setenv(name, value)
-    return variables
+    return wanted
+
+
+@pytest.fixture
+def cold_compiler(settings_environment, tmp_path) -> None:
+    """``settings_environment`` in which every file has yet to be compiled, so that there is time to interrupt it."""
+    (tmp_path / "state" / CACHE).unlink()
 
 
 @pytest.fixture(scope="session")
-def built_once(tmp_path_factory, miniature_index, torch_folder) -> Path:
+def built_once(tmp_path_factory, miniature_index, torch_folder, compiled_once) -> Iterator[Path]:
     """Folder with the state and the output of one verified baseline build; read it through ``built``."""
     folder = tmp_path_factory.mktemp("built")
+    building.share_compiled(folder / "state", compiled_once)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DAGSTER_HOME", raising=False)
-        for name, value in _variables(folder, miniature_index, torch_folder).items():
+        for name, value in variables(folder, miniature_index, torch_folder).items():
             patch.setenv(name, value)
         done = building.build("wheel", "verification")
     assert [str(failure) for failure in done.failures] == []
-    return folder
+    as_made = _written(folder)
+    yield folder
+    assert _written(folder) == as_made, "a test changed what others read"
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in (folder / "state" / "store").rglob("*") if path.is_file()}
 
 
 @pytest.fixture
 def built(settings_environment, built_once, tmp_path) -> Path:
     """``settings_environment`` with a copy of the state and output of a verified baseline build."""
-    shutil.copytree(built_once, tmp_path, symlinks=True, dirs_exist_ok=True)
+    building.copy_pieces(built_once / "state", tmp_path / "state")
+    shutil.copytree(built_once / "wheels", tmp_path / "wheels")
     return tmp_path

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from vllm_wheels.core.builders.debootstrap import host_mirror
 from vllm_wheels.core.errors import MachineError, NetworkError, SourceError, StepTimeoutError
-from vllm_wheels.core.plan import Download
+from vllm_wheels.core.plan import Download, Invocation
 from vllm_wheels.core.runner import Finished, Runner
 from vllm_wheels.core.store import write_atomically
 from vllm_wheels.core.urls import redacted
@@ -27,6 +27,9 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """Where Debian's package of its archive keys puts them; a host without it trusts what its apt does."""
 
 DOWNLOAD_SECONDS = 1800.0
+
+ENVIRONMENT = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+"""Of all of Debian's tools here."""
 
 CONFIGURATION = """\
 Dir::State::Lists "{folder}/lists";
@@ -108,19 +111,26 @@ class Suite:
         version = control.removeprefix(f"{package}_").removesuffix(".dsc")
         return SourcePackage(name=package, version=version, files=files)
 
-    def download(self, package: str, version: str, *, into: Path) -> None:
+    def downloading(self, package: str, version: str, *, into: str) -> Invocation:
+        """What ``download`` starts, in a plan."""
+        argv = self._command("--download-only", "--only-source", "source", f"{package}={version}")
+        return Invocation(argv=argv, environment=ENVIRONMENT, folder=into)
+
+    def download(self, runner: Runner, invocation: Invocation) -> None:
         """Downloads the files of a source package, checked by apt against its signed lists.
+
+        Args:
+            runner: starts apt.
+            invocation: as ``downloading`` gives it, with the real folder.
 
         Raises:
             NetworkError: the mirror does not answer, or no longer has the version.
             MachineError: apt is missing.
         """
-        wanted = f"{package}={version}"
-        argv = ("--download-only", "--only-source", "source", wanted)
         with self._locked():
-            finished = self._apt(*argv, cwd=into, seconds=DOWNLOAD_SECONDS)
+            finished = run(runner, *invocation.argv, cwd=Path(str(invocation.folder)), seconds=DOWNLOAD_SECONDS)
         if finished.status:
-            what = f"the source package {wanted} of Debian {self.name} cannot be downloaded"
+            what = f"the source package {invocation.argv[-1]} of Debian {self.name} cannot be downloaded"
             raise NetworkError(
                 what, why=reason(finished), remedy='run the command again, or set onednn.origin = "path"'
             )
@@ -160,9 +170,11 @@ class Suite:
             remedy = 'check the network and apt\'s sources, set onednn.debian_suite, or set onednn.origin = "path"'
             raise NetworkError(what, why=reason(finished), remedy=remedy)
 
-    def _apt(self, *arguments: str, cwd: Path | None = None, seconds: float | None = None) -> Finished:
-        argv = ("apt-get", "--quiet", "-c", str(self.folder / "apt.conf"), *arguments)
-        return run(Runner(), *argv, cwd=cwd, seconds=seconds or 10 * self.timeout_seconds)
+    def _apt(self, *arguments: str) -> Finished:
+        return run(Runner(), *self._command(*arguments), seconds=10 * self.timeout_seconds)
+
+    def _command(self, *arguments: str) -> tuple[str, ...]:
+        return ("apt-get", "--quiet", "-c", str(self.folder / "apt.conf"), *arguments)
 
 
 def run(runner: Runner, *argv: str, cwd: Path | None = None, seconds: float) -> Finished:
@@ -174,8 +186,7 @@ def run(runner: Runner, *argv: str, cwd: Path | None = None, seconds: float) -> 
     """
     tool = argv[0]
     try:
-        environment = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-        return runner.run(argv, env=environment, cwd=cwd, timeout_seconds=seconds, keep_output=True, quiet=True)
+        return runner.run(argv, env=ENVIRONMENT, cwd=cwd, timeout_seconds=seconds, keep_output=True, quiet=True)
     except FileNotFoundError as error:
         what = f"{tool} is not installed"
         why = "Debian's source packages are taken with it"

@@ -51,6 +51,7 @@ def assemble(
     version: str,
     abi: str,
     epoch: int,
+    platform: str = PLATFORM,
     additions: Collection[str] = (),
     extra: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -68,11 +69,12 @@ def assemble(
         version: new version.
         abi: Python tag of the lowest Python that is supported, such as ``cp311``.
         epoch: time of every member, in seconds since 1970.
+        platform: tag of the machine that compiled.
         additions: files of the overlay that the wheel does not have yet.
         extra: further files of dist-info, by their path in it.
 
     Returns:
-        Path of the wheel, tagged ``<abi>-abi3-linux_x86_64``.
+        Path of the wheel, tagged ``<abi>-abi3-<platform>``.
 
     Raises:
         WheelError: the raw wheel is damaged, an overlay file replaces nothing (or an addition something), METADATA
@@ -91,7 +93,7 @@ def assemble(
         for name, content in (extra or {}).items():
             (dist_info / name).parent.mkdir(parents=True, exist_ok=True)
             (dist_info / name).write_bytes(content)
-        tag = f"{abi}-abi3-{PLATFORM}"
+        tag = f"{abi}-abi3-{platform}"
         return pack_wheel(folder, out, distribution=distribution, version=version, tag=tag, epoch=epoch)
 
 

@@ -28,6 +28,8 @@ COMPANIONS = {
 class Delivered:
     """A wheel in the output folder; ``seconds`` is what compiling it took."""
 
+    release: str
+    for_release: bool
     name: str
     sha256: str
     megabytes: float
@@ -64,6 +66,8 @@ def delivered(folder: Path, target: Target) -> Iterator[Delivered]:
         if (statement["release"], statement["variant"]) != (target.release, target.variant) or not wheel.is_file():
             continue
         yield Delivered(
+            release=target.release,
+            for_release=bool(statement["for_release"]),
             name=wheel.name,
             sha256=sha256_of(wheel),
             megabytes=wheel.stat().st_size / 1e6,

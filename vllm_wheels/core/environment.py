@@ -25,7 +25,8 @@ from vllm_wheels.core.locking import (
     Lock,
     lock,
     refuse_cuda,
-    run_uv,
+    start_uv,
+    uv_command,
     uv_target,
 )
 from vllm_wheels.core.plan import INDEX, STAGE, Bench, Download, Invocation, Plan, Step, Verb
@@ -113,7 +114,7 @@ def plan(target: Target, *, upstream: Upstream | None, settings: Settings, store
             piece="torch_env",
             target=target,
             inputs={},
-            steps=_steps(target.python, None, torch=True),
+            steps=_steps(target.python, None, settings, torch=True),
             unknown=("source",),
         )
     wish = torch_wish(target, upstream, settings)
@@ -125,7 +126,7 @@ def plan(target: Target, *, upstream: Upstream | None, settings: Settings, store
             raise CudaTorchError(what, why=error.why, remedy=OFFER_CPU_TORCH) from error
         raise
     refuse_cuda(answer.lock)
-    return _planned(wish, answer, target, torch=True)
+    return _planned(wish, answer, target, settings, torch=True)
 
 
 def tools_plan(target: Target, *, settings: Settings, store: Store) -> Plan:
@@ -137,12 +138,12 @@ def tools_plan(target: Target, *, settings: Settings, store: Store) -> Plan:
     """
     table = tomllib.loads(files(__package__).joinpath("tools.toml").read_text("utf-8"))
     wish = Wish(piece="tools", python=target.python, any_python=True, requirements=tuple(table["requirements"]))
-    return _planned(wish, _resolve(wish, settings, store), target, torch=False)
+    return _planned(wish, _resolve(wish, settings, store), target, settings, torch=False)
 
 
-def _planned(wish: Wish, answer: Answer, target: Target, *, torch: bool) -> Plan:
+def _planned(wish: Wish, answer: Answer, target: Target, settings: Settings, *, torch: bool) -> Plan:
     inputs = {**_asked(wish), "left_out": list(answer.left_out), "lock": answer.lock.sha256}
-    steps = _steps(wish.python, answer, torch=torch, deviations=wish.deviations)
+    steps = _steps(wish.python, answer, settings, torch=torch, deviations=wish.deviations)
     notices = (*wish.notices, *answer.notices)
     return Plan(piece=wish.piece, target=target, inputs=inputs, steps=steps, notices=notices)
 
@@ -152,7 +153,9 @@ def _asked(wish: Wish) -> dict[str, Any]:
     return {"requirements": list(wish.lines), "platform": PLATFORM, **python}
 
 
-def _steps(python: str, answer: Answer | None, *, torch: bool, deviations: tuple[str, ...] = ()) -> tuple[Step, ...]:
+def _steps(
+    python: str, answer: Answer | None, settings: Settings, *, torch: bool, deviations: tuple[str, ...] = ()
+) -> tuple[Step, ...]:
     lock_path, env = f"{STAGE}/{LOCK}", f"{STAGE}/{ENV}"
     count = f"{len(answer.lock.packages)} packages" if answer else "the packages"
     locked = {
@@ -161,14 +164,6 @@ def _steps(python: str, answer: Answer | None, *, torch: bool, deviations: tuple
         "deviations": list(deviations),
         "path": lock_path,
     }
-    backend = answer.backend if answer else None
-    command = Invocation(
-        argv=(
-            *("uv", "pip", "install", "--require-hashes", "--link-mode", "copy", "--target", env),
-            *uv_target(python, backend),
-            *(INDEX, "--requirements", lock_path),
-        )
-    )
     proof = Step(
         title="prove that torch is a CPU build",
         verb="environment.prove",
@@ -192,10 +187,20 @@ def _steps(python: str, answer: Answer | None, *, torch: bool, deviations: tuple
                 Download(url=f"pkg:pypi/{package.name}@{package.version}")
                 for package in (answer.lock.packages if answer else ())
             ),
-            invocations=(command,),
+            invocations=(_installing(python, answer, settings, env=env, lock_path=lock_path),),
         ),
         *((proof,) if torch else ()),
     )
+
+
+def _installing(python: str, answer: Answer | None, settings: Settings, *, env: str, lock_path: str) -> Invocation:
+    wished: Backend = "cpu" if settings.torch.backend == "cpu" else None
+    arguments = (
+        *("pip", "install", "--require-hashes", "--link-mode", "copy", "--target", env),
+        *uv_target(python, answer.backend if answer else wished),
+        *(INDEX, "--requirements", lock_path),
+    )
+    return uv_command(arguments, answer_seconds=settings.index.timeout_seconds, environ=os.environ)
 
 
 def _resolve(wish: Wish, settings: Settings, store: Store) -> Answer:
@@ -298,7 +303,7 @@ def write_lock(bench: Bench, *, text: str, left_out: list[str], deviations: list
     }
 
 
-def install(bench: Bench, *, invocations: tuple[Invocation]) -> None:
+def install(bench: Bench, *, invocations: tuple[Invocation, ...]) -> None:
     """Installs exactly the locked files into a folder.
 
     They are copied out of uv's cache: with a hard link, changing one would change the other. Measured on an environment
@@ -309,19 +314,12 @@ def install(bench: Bench, *, invocations: tuple[Invocation]) -> None:
         EnvironmentResolutionError: a file is not the locked one, or does not fit the Python.
     """
     settings = bench.settings
-    (invocation,) = invocations
-    index = index_arguments(settings, os.environ)
-    run_uv(
-        [
-            str(bench.path(each)) if each.startswith(STAGE) else each
-            for part in invocation.argv[1:]
-            for each in (index if part == INDEX else [part])
-        ],
+    (invocation,) = bench.staged(invocations)
+    start_uv(
+        invocation.filled({INDEX: index_arguments(settings, os.environ)}),
+        bench.runner,
         what="the packages of the environment cannot be installed",
-        answer_seconds=settings.index.timeout_seconds,
-        environ=os.environ,
         limit_seconds=settings.index.timeout_seconds * DOWNLOAD_ANSWERS,
-        runner=bench.runner,
     )
 
 

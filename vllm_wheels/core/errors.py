@@ -68,6 +68,18 @@ class PartitionError(VllmWheelsError):
     exit_code = 15
 
 
+class CommandLineError(VllmWheelsError):
+    """A command was typed in a way that it does not understand."""
+
+    exit_code = 16
+
+
+class UnsupportedProcessorError(VllmWheelsError):
+    """No variant runs on the processor."""
+
+    exit_code = 17
+
+
 class SourceError(VllmWheelsError):
     """The release's source could not be obtained."""
 
@@ -174,6 +186,12 @@ class ImageError(MachineError):
     """The builder image could not be obtained or made."""
 
     exit_code = 65
+
+
+class FolderError(MachineError):
+    """A file or folder cannot be read or written."""
+
+    exit_code = 66
 
 
 class BuildError(VllmWheelsError):

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.errors import GitUnreachableError, MachineError, SourceError, StepTimeoutError
+from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished, Runner
 from vllm_wheels.core.urls import redacted
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FETCH_SECONDS = 1800.0
 
-ENVIRONMENT: Mapping[str, str | None] = {
+ENVIRONMENT: Mapping[str, str] = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
     "GIT_HTTP_LOW_SPEED_TIME": "60",
     "LC_ALL": "C",
-    # Set when a git hook started this program; they would redirect every command to the hook's repository.
-    "GIT_DIR": None,
-    "GIT_WORK_TREE": None,
-    "GIT_INDEX_FILE": None,
 }
+
+REDIRECTING: Mapping[str, None] = {"GIT_DIR": None, "GIT_WORK_TREE": None, "GIT_INDEX_FILE": None}
+"""Set when a git hook started this program; they would redirect every command to the hook's repository."""
 
 REMEDY = "check the address and the network, or name a mirror or a local repository"
 
@@ -90,8 +90,27 @@ def tags(url: str, *, timeout_seconds: float) -> list[str]:
     return [ref.removeprefix("refs/tags/") for ref in refs if ref.startswith("refs/tags/")]
 
 
-def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path) -> None:
+def commands(*, url: str, commit: Commit, folder: str) -> tuple[Invocation, ...]:
+    """What ``fetch`` starts, in a plan: init, fetch, rev-parse, checkout."""
+    inside = ("git", "-C", folder, "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
+    arguments = (
+        ("init", "--quiet", "--template="),
+        ("fetch", "--quiet", "--depth", "1", "--no-tags", "--", redacted(url), commit.ref),
+        ("rev-parse", "FETCH_HEAD^{commit}"),
+        ("checkout", "--quiet", "--detach", commit.id),
+    )
+    return tuple(Invocation(argv=(*inside, *words), environment=ENVIRONMENT) for words in arguments)
+
+
+def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path, invocations: tuple[Invocation, ...]) -> None:
     """Puts the files of a commit into a new folder, without history and without ``.git``.
+
+    Args:
+        runner: starts git.
+        url: repository, with credentials where it needs any.
+        commit: which.
+        folder: to make.
+        invocations: as ``commands`` gives them, with the real folder.
 
     Raises:
         GitUnreachableError: the repository cannot be read, or does not give out the commit.
@@ -99,26 +118,30 @@ def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path) -> None:
         MachineError: git is missing.
     """
     folder.mkdir(parents=True)
-    inside = ("git", "-C", str(folder), "-c", "core.autocrlf=false", "-c", "core.hooksPath=/dev/null")
 
-    def run(*argv: str) -> Finished:
-        return _run(runner, (*inside, *argv), url=url, timeout_seconds=FETCH_SECONDS, remedy=REMEDY)
+    def run(invocation: Invocation) -> Finished:
+        # A plan is shown to people, so it leaves credentials out.
+        argv = tuple(url if word == redacted(url) else word for word in invocation.argv)
+        return _run(runner, argv, url=url, timeout_seconds=FETCH_SECONDS, remedy=REMEDY)
 
-    run("init", "--quiet", "--template=")
-    run("fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, commit.ref)
-    found = run("rev-parse", "FETCH_HEAD^{commit}").output.strip()
+    initialize, bring, tell, checkout = invocations
+    run(initialize)
+    run(bring)
+    found = run(tell).output.strip()
     if found != commit.id:
         what = f"{commit.ref} of {redacted(url)} has moved"
         why = f"it was {commit.id[:12]} when this was planned and is {found[:12]} now"
         raise SourceError(what, why=why, remedy="run the command again to take the new one")
-    run("checkout", "--quiet", "--detach", commit.id)
+    run(checkout)
     shutil.rmtree(folder / ".git")
 
 
 def _run(runner: Runner, argv: tuple[str, ...], *, url: str, timeout_seconds: float, remedy: str) -> Finished:
     what = f"git repository {redacted(url)} cannot be read"
     try:
-        finished = runner.run(argv, env=ENVIRONMENT, timeout_seconds=timeout_seconds, keep_output=True, quiet=True)
+        finished = runner.run(
+            argv, env={**REDIRECTING, **ENVIRONMENT}, timeout_seconds=timeout_seconds, keep_output=True, quiet=True
+        )
     except FileNotFoundError as error:
         missing = "git is not installed"
         raise MachineError(missing, why="there is no git on PATH", remedy="apt-get install git") from error

@@ -22,6 +22,7 @@ from vllm_wheels.core.errors import (
     IndexUnreachableError,
     StepTimeoutError,
 )
+from vllm_wheels.core.plan import UV, Invocation
 from vllm_wheels.core.runner import Finished, Runner
 
 PLATFORM = "x86_64-manylinux_2_28"
@@ -218,8 +219,6 @@ def run_uv(
     answer_seconds: float,
     environ: Mapping[str, str],
     retries: int | None = None,
-    limit_seconds: float | None = None,
-    runner: Runner | None = None,
 ) -> Finished:
     """Runs uv with a time-out and turns its failures into errors.
 
@@ -229,26 +228,32 @@ def run_uv(
         answer_seconds: limit of one answer of an index.
         environ: this process's environment; uv's own variables in it win.
         retries: of a failed request; None leaves it to uv.
-        limit_seconds: of the whole run; default: ``LIMIT_ANSWERS`` answers.
-        runner: starts the process; default: one that keeps quiet.
 
     Raises:
         IndexUnreachableError: an index did not answer.
         DiskSpaceError: the disk is full.
         EnvironmentResolutionError: uv failed for another reason.
     """
+    command = uv_command(arguments, answer_seconds=answer_seconds, environ=environ, retries=retries)
+    return start_uv(command, Runner(), what=what, limit_seconds=answer_seconds * LIMIT_ANSWERS)
+
+
+def uv_command(
+    arguments: Sequence[str], *, answer_seconds: float, environ: Mapping[str, str], retries: int | None = None
+) -> Invocation:
+    """A command of uv, in a plan; the arguments are those of ``run_uv``."""
     wishes = {"UV_HTTP_TIMEOUT": str(max(1, round(answer_seconds)))}
     if retries is not None:
         wishes["UV_HTTP_RETRIES"] = str(retries)
     changes = {name: value for name, value in wishes.items() if name not in environ}
-    limit = limit_seconds or answer_seconds * LIMIT_ANSWERS
+    return Invocation(argv=(UV, *arguments, "--quiet", "--color", "never"), environment=changes)
+
+
+def start_uv(command: Invocation, runner: Runner, *, what: str, limit_seconds: float) -> Finished:
+    """Runs a command of ``uv_command``; raises what ``run_uv`` does."""
+    real = command.filled({UV: find_uv_bin()})
     try:
-        finished = (runner or Runner()).run(
-            [find_uv_bin(), *arguments, "--quiet", "--color", "never"],
-            env=changes,
-            timeout_seconds=limit,
-            keep_output=True,
-        )
+        finished = runner.run(real.argv, env=real.environment, timeout_seconds=limit_seconds, keep_output=True)
     except StepTimeoutError as error:
         raise IndexUnreachableError(
             what, why=error.why, remedy="raise index.timeout_seconds, or look after the network"

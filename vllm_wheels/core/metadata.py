@@ -24,7 +24,7 @@ from vllm_wheels.core.patches.readme import README, filled, template
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
 from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb, fingerprint
 from vllm_wheels.core.upstream import Upstream
-from vllm_wheels.core.variants import Hollow, Variant, lowest, variant, variants
+from vllm_wheels.core.variants import Hollow, Variant, lowest, platform_for, variant, variants
 
 if TYPE_CHECKING:
     from vllm_wheels.core.patches.tree import Tree
@@ -69,9 +69,11 @@ def plan(target: Target, *, source: Piece | None, upstream: Upstream | None, set
 
     Raises:
         UnknownVariantError: the target's variant does not exist.
+        MachineError: it is not for this machine's platform.
         SettingsError: the template of the long description cannot be read, or a name is wrong.
     """
     wanted = variant(str(target.variant))
+    platform_for(wanted)
     name = distributions(settings)[wanted.name]
     known = source is not None and upstream is not None
     tree = str(source.folder / "tree") if source else "<tree of source, not made yet>"
@@ -114,7 +116,7 @@ def write(bench: Bench, *, tree: str, upstream: Mapping[str, Any], name: str) ->
     """Writes the patch set into the stage.
 
     Returns:
-        Facts ``distribution``, ``version``, ``same_code_as`` (variant, or None), ``requires_dist``,
+        Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``requires_dist``,
         ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``), ``diff_lines``,
         ``native_sha256`` and ``additions`` (files new to the wheel).
 
@@ -183,6 +185,7 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
     facts = {
         "distribution": wanted.distribution,
         "version": version,
+        "platform": platform_for(wanted.variant),
         "same_code_as": wanted.hollow.same_code_as if wanted.hollow else None,
         "requires_dist": list(described_as.requires_dist),
         **_left_out((requirements, *extras.values())),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
+
+PR_SET_PDEATHSIG = 1
+"""Number of the request in linux/prctl.h."""
 
 VARIABLE = "_VLLM_WHEELS_OWNER"
 """Environment variable by which processes on this host carry the name of the one that started them."""
@@ -36,6 +40,17 @@ def fate(name: str) -> Literal["lives", "gone", "other boot", "other namespace"]
         return "lives" if owner(int(pid)) == name else "gone"
     except FileNotFoundError:
         return "gone"
+
+
+def end_with(parent: int) -> None:
+    """Has the kernel kill this process as soon as its parent is gone, even if that is killed with -9 (prctl(2)).
+
+    Args:
+        parent: its number, as the parent itself gave it; if it is gone already, this process ends at once.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def end_orphans() -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from vllm_wheels.core.builders import Builder
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 STAGE = "{stage}"
 """Stands in a plan for the folder in which the piece is made, known only once it is being made."""
 
-PYTHON, PATH, INDEX = "{python}", "{path}", "{index}"
-"""Stand in a command for what only the builder or the settings know: its Python of the target's version, its own PATH,
-and the arguments that name the package index, which may hold passwords."""
+PYTHON, PATH, UV, INDEX = "{python}", "{path}", "{uv}", "{index}"
+"""Stand in a command for what only its place or the settings know: the Python of the target's version, its own PATH,
+the uv that belongs to this program, and the arguments that name the package index, which may hold passwords."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,40 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """A command that a step starts.
+    """A command that a step starts; names in braces stand for what is known only once the step is carried out.
 
     Attributes:
-        argv: the command; may hold ``{python}``, ``{index}`` and ``{stage}``.
-        environment: on top of the builder's own; may hold ``{path}``.
+        argv: the command.
+        environment: on top of what its place gives to every command.
         folder: working folder; folders of a container are below ``/vllm-wheels``.
+        place: this host, the builder, the venue of a trial, or the container engine, which is asked for it by its API.
+        condition: when it is started; None for always.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None
+    place: Literal["host", "builder", "venue", "engine"] = "host"
+    condition: str | None = None
+
+    def filled(self, values: Mapping[str, str | Sequence[str]]) -> Invocation:
+        """The command as it is started.
+
+        Args:
+            values: by name in braces; a word that is the name of several becomes several words.
+        """
+        single = {name: value for name, value in values.items() if isinstance(value, str)}
+
+        def real(text: str) -> str:
+            for name, value in single.items():
+                text = text.replace(name, value)
+            return text
+
+        several = {name: value for name, value in values.items() if name not in single}
+        argv = tuple(word for part in self.argv for word in several.get(part, (real(part),)))
+        environment = {name: real(value) for name, value in self.environment.items()}
+        folder = None if self.folder is None else real(self.folder)
+        return replace(self, argv=argv, environment=environment, folder=folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +90,7 @@ class Step:
         seconds: estimate; None where nobody knows.
         gigabytes: memory needed at the same time; None where it does not matter.
         disk_gigabytes: disk needed at the same time; None where it does not matter.
-        invocations: commands that it starts, where they are more than a detail.
+        invocations: every command that it starts, in order; its verb is given them and starts no other.
     """
 
     title: str
@@ -134,6 +157,10 @@ class Bench:
     def builder(self) -> Builder:
         """Where compilers and the wheel's tools run."""
         return self.find_builder()
+
+    def staged(self, invocations: Sequence[Invocation]) -> tuple[Invocation, ...]:
+        """Commands of a plan with the real folder in place of ``{stage}``."""
+        return tuple(each.filled({STAGE: str(self.stage)}) for each in invocations)
 
     def path(self, text: str) -> Path:
         """The real path of one written in a plan."""

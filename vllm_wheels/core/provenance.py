@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from vllm_wheels.core.errors import CannotVerifyError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
 
@@ -44,3 +49,23 @@ def statement(target: Target, pieces: Mapping[str, Piece]) -> dict[str, Any]:
         "ccache": compiled.facts["ccache"],
         "pieces": {kind: piece.fingerprint for kind, piece in pieces.items()},
     }
+
+
+def beside(wheel: Path) -> Mapping[str, Any] | None:
+    """The statement that stands beside a wheel; None where there is none about a wheel of this name.
+
+    Raises:
+        CannotVerifyError: it cannot be read.
+    """
+    for name in (f"{wheel.stem}.provenance.json", "provenance.json"):
+        path = wheel.with_name(name)
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            what = f"{name} cannot be read"
+            raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
+        if isinstance(found, dict) and found.get("wheel") == wheel.name:
+            return found
+    return None

@@ -15,11 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3.exceptions
+from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
-from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError
+from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.urls import redacted, without_credentials
 
@@ -126,6 +127,20 @@ def find(settings: Settings, version: str) -> Release:
     near = names[max(len(older) - 1, 0) : len(older) + 1]
     choice = sorted({*near, *names[-3:]}, key=Version)
     raise UnknownReleaseError(what, why=why, remedy=f"choose one of {', '.join(choice)}")
+
+
+def require_python(settings: Settings, *, release: str, python: str) -> None:
+    """Makes sure that a release supports a Python, as far as the index announces it.
+
+    Raises:
+        UnsupportedPythonError: it does not.
+        UnknownReleaseError: the index has no such release.
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    asked = find(settings, release).requires_python
+    if asked and not SpecifierSet(asked).contains(python):
+        what = f"vLLM {release} does not support Python {python}"
+        raise UnsupportedPythonError(what, why=f"it asks for {asked}", remedy="give another --python-version")
 
 
 def sdist(settings: Settings, version: str) -> SourceArchive:

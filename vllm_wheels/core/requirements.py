@@ -9,6 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from vllm_wheels.core import compiler_cache
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, SettingsError
 from vllm_wheels.core.locking import Backend
 from vllm_wheels.core.settings import Settings, TorchSettings
@@ -74,7 +75,7 @@ def torch_wish(target: Target, upstream: Upstream, settings: Settings) -> Wish:
     return Wish(
         piece="torch_env",
         python=target.python,
-        requirements=(*sorted(set(others)), f"torch=={pin}+cpu"),
+        requirements=(*sorted({*others, *compiler_cache.requirements(settings.builder)}), f"torch=={pin}+cpu"),
         companions=companions,
         backend="cpu" if settings.torch.backend == "cpu" else None,
         left_out=left_out,

@@ -17,8 +17,11 @@ from pathlib import Path
 from vllm_wheels.core.errors import StepTimeoutError
 
 TERMINATE_SECONDS = 10.0
-WITHHELD = re.compile(r"PUBLISH_TOKEN\w*|TWINE_(USERNAME|PASSWORD)|UV_PUBLISH_\w+|ACTIONS_ID_TOKEN_REQUEST_\w+")
-"""Variables that no process inherits: tokens for uploads, and what one can be had with. Who needs one is given it."""
+WITHHELD = re.compile(
+    r"PUBLISH_TOKEN\w*|TWINE_(USERNAME|PASSWORD)|UV_PUBLISH_\w+|ACTIONS_ID_TOKEN_REQUEST_\w+|VLLM_WHEELS_PUBLISH__\w+"
+)
+"""Variables that no process inherits: tokens for uploads, what one can be had with, and addresses of indexes, which may
+hold a password. Who needs one is given it."""
 
 TAIL_LINES = 60
 
@@ -185,6 +188,11 @@ def _timer(
     timer.daemon = True
     timer.start()
     return timer
+
+
+def withheld() -> dict[str, str]:
+    """Those variables of this process that no other inherits, to be given to one that publishes."""
+    return {name: value for name, value in os.environ.items() if WITHHELD.fullmatch(name)}
 
 
 def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:

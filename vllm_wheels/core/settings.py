@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnparsableVariableError
 
 from vllm_wheels.core.errors import SettingsError
 
@@ -83,10 +85,21 @@ class BuilderSettings(Section):
         default=False, description="baseline from 0.17.0 on holds all of upstream's extensions, as upstream intends it"
     )
     max_jobs: int | None = Field(None, gt=0, description="parallel compile jobs; default: from cores and memory")
-    ccache_remote: str | None = Field(
+    gigabytes_per_job: float = Field(2.0, gt=0, description="memory that one compile job is expected to need")
+    memory_gigabytes: float | None = Field(
+        None, gt=0, description="memory that compiling may take; default: what the machine has, and no limit of its own"
+    )
+    side_by_side: int = Field(1, gt=0, description="how many variants compile at the same time, sharing the jobs")
+    compiler_cache: Literal["auto", "ccache", "sccache", "none"] = Field(
+        "auto", description="auto: ccache where compilers have it; sccache comes from the package index"
+    )
+    cache_remote: str | None = Field(
         None,
-        description="further storage of the compiler cache that machines share, such as redis://cache:6379 or http://...;"
-        " compile steps then reach the network",
+        description="further storage of the compiler cache that machines share: redis://cache:6379 or http://...; for"
+        " sccache also s3://bucket/prefix?endpoint=...&region=...; compile steps then reach the network",
+    )
+    distcc_hosts: tuple[str, ...] = Field(
+        (), description="hosts, as distcc writes them, that compile what the cache lacks, with the same compiler"
     )
     keep_build_folder: bool = Field(default=False, description="leave the build folder behind after success")
     timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
@@ -126,7 +139,9 @@ class RepositorySettings(Section):
     """A package index that wheels are uploaded to."""
 
     upload_url: str | None = Field(None, description="where twine uploads to; default for pypi and testpypi: twine's")
-    simple_url: str | None = Field(None, description="simple API of the same index")
+    simple_url: str | None = Field(
+        None, description="simple API of the same index; user and password may stand in it, or in the user's netrc"
+    )
     user: str = Field("__token__", description="name that goes with the token")
     token_variable: str = Field(
         "PUBLISH_TOKEN_{project}",
@@ -135,6 +150,9 @@ class RepositorySettings(Section):
     )
     rules: Literal["public", "none"] = Field("public", description="public: it has the public index's rules")
     attest: bool = Field(default=False, description="sign what is uploaded, where the job has an OIDC identity")
+    sigstore: Path | None = Field(
+        None, description="trust configuration (JSON) of a Sigstore instance of your own; default: the public one"
+    )
 
 
 class PublishSettings(Section):
@@ -149,7 +167,7 @@ class PublishSettings(Section):
     )
     armed: bool = Field(default=False, description="let Dagster's release assets upload; without it they refuse")
     required_variants: tuple[str, ...] = Field((), description="which must have passed; default: all variants")
-    required_pythons: tuple[str, ...] = Field((), description="on which; default: all that the release supports")
+    required_pythons: tuple[str, ...] = Field((), description="on which, without excuse; default: all in reach")
     patience_seconds: float = Field(900.0, gt=0, description="how long a failing upload of one file is tried again")
     settle_seconds: float = Field(300.0, gt=0, description="how long to wait until the index lists an accepted file")
     torch_links: tuple[str, ...] = Field(
@@ -250,11 +268,24 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise _explained(error) from error
     except ValueError as error:
-        what = f"{settings_file()} cannot be read"
-        raise SettingsError(what, why=str(error).splitlines()[0], remedy="correct the file; it is TOML") from error
+        raise _unreadable(error) from error
     return settings.model_copy(
         update={name: getattr(settings, name).expanduser().absolute() for name in ("state_folder", "output_folder")}
     )
+
+
+def changed(
+    settings: Settings,
+    *,
+    max_jobs: int | None = None,
+    output_folder: Path | None = None,
+    keep_build_folder: bool | None = None,
+) -> Settings:
+    """The settings with what a single run may change; None leaves a setting as it is."""
+    wanted = {"max_jobs": max_jobs, "keep_build_folder": keep_build_folder}
+    builder = {name: value for name, value in wanted.items() if value is not None}
+    output = {"output_folder": output_folder.expanduser().absolute()} if output_folder else {}
+    return settings.model_copy(update={"builder": settings.builder.model_copy(update=builder), **output})
 
 
 def _refuse_unknown_variables() -> None:
@@ -270,11 +301,12 @@ def _refuse_unknown_variables() -> None:
             )
 
 
-def _variables(model: type[BaseModel], prefix: str) -> set[str]:
-    found = set()
+def _variables(model: type[BaseModel], prefix: str) -> dict[str, Any]:
+    """Environment variables with the types of their settings."""
+    found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         variable = f"{prefix}{name.upper()}"
-        found.add(variable)
+        found[variable] = field.annotation
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             found |= _variables(field.annotation, f"{variable}{DELIMITER}")
     return found
@@ -283,13 +315,37 @@ def _variables(model: type[BaseModel], prefix: str) -> set[str]:
 def _explained(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
+    origin = _origin(first["loc"])
     if first["type"] == "extra_forbidden":
         near = get_close_matches(str(first["loc"][-1]), _keys(first["loc"][:-1]), n=1)
         remedy = f"write {near[0]}" if near else "remove it"
-        return SettingsError(f"there is no setting {place}", why=f"found in {settings_file()}", remedy=remedy)
-    return SettingsError(
-        f"setting {place} is wrong", why=f"{first['msg']} (given: {first['input']!r})", remedy="correct it"
-    )
+        return SettingsError(f"there is no setting {place}", why=f"found in {origin}", remedy=remedy)
+    remedy = "correct it"
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        near = get_close_matches(str(first["input"]).lower(), known, n=1, cutoff=0.5)
+        remedy = f"write {near[0]!r}" if near else f"write one of {', '.join(known)}"
+    why = f"{first['msg']} (given in {origin}: {first['input']!r})"
+    return SettingsError(f"setting {place} is wrong", why=why, remedy=remedy)
+
+
+def _unreadable(error: ValueError) -> SettingsError:
+    text = str(error).splitlines()[0]
+    if isinstance(error, UnparsableVariableError):
+        field = re.search(r'field "(\w+)"', text)
+        listed = [name for name, kind in _variables(Settings, PREFIX).items() if get_origin(kind) in {tuple, dict}]
+        names = [name for name in listed if name in os.environ and field and name.startswith(PREFIX + field[1].upper())]
+        what = f"the value of {' or '.join(names) or 'an environment variable'} cannot be read"
+        remedy = 'write lists and tables as JSON, such as ["3.11", "3.12"]'
+        return SettingsError(what, why="it is not JSON", remedy=remedy)
+    what = f"{settings_file()} cannot be read"
+    return SettingsError(what, why=text, remedy="correct the file; it is TOML")
+
+
+def _origin(place: tuple[int | str, ...]) -> str:
+    variable = f"{PREFIX}{DELIMITER.join(str(part) for part in place).upper()}"
+    above = f"{PREFIX}{str(place[0]).upper()}"
+    return next((name for name in (variable, above) if name in os.environ), str(settings_file()))
 
 
 def _keys(place: tuple[int | str, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from vllm_wheels.core.errors import (
     UnknownReleaseError,
     UnsupportedPythonError,
 )
-from vllm_wheels.core.plan import STAGE, Bench, Download, Plan, Step, Verb
+from vllm_wheels.core.plan import STAGE, Bench, Download, Invocation, Plan, Step, Verb
 from vllm_wheels.core.revisions import READING
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store
@@ -117,6 +117,7 @@ def clone_step(url: str, commit: git.Commit) -> Step:
         writes=(TREE,),
         downloads=(Download(url=redacted(url)),),
         seconds=60,
+        invocations=git.commands(url=url, commit=commit, folder=TREE),
     )
 
 
@@ -235,13 +236,19 @@ def unpack(bench: Bench, *, archive: str, folder: str) -> None:
     shutil.rmtree(bench.path(archive).parent)
 
 
-def clone(bench: Bench, *, url: str, ref: str, commit: str, folder: str) -> None:
+def clone(bench: Bench, *, url: str, ref: str, commit: str, folder: str, invocations: tuple[Invocation, ...]) -> None:
     """Puts the files of a commit into a folder; raises what ``git.fetch`` does."""
     settings = bench.settings
     # A plan is shown to people, so it leaves credentials out; the settings have them.
     named = (git.address(own) for own in (settings.source.git_url, settings.onednn.git_url) if own)
     real = next((own for own in named if redacted(own) == url), url)
-    git.fetch(bench.runner, url=real, commit=git.Commit(id=commit, ref=ref), folder=bench.path(folder))
+    git.fetch(
+        bench.runner,
+        url=real,
+        commit=git.Commit(id=commit, ref=ref),
+        folder=bench.path(folder),
+        invocations=bench.staged(invocations),
+    )
     archives.refuse_links_out(bench.path(folder))
 
 

@@ -6,12 +6,13 @@ found is always whole, whatever was killed when. Folders are never changed after
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from filelock import FileLock, Timeout
 from vllm_wheels.core.errors import StoreBusyError
 
 RECORD = "piece.json"
+GATE = "work.lock"
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +71,18 @@ class Store:
         yield from sorted(found, key=lambda piece: -piece.made_at)
 
     @contextmanager
-    def making(self, kind: str, fingerprint: str, *, wait_seconds: float) -> Iterator[Path]:
+    def making(
+        self, kind: str, fingerprint: str, *, wait_seconds: float, say: Callable[[str], None] | None = None
+    ) -> Iterator[Path]:
         """A staging folder for the piece, under a lock that dies with the process.
 
         Whatever an earlier, killed process left in staging for the same piece is removed.
+
+        Args:
+            kind: of the piece.
+            fingerprint: hash of its inputs.
+            wait_seconds: how long to wait for another process that makes the same piece.
+            say: told before that wait begins.
 
         Raises:
             StoreBusyError: another process held the lock for ``wait_seconds``.
@@ -79,8 +90,9 @@ class Store:
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         stage = self.root / "staging" / f"{kind}-{fingerprint}"
+        lock = FileLock(locks / f"{kind}-{fingerprint}.lock")
         try:
-            with FileLock(locks / f"{kind}-{fingerprint}.lock", timeout=wait_seconds):
+            with _acquired(lock, wait_seconds, lambda: say and say(f"waiting: another process is making this {kind}")):
                 shutil.rmtree(stage, ignore_errors=True)
                 stage.mkdir(parents=True)
                 try:
@@ -91,6 +103,40 @@ class Store:
             what = f"another process is still making {kind} {fingerprint[:12]}"
             why = f"its lock was not free within {wait_seconds:.0f} s"
             raise StoreBusyError(what, why=why, remedy="wait for it or stop it, then run the command again") from error
+
+    @contextmanager
+    def in_use(self, *, wait_seconds: float) -> Iterator[None]:
+        """Keeps ``alone`` away while pieces are made or read; any number of processes may be here at once.
+
+        Raises:
+            StoreBusyError: another process went on clearing it for ``wait_seconds``.
+        """
+        with self._gate(fcntl.LOCK_SH, wait_seconds):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps every other process from making or reading pieces, so that some may be removed.
+
+        Raises:
+            StoreBusyError: another process is at it.
+        """
+        with self._gate(fcntl.LOCK_EX, 0):
+            yield
+
+    @contextmanager
+    def _gate(self, mode: int, wait_seconds: float) -> Iterator[None]:
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_seconds
+        with (locks / GATE).open("a") as gate:
+            while not _locked(gate.fileno(), mode):
+                if time.monotonic() >= deadline:
+                    what = f"another process works in {self.root.parent}"
+                    why = "pieces are not made and removed at the same time"
+                    raise StoreBusyError(what, why=why, remedy="wait for it or stop it, then run the command again")
+                time.sleep(POLL_SECONDS)
+            yield
 
     def keep(
         self,
@@ -134,6 +180,23 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     _write_synced(temporary, text)
     temporary.replace(path)
+
+
+def _locked(descriptor: int, mode: int) -> bool:
+    # The lock goes with the descriptor, so it dies with the process; filelock knows no shared locks.
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _acquired(lock: FileLock, wait_seconds: float, on_wait: Callable[[], object]) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        return lock.acquire(timeout=wait_seconds)
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm_wheels.core import apt, archives, git
 from vllm_wheels.core.errors import GitUnreachableError, HashMismatchError, NetworkError, SettingsError, SourceError
-from vllm_wheels.core.plan import Bench, Download, Plan, Step, Verb
+from vllm_wheels.core.plan import Bench, Download, Invocation, Plan, Step, Verb
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.source import BYTES_PER_SECOND, DOWNLOAD, TREE, clone_step, copy_step, kept
 from vllm_wheels.core.store import Piece, Store
@@ -121,18 +121,26 @@ def _debian_steps(suite: apt.Suite, package: apt.SourcePackage) -> tuple[Step, .
         Step(
             title=f"download Debian's source package {package.name} {package.version}",
             verb="onednn.download",
-            arguments={"suite": suite.name, "version": package.version, "sha256": hashes, "folder": DOWNLOAD},
+            arguments={"suite": suite.name, "sha256": hashes, "folder": DOWNLOAD},
             writes=files,
             downloads=downloads,
             seconds=sum(file.size or 0 for file in downloads) / BYTES_PER_SECOND,
+            invocations=(suite.downloading(package.name, package.version, into=DOWNLOAD),),
         ),
         Step(
             title="unpack it and apply Debian's patches",
             verb="onednn.unpack",
-            arguments={"control": f"{DOWNLOAD}/{package.control}", "folder": TREE},
+            arguments={"control": f"{DOWNLOAD}/{package.control}"},
             reads=files,
             writes=(TREE,),
             seconds=5,
+            invocations=(
+                Invocation(
+                    argv=("dpkg-source", "--no-copy", "--extract", package.control, TREE),
+                    environment=apt.ENVIRONMENT,
+                    folder=DOWNLOAD,
+                ),
+            ),
         ),
     )
 
@@ -198,7 +206,9 @@ def _version(folder: Path) -> str:
     return found[1] if found else "of unknown version"
 
 
-def download(bench: Bench, *, suite: str, version: str, sha256: Mapping[str, str], folder: str) -> None:
+def download(
+    bench: Bench, *, suite: str, sha256: Mapping[str, str], folder: str, invocations: tuple[Invocation, ...]
+) -> None:
     """Downloads the files of Debian's source package.
 
     Raises:
@@ -207,14 +217,15 @@ def download(bench: Bench, *, suite: str, version: str, sha256: Mapping[str, str
     """
     into = bench.path(folder)
     into.mkdir()
-    _suite(bench.settings, suite).download(DEBIAN_PACKAGE, version, into=into)
+    (invocation,) = bench.staged(invocations)
+    _suite(bench.settings, suite).download(bench.runner, invocation)
     for name, expected in sha256.items():
         if archives.file_hash(into / name) != expected:
             what = f"{name} is not the file that was planned with"
             raise HashMismatchError(what, why="the mirror has changed", remedy="run the command again")
 
 
-def unpack(bench: Bench, *, control: str, folder: str) -> None:
+def unpack(bench: Bench, *, control: str, invocations: tuple[Invocation, ...]) -> None:
     """Unpacks Debian's source package, applies its patches, and removes the files it came in.
 
     Debian's patch ``system-spdlog`` makes CMake look for spdlog, which the builder image has.
@@ -224,8 +235,8 @@ def unpack(bench: Bench, *, control: str, folder: str) -> None:
         MachineError: dpkg-source is missing.
     """
     file = bench.path(control)
-    argv = ("dpkg-source", "--no-copy", "--extract", file.name, str(bench.path(folder)))
-    finished = apt.run(bench.runner, *argv, cwd=file.parent, seconds=UNPACK_SECONDS)
+    (invocation,) = bench.staged(invocations)
+    finished = apt.run(bench.runner, *invocation.argv, cwd=file.parent, seconds=UNPACK_SECONDS)
     if finished.status:
         what = f"{file.name} cannot be unpacked"
         raise SourceError(what, why=apt.reason(finished), remedy="run the command again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from vllm_wheels.core.errors import UnknownVariantError
+from vllm_wheels.core.errors import MachineError, UnknownVariantError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Variant:
     forbids: tuple[str, ...]
     floor: tuple[str, ...]
     processors: tuple[str, ...]
+    platforms: tuple[str, ...]
     ceiling: tuple[str, ...]
     hollow: tuple[Hollow, ...] = ()
     emulated: str = ""
@@ -82,10 +84,26 @@ def variant(name: str) -> Variant:
     for candidate in known.values():
         if candidate.distribution == name:
             return candidate
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, [*known, *(candidate.distribution for candidate in known.values())], n=1)
     hint = f"did you mean {near[0]}?" if near else "no name is close to it"
     what = f"there is no variant {name!r}"
     raise UnknownVariantError(what, why=hint, remedy=f"choose one of {', '.join(known)}")
+
+
+def platform_for(wanted: Variant) -> str:
+    """This machine's platform tag, such as ``linux_x86_64`` (PEP 425), if the variant is for it.
+
+    Raises:
+        MachineError: it is not.
+    """
+    here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    if here in wanted.platforms:
+        return here
+    fitting = [each.name for each in variants().values() if here in each.platforms]
+    what = f"{wanted.name} cannot be built on this machine"
+    why = f"it is {here}, and the variant is for {', '.join(wanted.platforms)}"
+    remedy = f"build {', '.join(fitting)} here, or {wanted.name}" if fitting else f"build {wanted.name}"
+    raise MachineError(what, why=why, remedy=f"{remedy} on {wanted.platforms[0]}")
 
 
 def flagship() -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.assemble import assemble
 from vllm_wheels.core.compile import LOG, RAW, stable_abi
-from vllm_wheels.core.plan import STAGE, Bench, Plan, Step, Verb
+from vllm_wheels.core.plan import STAGE, Bench, Invocation, Plan, Step, Verb
 from vllm_wheels.core.provenance import DO_NOT_UPLOAD, statement
-from vllm_wheels.core.repair import repair
+from vllm_wheels.core.repair import grafting, repair
 from vllm_wheels.core.sbom import PLACE as SBOM
 from vllm_wheels.core.sbom import Contents, bill_of_materials
 from vllm_wheels.core.statement import in_toto, settings_of, slsa
@@ -76,7 +76,9 @@ def _steps(
                 "contents": asdict(Contents.of(target, pieces)) if provenance else None,
             },
             reads=(f"{STAGE}/assembled", folders["tools"]),
+            writes=(f"{STAGE}/repair.log",),
             seconds=8,
+            invocations=(grafting(EPOCH),),
         ),
         Step(
             title="put the build log and the provenance beside the wheel",
@@ -113,6 +115,7 @@ def put_together(bench: Bench, *, compiled: str, metadata: str, abi: str, for_re
         version=facts["version"],
         abi=abi,
         epoch=EPOCH,
+        platform=facts["platform"],
         additions=facts["additions"],
     )
     text.unlink()
@@ -124,7 +127,9 @@ def mark_private(metadata: str) -> str:
     return f"{headers}\nClassifier: {DO_NOT_UPLOAD}{blank}{body}"
 
 
-def fit(bench: Bench, *, tools: str, python: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+def fit(
+    bench: Bench, *, tools: str, python: str, contents: Mapping[str, Any], invocations: tuple[Invocation, ...]
+) -> dict[str, Any]:
     """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770).
 
     Returns:
@@ -134,6 +139,7 @@ def fit(bench: Bench, *, tools: str, python: str, contents: Mapping[str, Any]) -
         WheelError: see ``repair.repair``.
     """
     assembled = bench.stage / "assembled"
+    (invocation,) = invocations
     done = repair(
         wheel_in(assembled),
         bench.stage,
@@ -141,6 +147,7 @@ def fit(bench: Bench, *, tools: str, python: str, contents: Mapping[str, Any]) -
         tools=Path(tools) / "env",
         python=python,
         epoch=EPOCH,
+        invocation=invocation,
         log=bench.stage / "repair.log",
         describe=lambda folder, grafted: {SBOM: bill_of_materials(Contents(**contents), folder, grafted, epoch=EPOCH)},
     )

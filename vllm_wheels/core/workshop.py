@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vllm_wheels.core.builders import Builder
+    from vllm_wheels.core.progress import Watcher
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
@@ -70,12 +71,14 @@ class Workshop:
         say: tells the user one line.
         echo: given each line that a process prints; None keeps quiet.
         on_piece: told of every piece that is ready, with its target and whether it was made just now.
+        watcher: follows what is made, to show it to the user; None where nobody looks.
     """
 
     settings: Settings
     say: Callable[[str], None]
     echo: Callable[[str], None] | None = None
     on_piece: Callable[[Target, Piece, bool], None] | None = None
+    watcher: Watcher | None = None
     _ready: dict[tuple[str, Target], Piece] = field(default_factory=dict)
     _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
     _planning: Lock = field(default_factory=Lock)
@@ -113,8 +116,9 @@ class Workshop:
         Raises:
             VllmWheelsError: any of the tree; what was finished before stays in the store.
         """
-        for needed in (*_closure(kind), kind):
-            self._ensure_one(needed, target)
+        with self.store.in_use(wait_seconds=self.settings.builder.lock_seconds):
+            for needed in (*_closure(kind), kind):
+                self._ensure_one(needed, target)
         return self._ready[_key(kind, target)]
 
     def _ensure_one(self, kind: str, target: Target) -> None:
@@ -130,6 +134,8 @@ class Workshop:
         found = self.store.find(kind, plan.fingerprint)
         piece = found or self._make(plan, plan.fingerprint)
         self._ready[key] = piece
+        if self.watcher:
+            self.watcher.ready(key[1], piece, made=found is None)
         if self.on_piece:
             self.on_piece(key[1], piece, found is None)
 
@@ -142,7 +148,10 @@ class Workshop:
         for needed in (*_closure(kind), kind):
             if needed == "compiled" and (steps := self._image_steps()):
                 yield Plan(piece="image", target=target.shared(), inputs={}, steps=steps), None
-            plan = self._planned_once(needed, target, known)
+            try:
+                plan = self._planned_once(needed, target, known)
+            except _ImageNotMadeError:
+                plan = Plan(piece=needed, target=target, inputs={}, steps=(), unknown=("image",))
             piece = self.store.find(needed, plan.fingerprint) if plan.fingerprint else None
             if piece:
                 known[needed] = piece
@@ -184,7 +193,9 @@ class Workshop:
 
     def _make(self, plan: Plan, fingerprint: str) -> Piece:
         wait = self.settings.builder.lock_seconds
-        with self.store.making(plan.piece, fingerprint, wait_seconds=wait) as stage:
+        if self.watcher:
+            self.watcher.begun(replace(plan, target=_key(plan.piece, plan.target)[1]))
+        with self.store.making(plan.piece, fingerprint, wait_seconds=wait, say=self.say) as stage:
             # Another process may have made it while this one waited for the lock.
             if found := self.store.find(plan.piece, fingerprint):
                 return found
@@ -197,6 +208,10 @@ class Workshop:
             return self.store.keep(
                 plan.piece, fingerprint, stage, inputs=plan.inputs, facts=facts, seconds=round(seconds, 1)
             )
+
+
+class _ImageNotMadeError(ImageError):
+    """A plan depends on what is in an image that has yet to be made."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +229,7 @@ class _Desk:
         found = self.find_builder()
         if found is None:
             what = "the wheel must be tried in the builder's image"
-            raise ImageError(what, why="the image is not made yet", remedy="vllm-wheels build makes it")
+            raise _ImageNotMadeError(what, why="the image is not made yet", remedy="vllm-wheels build makes it")
         return found
 
     @property

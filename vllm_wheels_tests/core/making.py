@@ -5,9 +5,9 @@ from __future__ import annotations
 from vllm_wheels.core import source, thirdparty
 from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.plan import Bench, Plan
-from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store
+from vllm_wheels_tests.core.commands import WatchedRunner, unlike
 
 VERBS = {**source.VERBS, **thirdparty.VERBS}
 
@@ -18,12 +18,16 @@ def no_builder() -> Builder:
 
 
 def make(plan: Plan, settings: Settings, store: Store) -> Piece:
-    """The piece of a plan, made in the store; each step must write what it says."""
+    """The piece of a plan, made in the store; each step must write, and start, what it says."""
     assert plan.fingerprint is not None
     facts: dict[str, object] = {}
     with store.making(plan.piece, plan.fingerprint, wait_seconds=5) as stage:
-        bench = Bench(stage=stage, settings=settings, runner=Runner(), find_builder=no_builder, say=lambda _: None)
+        runner = WatchedRunner()
+        bench = Bench(stage=stage, settings=settings, runner=runner, find_builder=no_builder, say=lambda _: None)
         for step in plan.steps:
-            facts |= VERBS[step.verb](bench, **step.arguments) or {}
+            commands = {"invocations": step.invocations} if step.invocations else {}
+            facts |= VERBS[step.verb](bench, **step.arguments, **commands) or {}
+            assert unlike(step.invocations, runner.started) == [], step.title
+            runner.started.clear()
             assert all(bench.path(name).exists() for name in step.writes), step.title
         return store.keep(plan.piece, plan.fingerprint, stage, inputs=plan.inputs, facts=facts, seconds=0.1)

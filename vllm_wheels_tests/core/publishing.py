@@ -14,6 +14,7 @@ from vllm_wheels.core.publish.upload import Clock
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
+from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.fixtures.publishing import RELEASE, TOKEN
 
 
@@ -51,6 +52,15 @@ class Desk:
     def state(self) -> Path:
         """State folder."""
         return self.folder / "state"
+
+    def wheel(self, project: str) -> Path:
+        """The wheel of a project, as its file name begins."""
+        return next(self.output.glob(f"{project}-*.whl"))
+
+    def hashes(self) -> dict[str, str]:
+        """What is to be on the index in the end."""
+        paths = [self.wheel(variants()[name].distribution.replace("-", "_")) for name in self.variants]
+        return {path.name: sha256_of(path) for path in paths}
 
     def settings(self) -> Settings:
         """Those of the test."""

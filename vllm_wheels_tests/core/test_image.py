@@ -86,12 +86,18 @@ def test_image_without_engine_is_an_error(tmp_path):
         ensure_image(settings(tmp_path), lambda _: None)
 
 
+def bootstrap(folder: Path) -> None:
+    tar = folder / "base.tar"
+    commands = debootstrap.commands("trixie", packages=["gcc"], tar=str(tar))
+    debootstrap.make(commands, suite="trixie", tar=tar, log=folder / "log", runner=Runner())
+
+
 def test_missing_debootstrap_is_an_error_with_a_remedy(monkeypatch, tmp_path):
     """Without debootstrap the Debian image cannot be made, and set-up installs it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(machine, "ADMINISTRATION", ())
     with pytest.raises(MachineError) as caught:
-        debootstrap.make("trixie", packages=[], tar=tmp_path / "base.tar", log=tmp_path / "log", runner=Runner())
+        bootstrap(tmp_path)
     assert "vllm-wheels set-up" in caught.value.remedy
 
 
@@ -101,7 +107,7 @@ def test_failed_debootstrap_is_an_error_with_its_last_lines(monkeypatch, tmp_pat
     put_program(tmp_path / "programs", "echo first; echo E: cannot reach the mirror; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}/programs:{os.environ['PATH']}")
     with pytest.raises(ImageError) as caught:
-        debootstrap.make("trixie", packages=["gcc"], tar=tmp_path / "base.tar", log=tmp_path / "log", runner=Runner())
+        bootstrap(tmp_path)
     assert "E: cannot reach the mirror" in caught.value.why
     assert str(tmp_path / "log") in caught.value.remedy
 
@@ -116,7 +122,7 @@ def test_base_system_is_packed_without_what_no_image_needs(monkeypatch, tmp_path
     put_program(tmp_path / "programs", script)
     monkeypatch.setenv("PATH", f"{tmp_path}/programs:{os.environ['PATH']}")
     tar = tmp_path / "base.tar"
-    debootstrap.make("trixie", packages=["gcc"], tar=tar, log=tmp_path / "log", runner=Runner())
+    bootstrap(tmp_path)
     with tarfile.open(tar) as archive:
         names = archive.getnames()
     assert "./etc/passwd" in names

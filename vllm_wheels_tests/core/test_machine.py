@@ -116,7 +116,10 @@ def test_little_memory_is_an_error_with_both_figures(bare):
         ('ID=debian\nVERSION_ID="13"\n', "apt-get install -y --no-install-recommends g++-14 libnuma-dev"),
         ("ID=fedora\nVERSION_ID=42\n", "dnf install -y gcc-c++ numactl-devel"),
         ('ID="rocky"\nID_LIKE="rhel fedora"\n', "dnf install -y gcc-toolset-14-gcc-c++ numactl-devel"),
-        ("ID=arch\n", None),
+        ("ID=arch\n", "pacman -S --needed gcc numactl"),
+        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', "zypper install -y gcc-c++ libnuma-devel"),
+        ("ID=alpine\n", None),
+        ("ID=nixos\n", None),
     ],
 )
 def test_compiler_is_named_as_the_distribution_names_it(tmp_path, release, install):

@@ -17,7 +17,7 @@ from uv import find_uv_bin
 
 from vllm_wheels.core.errors import IndexUnreachableError, PublicationError
 from vllm_wheels.core.runner import Runner
-from vllm_wheels.core.simple_index import write_index
+from vllm_wheels.core.simple_index import unlinked, write_index
 from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.core.small_wheels import make_wheel
 from vllm_wheels_tests.fixtures import torchlike
@@ -119,6 +119,16 @@ def test_only_the_matching_torch_is_linked(tmp_path, wheel, torch_wheels):
     folder = written(tmp_path / "public", wheel, torch_links=[str(torch_wheels)])
     page = json.loads((folder / "simple/torch/index.json").read_text())
     assert [entry["filename"] for entry in page["files"]] == ["torch-2.13.0+cpu-py3-none-any.whl"]
+
+
+def test_torch_that_nobody_linked_is_named(tmp_path, torch_wheels):
+    """Who serves the index learns for which package installers will go to another one, and get a CUDA build."""
+    requires = ["torch==2.13.0", "torchcodec>=0.14; platform_machine != 'riscv64'"]
+    wheel = torchlike.wheel(tmp_path / "made", PROJECT, "0.32.0", files=MODULES, requires=requires)
+    links = [str(torch_wheels)]
+    listed = write_index(tmp_path / "public", [wheel], yanked={}, torch_links=links, timeout_seconds=5.0)
+    assert unlinked([wheel], listed) == ("torchcodec",)
+    assert unlinked([wheel], {}) == ("torch", "torchcodec")
 
 
 def test_torch_of_a_page_is_linked_where_it_is(tmp_path, wheel, torch_wheels):

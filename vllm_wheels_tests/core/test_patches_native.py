@@ -212,3 +212,30 @@ def test_release_that_is_older_than_its_torch_asks_that_torch_for_the_cache_size
     assert "get_cpu_capabilities" in later
     assert "L2_cache_size()" in own
     assert "#include <torch/version.h>" in text
+
+
+def test_onednn_is_compiled_the_same_for_all_variants(tmp_path):
+    """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX2 wheel filled."""
+    write(tmp_path, "host-detected")
+    joins = "FetchContent_MakeAvailable(oneDNN)"
+    early = "add_compile_definitions(-DCPU_CAPABILITY_AMXBF16)\n"
+    text = (tmp_path / CMAKE).read_text()
+    (tmp_path / CMAKE).write_text(text.replace(joins, f"{early}{joins}"))
+    changed = patched(tmp_path, wanted("avx512", "host-detected", "0.16.1")).text(CMAKE)
+    filtered, without = changed.index("EXCLUDE REGEX"), changed.index('"${_ONEDNN_DEFINITIONS}")')
+    assert filtered < without < changed.index(joins) < changed.index('"${_DEFINITIONS}")')
+
+
+def test_release_that_defines_nothing_before_onednn_is_left_alone(tmp_path):
+    """Up to 0.11.0 there is nothing to keep off oneDNN."""
+    text = patched(write(tmp_path, "host-detected"), wanted("avx512", "host-detected", "0.11.0")).text(CMAKE)
+    assert "_ONEDNN_DEFINITIONS" not in text
+
+
+def test_release_that_gets_onednn_in_an_unknown_way_is_an_error(tmp_path):
+    """I am told where the patch that shares oneDNN's objects looked."""
+    write(tmp_path, "host-detected")
+    text = (tmp_path / CMAKE).read_text()
+    (tmp_path / CMAKE).write_text(text.replace("FetchContent_MakeAvailable(oneDNN)", "add_subdirectory(oneDNN)"))
+    with pytest.raises(PatchError, match=r"looked for 'FetchContent_MakeAvailable"):
+        patched(tmp_path, wanted("avx512", "host-detected", "0.16.1"))

@@ -50,6 +50,15 @@ def test_rebuild_gives_the_same_bytes(wheel, statement):
     assert (rebuilt.sha256, rebuilt.path.name) == (sha256_of(wheel), wheel.name)
 
 
+def test_rebuild_with_the_compiler_cache_proves_the_rest_in_less_time(wheel, statement):
+    """Objects that the compiler made before are taken from its cache; the bytes are compared all the same."""
+    state = configuration.load().state_folder
+    rebuilt = rebuild(statement, configuration.load(), say=quiet, echo=None, compiler_cache=True)
+    assert rebuilt.sha256 == sha256_of(wheel)
+    assert (state / "ccache").is_dir()
+    assert [path.name for path in (state / "rebuild").iterdir()] == [wheel.name]
+
+
 def test_rebuild_names_the_input_that_differs(statement, tmp_path):
     """If oneDNN is not what it was, the rebuild says so and compiles nothing."""
     changed = Path(shutil.copytree(ONEDNN, tmp_path / "onednn"))

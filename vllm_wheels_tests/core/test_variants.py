@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email.parser import HeaderParser
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -9,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from vllm_wheels.core import variants as module
-from vllm_wheels.core.errors import UnknownVariantError
+from vllm_wheels.core.errors import MachineError, UnknownVariantError
 from vllm_wheels.core.isa import NAMES, judge, scan
 from vllm_wheels.core.metadata import patch_set
 from vllm_wheels.core.settings import Settings
@@ -29,6 +30,7 @@ promises = ["AVX512F", "AVX512_FP16"]
 forbids = ["AVX512*", "AMX_*"]
 floor = ["avx512f", "avx512_fp16"]
 processors = ["Intel Sapphire Rapids (2023)"]
+platforms = ["linux_x86_64"]
 ceiling = ["_is_amx_tile_supported"]
 """
 
@@ -42,6 +44,16 @@ def with_a_sixth(tmp_path, monkeypatch):
     variants.cache_clear()
     yield
     variants.cache_clear()
+
+
+def test_variant_for_another_platform_is_refused(with_a_sixth, tmp_path):
+    """A variant is built only where its entry says, and I am told where that is and what can be built here."""
+    foreign = replace(variant("avx512fp16"), platforms=("linux_aarch64",))
+    with pytest.raises(MachineError, match="avx512fp16 cannot be built on this machine") as caught:
+        patch_set(write(tmp_path / "tree"), upstream=upstream(), variant=foreign, settings=Settings())
+    assert caught.value.why == "it is linux_x86_64, and the variant is for linux_aarch64"
+    assert caught.value.remedy.startswith("build baseline, avx512, ")
+    assert caught.value.remedy.endswith(" here, or avx512fp16 on linux_aarch64")
 
 
 @pytest.mark.parametrize("name", list(variants()))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from vllm_wheels.core import variants as module
 from vllm_wheels.core.isa import Scan, identical, judge, scan
 from vllm_wheels.core.patches.labels import as_labelled
 from vllm_wheels.core.patches.names import distributions
@@ -18,6 +21,21 @@ from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 NAMES = list(variants())
+SIXTH = """
+[avx512lake]
+distribution = "vllm-cpu-avx512lake"
+summary = "vLLM inference engine for CPUs: build for processors with AVX-512, VNNI and VBMI"
+sources = ["VLLM_EXT_SRC_AVX512"]
+flags = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx512vnni"]
+defines = []
+cpuinfo = ["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512_vnni"]
+promises = ["AVX512F", "AVX512_VNNI"]
+forbids = ["AVX512_BF16", "AMX_*"]
+floor = ["avx512f", "avx512_vnni", "avx512_vbmi"]
+processors = ["Intel Ice Lake (2019)"]
+platforms = ["linux_x86_64"]
+ceiling = ["_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_amx_fp16_supported", "_init_amx"]
+"""
 
 
 @dataclass
@@ -69,3 +87,19 @@ def test_whole_baseline_holds_all_extensions(bench, monkeypatch):
     assert faults(wheel, "baseline") == []
     (lowest,) = (file for file in scan(wheel).files if "AVX2" in file.name)
     assert not [feature for feature in lowest.features if feature.startswith(("AVX512", "AMX"))]
+
+
+def test_sixth_variant_is_built_from_its_entry_alone(bench, tmp_path, monkeypatch):
+    """I add an entry to variants.toml and get a compiled, guarded wheel under its name, with the code it promises."""
+    table = files("vllm_wheels.core").joinpath("variants.toml").read_text("utf-8")
+    (tmp_path / "variants.toml").write_text(table + SIXTH)
+    monkeypatch.setattr(module, "files", lambda _: tmp_path)
+    variants.cache_clear()
+    try:
+        wheel = bench.wheel("avx512lake", "0.32.0")
+        assert wheel.name.startswith("vllm_cpu_avx512lake-0.32.0-cp311-abi3-")
+        assert faults(wheel, "avx512lake") == []
+        with zipfile.ZipFile(wheel) as archive:
+            assert b"'floor': ('avx512f', 'avx512_vnni', 'avx512_vbmi')" in archive.read("vllm/_cpu_guard.py")
+    finally:
+        variants.cache_clear()
