@@ -162,6 +162,7 @@ def test_pypiserver_refuses_a_wrong_password(desk, backend):
     assert list(backend.packages.glob("*.whl")) == []
 
 
+@pytest.mark.servers
 def test_devpi_as_it_is(desk, tmp_path):
     """A devpi-server takes the release, with a user name of its own; asked again it has everything."""
     with devpi(tmp_path / "devpi") as index:
