@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,9 +18,10 @@ from click.testing import CliRunner
 
 from vllm_wheels.cli import COMMANDS, cli
 from vllm_wheels.cli import run as run_typed
-from vllm_wheels.commands import closing, completion
+from vllm_wheels.commands import closing, completion, doctor
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.delivery import Delivered
+from vllm_wheels.core.doctor.findings import Finding
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import home, partitions
@@ -175,6 +178,17 @@ def test_clean_asks_nobody_where_there_is_no_terminal(typed, tmp_path, monkeypat
     kept.mkdir(parents=True)
     assert ("add --yes" in typed("clean")[1], kept.exists()) == (True, True)
     assert ("removed" in typed("clean", "--yes")[1], kept.exists()) == (True, False)
+
+
+@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("note", 0), ("problem", 1)])
+def test_doctor_speaks_json_and_its_status_tells(typed, monkeypatch, state, code):
+    """My script asks the doctor before it starts a build; a note does not stop it, a problem does."""
+    finding = Finding(name="git", state=state, found="not there", remedy="apt-get install git")
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: [finding])
+    status, printed, _ = typed("doctor", "--json")
+    assert status == code
+    assert json.loads(printed) == {"schema_version": 1, "problems": code, "findings": [asdict(finding)]}
+    assert "do: apt-get install git" in typed("doctor")[1]
 
 
 @pytest.mark.parametrize(
