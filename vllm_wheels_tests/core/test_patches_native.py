@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from vllm_wheels.core.patches import patched
 from vllm_wheels.core.patches.cmake import Command, commands
 from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.patch import CMAKE, SETUP
+from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
 from vllm_wheels_tests.core.patch_tree import UNIFIED, wanted, write
@@ -214,16 +216,37 @@ def test_release_that_is_older_than_its_torch_asks_that_torch_for_the_cache_size
     assert "#include <torch/version.h>" in text
 
 
-def test_onednn_is_compiled_the_same_for_all_variants(tmp_path):
-    """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX2 wheel filled."""
+PROJECT = """\
+cmake_minimum_required(VERSION 3.26)
+project(small LANGUAGES CXX)
+include(FetchContent)
+FetchContent_Declare(oneDNN SOURCE_DIR ${CMAKE_CURRENT_SOURCE_DIR}/onednn)
+add_compile_definitions(-DCPU_CAPABILITY_AMXBF16 KEPT)
+"""
+JOINS = "FetchContent_MakeAvailable(oneDNN)"
+
+
+def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
+    """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX-512 wheel filled."""
     write(tmp_path, "host-detected")
-    joins = "FetchContent_MakeAvailable(oneDNN)"
-    early = "add_compile_definitions(-DCPU_CAPABILITY_AMXBF16)\n"
     text = (tmp_path / CMAKE).read_text()
-    (tmp_path / CMAKE).write_text(text.replace(joins, f"{early}{joins}"))
+    (tmp_path / CMAKE).write_text(text.replace(JOINS, f"{PROJECT}{JOINS}\n"))
     changed = patched(tmp_path, wanted("avx512", "host-detected", "0.16.1")).text(CMAKE)
-    filtered, without = changed.index("EXCLUDE REGEX"), changed.index('"${_ONEDNN_DEFINITIONS}")')
-    assert filtered < without < changed.index(joins) < changed.index('"${_DEFINITIONS}")')
+    whole = changed[changed.index(PROJECT) : changed.index("if (ENABLE_AVX512BF16 AND")]
+    (tmp_path / "CMakeLists.txt").write_text(whole + "add_library(ours OBJECT ours.cpp)\n")
+    (tmp_path / "ours.cpp").touch()
+    (tmp_path / "onednn").mkdir()
+    (tmp_path / "onednn/theirs.cpp").touch()
+    (tmp_path / "onednn/CMakeLists.txt").write_text("add_library(dnnl OBJECT theirs.cpp)\n")
+    (cmake,) = built_once.glob("state/store/torch_env/*/env/cmake/data/bin/cmake")
+    options = ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DCMAKE_CXX_COMPILER_WORKS=ON", "-DCMAKE_CXX_ABI_COMPILED=ON"]
+    finished = Runner().run([str(cmake), "-S", str(tmp_path), "-B", str(tmp_path / "b"), *options])
+    assert finished.status == 0, finished.tail
+    told = json.loads((tmp_path / "b/compile_commands.json").read_text())
+    theirs, ours = (next(each["command"] for each in told if name in each["file"]) for name in ("theirs", "ours"))
+    assert "-DKEPT" in theirs
+    assert "CPU_CAPABILITY_AMXBF16" not in theirs
+    assert "-DCPU_CAPABILITY_AMXBF16" in ours
 
 
 def test_release_that_defines_nothing_before_onednn_is_left_alone(tmp_path):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from vllm_wheels.core import releases
-from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError
+from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.settings import IndexSettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
 
@@ -212,3 +212,17 @@ def test_credentials_go_to_no_other_host(server):
     """Files that lie on another host are asked for without the index's password."""
     asked = releases.session(settings("http://me:s3cret@index.invalid/simple/"), f"{server.url}/files/x")
     assert asked.auth is None
+
+
+@pytest.mark.parametrize("python", ["3.9", "3.10"])
+def test_python_that_the_release_does_not_ask_for_is_refused(server, python):
+    """The index announces >=3.11, so nothing need be downloaded to say no."""
+    with pytest.raises(UnsupportedPythonError, match="does not support"):
+        releases.require_python(settings(three_releases(server)), release="0.32.0", python=python)
+
+
+def test_python_that_the_release_asks_for_passes(server):
+    """3.12 is within >=3.11, and a release that says nothing allows all."""
+    known = settings(three_releases(server))
+    assert releases.require_python(known, release="0.32.0", python="3.12") is None
+    assert releases.require_python(known, release="0.15.1", python="3.9") is None
