@@ -186,6 +186,9 @@ def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--real", action="store_true", help="vLLM 0.32.0 instead of the miniature sources")
     parser.add_argument("--pieces", type=Path, help="state folder whose downloaded pieces are used (hard links)")
+    parser.add_argument(
+        "--state", type=Path, help="state folder of all variants, built by an earlier run of the same code"
+    )
     parser.add_argument("--folder", type=Path, help="where to work, and leave everything [default: a temporary one]")
     parser.add_argument("--save", action="store_true", help="keep the figures below benchmarks/results")
     return parser.parse_args()

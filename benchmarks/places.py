@@ -14,18 +14,21 @@ from pathlib import Path
 import vllm_wheels
 from benchmarks.common import Cost, Figures, arguments, cost_of, cost_of_command, report, workplace
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.builders import PLACE, Command, Mount
+from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
 from vllm_wheels.core.machine import jobs
 from vllm_wheels.core.store import Store
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.workshop import Workshop
-from vllm_wheels_tests.fixtures import ballast, torchlike
+from vllm_wheels_tests.fixtures import ballast, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 
 PACKAGE = Path(vllm_wheels.__file__).parent
 ENTRY = "from vllm_wheels.cli import main; main()"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLAIN_SECONDS = 6 * 3600.0
+REQUIRES_PYTHON = ">=3.11,<3.15"
+"""Of the releases that the miniatures are shaped like."""
+
 DOWNLOADED = ("source", "onednn", "torch_env", "tools")
 """Kinds of pieces that a benchmark of compiling may find in the store: making them compiles nothing."""
 
@@ -41,6 +44,7 @@ class Place:
         release: what is built.
         earlier: the release before it, with the same oneDNN.
         pieces: state folder whose downloaded pieces each new state begins with.
+        earlier_state: what an earlier run left, to go on from.
     """
 
     source: str
@@ -49,7 +53,9 @@ class Place:
     release: str
     earlier: str
     pieces: Path | None = None
+    earlier_state: Path | None = None
     plains: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    _builders: list[Builder] = field(default_factory=list)
 
     def state(self, name: str) -> Path:
         """A new state folder, with nothing in it but downloaded pieces."""
@@ -99,6 +105,12 @@ class Place:
         """A workshop of this process with a state folder."""
         with _variables(self.environment(state)):
             return Workshop(settings=configuration.load(), say=say)
+
+    def builder(self) -> Builder:
+        """Where compilers run."""
+        if not self._builders:
+            self._builders.append(self.workshop(self.state("builder")).builder)
+        return self._builders[0]
 
     def compiled(self, state: Path) -> dict[str, dict[str, int]]:
         """Hits and misses of the compiler cache, by compiled piece, in the order of making."""
@@ -172,8 +184,15 @@ class Run:
 
 
 @contextmanager
-def opened(folder: Path, *, real: bool, pieces: Path | None = None) -> Iterator[Place]:
-    """The place of a benchmark: real where asked for, else miniatures behind a loopback index."""
+def opened(folder: Path, *, real: bool, pieces: Path | None = None, light: bool = False) -> Iterator[Place]:
+    """The place of a benchmark: real where asked for, else miniatures behind a loopback index.
+
+    Args:
+        folder: to work in.
+        real: vLLM 0.32.0 in place of miniatures.
+        pieces: state folder whose downloaded pieces are used.
+        light: miniatures without ballast, where compiling is not what is measured.
+    """
     if real:
         yield Place(
             source="real",
@@ -184,16 +203,18 @@ def opened(folder: Path, *, real: bool, pieces: Path | None = None) -> Iterator[
             pieces=pieces.absolute() if pieces else None,
         )
     else:
-        with _miniature(folder) as place:
+        with _miniature(folder, light=light) as place:
             yield place
 
 
 @contextmanager
-def _miniature(folder: Path) -> Iterator[Place]:
+def _miniature(folder: Path, *, light: bool) -> Iterator[Place]:
     names = ("0.31.0", "0.32.0")
-    offers = [
-        Offer(path=ballast.sdist(name, folder / "index"), requires_python=ballast.REQUIRES_PYTHON) for name in names
+    archives = [
+        releases.sdist("unified", name, folder / "index") if light else ballast.sdist(name, folder / "index")
+        for name in names
     ]
+    offers = [Offer(path=archive, requires_python=REQUIRES_PYTHON) for archive in archives]
     torchlike.cpu_wheels(folder / "torch")
     with IndexServer({"vllm": offers}, upstream=upstream_index()) as index:
         variables = {
@@ -201,7 +222,7 @@ def _miniature(folder: Path) -> Iterator[Place]:
             "VLLM_WHEELS_INDEX__FIND_LINKS": json.dumps([str(folder / "torch")]),
             "VLLM_WHEELS_TORCH__BACKEND": "none",
             "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
-            "VLLM_WHEELS_ONEDNN__PATH": str(ballast.onednn(folder / "onednn")),
+            "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN if light else ballast.onednn(folder / "onednn")),
             "VLLM_WHEELS_BUILDER__KIND": "local",
             "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
         }
@@ -225,10 +246,11 @@ def linked(source: Path, target: Path) -> None:
         shutil.copytree(source, target, symlinks=True, copy_function=os.link)
 
 
-def measured(measure: Callable[[Place], Figures], description: str) -> None:
+def measured(measure: Callable[[Place], Figures], description: str, *, light: bool = False) -> None:
     """The program of one figure: reads its arguments, measures, reports."""
     given = arguments(description)
-    with workplace(given.folder) as folder, opened(folder, real=given.real, pieces=given.pieces) as place:
+    with workplace(given.folder) as folder, opened(folder, real=given.real, pieces=given.pieces, light=light) as place:
+        place.earlier_state = given.state
         figures = measure(place)
     report(figures, source="real" if given.real else "miniature", save=given.save)
 

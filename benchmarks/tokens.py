@@ -32,7 +32,7 @@ from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import venue
 from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
 from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.trial import Trial
+from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, shut_in
 
 TURNS = int(os.environ.get("TURNS", "3"))
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -83,8 +83,8 @@ def say(line: str) -> None:
 
 def measured(trial: Trial) -> Mapping[str, float]:
     """One start of vLLM in the environment."""
-    argv = [f"{trial.programs}/python", "-I", f"{trial.place}/probes/measure.py"]
-    finished = trial.run(argv, env={"VLLM_CPU_KVCACHE_SPACE": "1"})
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py")
+    finished = trial.start(shut_in(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
     answers = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
     if not answers:
         sys.exit(f"{trial.wheel.name} did not answer:\n{finished.output[-3000:]}")

@@ -1,0 +1,49 @@
+"""Figure C: nothing changed, the whole graph of one release and Python, verifications among them.
+
+    python -m benchmarks.no_change [--real [--pieces STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER] [--save]
+
+Builds and verifies all variants, then does it again. What judges is CPU seconds: it is one process that does not wait
+for anything but the index.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.common import Figures
+from benchmarks.places import Place, measured
+
+LIMIT_SECONDS = 10.0
+STATE = "nothing"
+
+
+def measure(place: Place) -> Figures:
+    """Asks twice for everything."""
+    state = prepared(place, STATE)
+    words = ("build", "--variant", "all", "--release", place.release)
+    first = place.pipeline(state, *words)
+    again = place.pipeline(state, *words)
+    if again.compiled:
+        message = f"{again.compiled} variants were compiled again"
+        raise RuntimeError(message)
+    return Figures(
+        benchmark="no_change",
+        text=f"with nothing changed the whole graph took {again.cost}, and started no compiler",
+        value=again.cost.cpu,
+        limit=LIMIT_SECONDS,
+        details={
+            **again.cost.plain(),
+            "compilers_started": again.compiled,
+            "peak_megabytes": round(again.cost.peak_megabytes),
+            "before": first.cost.plain(),
+        },
+    )
+
+
+def prepared(place: Place, name: str) -> Path:
+    """A state to go on from: a copy of an earlier run's, or a new one."""
+    return place.copy(place.earlier_state, name) if place.earlier_state else place.state(name)
+
+
+if __name__ == "__main__":
+    measured(measure, __doc__ or "", light=True)
