@@ -24,7 +24,7 @@ DELIMITER = "__"
 class Section(BaseModel):
     """A table of the settings file: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SourceSettings(Section):

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import boto3
 import pytest
 
 from vllm_wheels.core.compiler_cache import free_port
@@ -34,15 +33,16 @@ KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "nothing secre
 
 
 @contextmanager
-def running(*argv: str, port: int) -> Iterator[None]:
+def running(*argv: str, port: int, log: Path) -> Iterator[None]:
     """A server, from when it answers on its port."""
-    process = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+    with log.open("w") as stream:
+        process = subprocess.Popen(argv, start_new_session=True, stdout=stream, stderr=stream)
+        try:
+            wait_for(port)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(20)
 
 
 def wait_for(port: int) -> None:
@@ -69,7 +69,19 @@ def program(name: str, package: str) -> str:
 def redis(folder: Path) -> Iterator[str]:
     port = free_port()
     server = program("redis-server", "redis-server")
-    with running(server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), port=port):
+    with running(
+        server,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+        port=port,
+        log=folder / "log",
+    ):
         yield f"redis://127.0.0.1:{port}"
 
 
@@ -111,9 +123,13 @@ def web(_folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def s3(_folder: Path) -> Iterator[str]:
+def s3(folder: Path) -> Iterator[str]:
+    import boto3  # noqa: PLC0415 - only these tests need it
+
     port = free_port()
-    with running(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port):
+    with running(
+        sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port, log=folder / "log"
+    ):
         endpoint = f"http://127.0.0.1:{port}"
         boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
         yield f"s3://{BUCKET}/objects?endpoint={endpoint}&region=us-east-1"
@@ -150,7 +166,7 @@ def test_second_machine_takes_what_the_first_compiled(compiled, tmp_path, tool, 
 
 
 def test_sccache_without_storage_uses_the_state_folder(compiled, tmp_path):
-    """sccache alone keeps its results below the state folder, as ccache does."""
+    """Without a storage, sccache keeps its results below the state folder, as ccache does."""
     assert compiled("one", compiler_cache="sccache").facts["ccache"]["misses"] > 0
     assert any(path.is_file() for path in (tmp_path / "one" / "sccache").rglob("*"))
 
@@ -164,7 +180,7 @@ def test_storage_that_does_not_answer_is_an_error_of_sccache(compiled):
 
 
 def test_storage_that_does_not_answer_leaves_ccache_working(compiled):
-    """ccache goes on without its storage, as it is made to; the build is only slower."""
+    """A build with ccache goes on without its storage, as it is made to; the build is only slower."""
     found = compiled("one", compiler_cache="ccache", cache_remote=f"redis://127.0.0.1:{free_port()}")
     assert found.facts["ccache"]["misses"] > 0
 
@@ -174,6 +190,6 @@ def test_other_hosts_compile_what_the_cache_lacks(compiled, tmp_path):
     program("distcc", "distcc")
     port, log = free_port(), tmp_path / "distccd.log"
     server = ["--no-detach", "--daemon", "--allow", "127.0.0.1", "--listen", "127.0.0.1", "--port", str(port)]
-    with running(program("distccd", "distcc"), *server, "--log-file", str(log), port=port):
+    with running(program("distccd", "distcc"), *server, "--log-stderr", port=port, log=log):
         compiled("one", compiler_cache="ccache", distcc_hosts=f'["127.0.0.1:{port}"]')
     assert "COMPILE_OK" in log.read_text("utf-8", errors="replace")
