@@ -3,8 +3,8 @@
     python benchmarks/verify_static.py [WHEEL]
 
 Without a wheel one is made with 40 MB of machine code (copies of this Python's own libraries). Prints the seconds of
-each check, the ratio of the whole to its limit of 25 s, and one line of JSON. Its ``processor_seconds`` are what one idle
-core would take: where other programs keep the cores busy, ``seconds`` tell more of them than of us.
+each check, the ratio of the whole to its limit of 25 s, and one line of JSON. Its ``processor_seconds`` are what one
+idle core would take: where other programs keep the cores busy, ``seconds`` tell more of them than of us.
 """
 
 from __future__ import annotations
