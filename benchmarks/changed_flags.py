@@ -22,8 +22,7 @@ OLD, NEW = '    "-mamx-tile",\n', '    "-mamx-tile",\n    "-mtune=sapphirerapids
 def measure(place: Place) -> Figures:
     """Builds plainly and all variants, unless this run did, then one variant with a further flag."""
     plain = place.plain()
-    if not (place.folder / five_variants.STATE).is_dir():
-        five_variants.measure(place)
+    five_variants.all_variants(place)
     state = place.copy(place.folder / five_variants.STATE, "flags")
     run = place.pipeline(
         state, "build", "--variant", VARIANT, "--no-verify", "--release", place.release, code=changed(place.folder)

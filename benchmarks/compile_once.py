@@ -1,15 +1,15 @@
-"""Figures A, E, F, C, D and H in one run, which share the plain build and what the five variants leave behind.
+"""Figures A, B, E and F in one run, which share the plain build and what the five variants leave behind.
 
 python -m benchmarks.compile_once [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
 """
 
 from __future__ import annotations
 
-from benchmarks import changed_flags, five_variants, next_release
+from benchmarks import changed_flags, five_variants, matrix, next_release
 from benchmarks.common import arguments, report, workplace
 from benchmarks.places import opened
 
-FIGURES = (five_variants, changed_flags, next_release)
+FIGURES = (five_variants, changed_flags, matrix, next_release)
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.matrix [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
 
 The old loop did the same plain build for each variant, so one is measured for each Python and counts five times. A
-Python that compilers do not have here costs what the others cost on average, which is said. For the real release the
-pipeline's side is all that is measured on each Python; a plain build is measured once and extrapolated to twenty.
+Python that compilers do not have here costs what the others cost on average. Of the real release one Python is built,
+plainly and by the pipeline; the others are extrapolated: for the old loop as many plain builds, for the pipeline a run
+that finds everything compiled. What was extrapolated is in the figures.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import add
 
+from benchmarks import five_variants
 from benchmarks.common import Cost, Figures
 from benchmarks.places import PYTHON, Place, measured
 from vllm_wheels.core.errors import UnsupportedPythonError
@@ -23,15 +25,18 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 def measure(place: Place) -> Figures:
     """Builds the whole matrix, and plainly."""
-    state = place.state("matrix")
-    sides = [python for python in PYTHONS if _is_here(place, python)]
-    plains = {python: place.plain(python=python) for python in ([PYTHON] if place.source == "real" else sides)}
-    mean = reduce(add, plains.values())
-    missing = len(PYTHONS) - len(plains)
-    scale = 1 + missing / len(plains)
-    loop = Cost(wall=mean.wall * scale, cpu=mean.cpu * scale).times(VARIANTS)
+    real = place.source == "real"
+    here = [PYTHON] if real else [python for python in PYTHONS if _is_here(place, python)]
+    plains = {python: place.plain(python=python) for python in here}
+    together = reduce(add, plains.values())
+    builds = VARIANTS * len(PYTHONS)
+    loop = Cost(wall=together.wall / len(plains), cpu=together.cpu / len(plains)).times(builds)
+    ours = {PYTHON: five_variants.all_variants(place)}
+    state = place.folder / five_variants.STATE
     words = ("build", "--variant", "all", "--no-verify", "--release", place.release, "--python-version")
-    ours = {python: place.pipeline(state, *words, python).cost for python in PYTHONS}
+    for python in PYTHONS:
+        if python != PYTHON:
+            ours[python] = place.pipeline(state, *words, PYTHON if real else python).cost
     whole = reduce(add, ours.values())
     return Figures(
         benchmark="matrix",
@@ -41,9 +46,10 @@ def measure(place: Place) -> Figures:
         details={
             **whole.against(loop),
             "pipeline": {python: cost.plain() for python, cost in ours.items()},
+            "pipeline_extrapolated_pythons": [python for python in PYTHONS if real and python != PYTHON],
             "plain_measured": {python: cost.plain() for python, cost in plains.items()},
-            "plain_builds_of_the_loop": VARIANTS * len(PYTHONS),
-            "plain_builds_extrapolated": VARIANTS * len(PYTHONS) - len(plains),
+            "plain_builds_of_the_loop": builds,
+            "plain_builds_extrapolated": builds - len(plains),
         },
     )
 

@@ -45,6 +45,8 @@ class Place:
         earlier: the release before it, with the same oneDNN.
         pieces: state folder whose downloaded pieces each new state begins with.
         earlier_state: what an earlier run left, to go on from.
+        plains: costs of plain builds in this run, by release and Python.
+        measured: other costs in this run, by name.
     """
 
     source: str
@@ -55,6 +57,7 @@ class Place:
     pieces: Path | None = None
     earlier_state: Path | None = None
     plains: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    measured: dict[str, Cost] = field(default_factory=dict)
     _builders: list[Builder] = field(default_factory=list)
 
     def state(self, name: str) -> Path:
