@@ -32,7 +32,11 @@ def releasable(built) -> Path:
 @pytest.fixture
 def indexes(tmp_path, monkeypatch):
     """A test index whose pages need a password, and a real one, both configured."""
-    with pypiserver(tmp_path / "a", private=True) as trial, pypiserver(tmp_path / "b") as behind, fronted(behind) as real:
+    with (
+        pypiserver(tmp_path / "a", private=True) as trial,
+        pypiserver(tmp_path / "b") as behind,
+        fronted(behind) as real,
+    ):
         real.rules = False
         described = {
             "trial": {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"},
