@@ -145,8 +145,18 @@ def cost_of(work: Callable[[], object]) -> Cost:
     return Cost(wall=wall, cpu=children + sum(watch.container_cpu.values()))
 
 
-def cost_of_command(argv: list[str], *, environment: Mapping[str, str], log: Path, cwd: Path) -> Cost:
-    """Cost of a command with all that it starts; its output goes to ``log``, and a failure ends the benchmark."""
+def cost_of_command(
+    argv: list[str], *, environment: Mapping[str, str], log: Path, cwd: Path, accepted: tuple[int, ...] = (0,)
+) -> Cost:
+    """Cost of a command with all that it starts; another exit status than those accepted ends the benchmark.
+
+    Args:
+        argv: the command.
+        environment: on top of this process's own.
+        log: file for its output.
+        cwd: where it runs.
+        accepted: exit statuses that are no failure.
+    """
     began = time.perf_counter()
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
@@ -161,7 +171,7 @@ def cost_of_command(argv: list[str], *, environment: Mapping[str, str], log: Pat
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in accepted:
         sys.exit(f"status {process.returncode} of {' '.join(argv[-6:])}; the end of {log}:\n{log.read_text()[-3000:]}")
     cpu = usage.ru_utime + usage.ru_stime + sum(watch.container_cpu.values())
     return Cost(wall=wall, cpu=cpu, peak_megabytes=watch.peak_megabytes)

@@ -88,7 +88,12 @@ class Place:
         }
 
     def pipeline(
-        self, state: Path, *words: str, code: Path = PACKAGE.parent, variables: Mapping[str, str] | None = None
+        self,
+        state: Path,
+        *words: str,
+        code: Path = PACKAGE.parent,
+        variables: Mapping[str, str] | None = None,
+        accepted: tuple[int, ...] = (0,),
     ) -> Run:
         """Runs ``vllm-wheels`` with a state folder.
 
@@ -97,11 +102,12 @@ class Place:
             words: of the command line.
             code: folder of the package ``vllm_wheels`` that runs.
             variables: further settings.
+            accepted: exit statuses that are no failure.
         """
         log = state / f"command-{len(list(state.glob('command-*.log')))}.log"
         environment = {**self.environment(state), **(variables or {}), "PYTHONPATH": str(code)}
         argv = [sys.executable, "-c", ENTRY, *words]
-        cost = cost_of_command(argv, environment=environment, log=log, cwd=self.folder)
+        cost = cost_of_command(argv, environment=environment, log=log, cwd=self.folder, accepted=accepted)
         return Run(cost=cost, lines=tuple(log.read_text("utf-8", errors="replace").splitlines()))
 
     def workshop(self, state: Path) -> Workshop:

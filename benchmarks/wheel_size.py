@@ -17,7 +17,7 @@ from vllm_wheels.core.settings import load
 
 MEGABYTE = 1e6
 LIMIT, LIMITS = 20.0, {"amxbf16": 25.0}
-RESULT = Path(__file__).parent / "results" / "wheel_size.json"
+RESULT = Path(__file__).parent / "results" / "wheel_size-real.json"
 
 
 def main() -> None:

@@ -258,10 +258,10 @@ def _translation(mounts: Sequence[Mount]) -> Callable[[str], str]:
     sources = {mount.place.rstrip("/"): str(mount.source) for mount in mounts}
     if not sources:
         return str
-    sources.setdefault(PLACE, os.path.commonpath(sources.values()))
     places = "|".join(re.escape(place) for place in sorted(sources, key=len, reverse=True))
-    pattern = re.compile(rf"({places})(?![\w.-])")
-    return lambda text: pattern.sub(lambda match: sources[match[1]], text)
+    sources.setdefault(PLACE, os.path.commonpath(sources.values()))
+    pattern = re.compile(rf"({places})(?![\w.-])|({PLACE})(?![\w./-])")
+    return lambda text: pattern.sub(lambda match: sources[match[0]], text)
 
 
 def _reach() -> dict[str, str]:
