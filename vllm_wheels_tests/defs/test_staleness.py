@@ -82,6 +82,11 @@ def compiler(scene):
     scene.monkeypatch.setattr(LocalBuilder, "identity", lambda self: {**known(self), "compiler": "g++ 99"})
 
 
+def builder_image(scene):
+    known = LocalBuilder.identity
+    scene.monkeypatch.setattr(LocalBuilder, "identity", lambda self: {**known(self), "image": "sha256:another"})
+
+
 def torch_build(scene):
     folder = scene.folder / "torch"
     shutil.copytree(scene.torch, folder)
@@ -135,6 +140,7 @@ CHANGES = {
         {"metadata": 1, "compiled": 1, "wheel": 1},
     ),
     "compiler": (compiler, of("wheel", "verification"), {"compiled": 1, "wheel": 1}),
+    "builder image": (builder_image, of("wheel", "verification"), {"compiled": 1, "wheel": 1}),
     "torch build": (torch_build, of("torch_env", "wheel", "verification"), {"torch_env": 1}),
     "patch of Python": (python_patch, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
     "patch of the build": (
