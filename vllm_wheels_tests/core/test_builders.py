@@ -170,6 +170,15 @@ def test_local_command_sees_the_sources_of_its_mounts(tmp_path, programs):
     assert heard == [f"{a}:-I{a}/include:{b}/x:/vllm-wheels/environment"]
 
 
+def test_folder_of_all_places_is_what_their_sources_share(tmp_path, programs):
+    """Compiler caches are told the folder below which it does not matter where a build lies."""
+    put_compiler(programs, "g++", "13.1.0")
+    mounts = tuple(Mount(source=tmp_path / name, place=f"/vllm-wheels/{name}") for name in ("build", "env"))
+    heard: list[str] = []
+    LocalBuilder().run(shell('echo "$BASE"', mounts=mounts, BASE="/vllm-wheels"), on_line=heard.append)
+    assert heard == [str(tmp_path)]
+
+
 def test_local_command_does_not_inherit_compiler_flags(programs, monkeypatch):
     """A CXXFLAGS in the user's shell does not reach a compile, because no fingerprint would know of it."""
     compiler = put_compiler(programs, "g++", "13.1.0")
