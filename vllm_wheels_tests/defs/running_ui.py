@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 90
-STOP_SECONDS = 90
+STOP_SECONDS = 240
 STARTED = re.compile(r"^(.+) started \(process (\d+)\)$", re.MULTILINE)
 
 LAUNCH = """
@@ -118,7 +118,12 @@ def running_ui(folder: Path) -> Iterator[RunningUi]:
         yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(STOP_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        finally:
+            # One that hangs would fail whatever test comes next as well.
+            process.kill()
+            process.wait()
 
 
 def until(done: Callable[[], Any], seconds: float, what: str) -> Any:
