@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
@@ -62,6 +64,32 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
+@dataclass
+class Memory:
+    """What workshops of one run share, so that the second need not ask index and compiler again.
+
+    Attributes:
+        pieces: what is ready, by kind and target.
+        builder: where compilers run; None until somebody asked.
+    """
+
+    pieces: dict[tuple[str, Target], Piece] = field(default_factory=dict)
+    builder: Builder | None = None
+
+
+_MEMORY: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Lets all workshops that this thread makes meanwhile share one memory; for the steps of one run."""
+    token = _MEMORY.set(Memory())
+    try:
+        yield
+    finally:
+        _MEMORY.reset(token)
+
+
 @dataclass(kw_only=True)
 class Workshop:
     """Makes pieces from settings; a plain script can use it without Dagster.
@@ -72,6 +100,7 @@ class Workshop:
         echo: given each line that a process prints; None keeps quiet.
         on_piece: told of every piece that is ready, with its target and whether it was made just now.
         watcher: follows what is made, to show it to the user; None where nobody looks.
+        memory: what it shares with other workshops of the same run.
     """
 
     settings: Settings
@@ -79,6 +108,7 @@ class Workshop:
     echo: Callable[[str], None] | None = None
     on_piece: Callable[[Target, Piece, bool], None] | None = None
     watcher: Watcher | None = None
+    memory: Memory = field(default_factory=lambda: _MEMORY.get() or Memory())
     _ready: dict[tuple[str, Target], Piece] = field(default_factory=dict)
     _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
     _planning: Lock = field(default_factory=Lock)
@@ -104,7 +134,9 @@ class Workshop:
     @cached_property
     def builder(self) -> Builder:
         """Where compilers run; making its image, if that is missing, is said before it is done."""
-        return choose(self.settings, self.runner, self.say)
+        if self.memory.builder is None:
+            self.memory.builder = choose(self.settings, self.runner, self.say)
+        return self.memory.builder
 
     def ensure(self, kind: str, target: Target) -> Piece:
         """The piece, made together with whatever it needs and the store lacks.
@@ -125,6 +157,15 @@ class Workshop:
         key = _key(kind, target)
         if key in self._ready:
             return
+        remembered = self.memory.pieces.get(key)
+        piece, made = (remembered, False) if remembered else self._found_or_made(kind, target)
+        self._ready[key] = self.memory.pieces[key] = piece
+        if self.watcher:
+            self.watcher.ready(key[1], piece, made=made)
+        if self.on_piece:
+            self.on_piece(key[1], piece, made)
+
+    def _found_or_made(self, kind: str, target: Target) -> tuple[Piece, bool]:
         plan = self._plan(kind, target, self._known(target), find_builder=lambda: self.builder)
         if plan.fingerprint is None:
             what = f"{kind} of {target.partition} cannot be made yet"
@@ -132,12 +173,7 @@ class Workshop:
         for notice in plan.notices:
             self.say(f"NOTICE: {notice}")
         found = self.store.find(kind, plan.fingerprint)
-        piece = found or self._make(plan, plan.fingerprint)
-        self._ready[key] = piece
-        if self.watcher:
-            self.watcher.ready(key[1], piece, made=found is None)
-        if self.on_piece:
-            self.on_piece(key[1], piece, found is None)
+        return found or self._make(plan, plan.fingerprint), found is None
 
     def plans(self, kind: str, target: Target) -> Iterator[tuple[Plan, Piece | None]]:
         """The plan of a piece and of all it needs, each with the piece where the store has it; nothing is made.

@@ -68,13 +68,17 @@ def launch(
         jobs=[dg.define_asset_job(JOB, selection=list(assets), executor_def=dg.in_process_executor)],
         loggers={"milestones": _logger(say)},
     )
+    # Whoever only looks at the graph does not wait for everything that making a piece needs.
+    from vllm_wheels.core.workshop import remembering  # noqa: PLC0415
+
     abandoned.settle(instance, say)
-    result = definitions.resolve_job_def(JOB).execute_in_process(
-        run_config={"loggers": {"milestones": {}}},
-        instance=instance,
-        partition_key=target.partition,
-        raise_on_error=False,
-    )
+    with remembering():
+        result = definitions.resolve_job_def(JOB).execute_in_process(
+            run_config={"loggers": {"milestones": {}}},
+            instance=instance,
+            partition_key=target.partition,
+            raise_on_error=False,
+        )
     failed = [event for event in result.all_node_events if event.is_step_failure]
     if any(_was_interrupted(event) for event in failed):
         raise KeyboardInterrupt
