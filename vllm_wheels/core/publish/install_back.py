@@ -17,12 +17,12 @@ from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variant
-from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS
+from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.checks import Check, Judgement, carry_out
 from vllm_wheels.core.verify.gate import require_passed
 from vllm_wheels.core.verify.install import left_out
 from vllm_wheels.core.verify.report import Report
-from vllm_wheels.core.verify.trial import Trial, last_lines
+from vllm_wheels.core.verify.trial import INSTALLS, Trial, last_lines
 from vllm_wheels.core.verify.venue import choose
 
 COMES_BACK = "comes-back"

@@ -19,7 +19,7 @@ from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
+from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
 
 SOURCE = Path(__file__).with_name("amx.c")
 LIBRARY = f"{HERE}/amx.so"
@@ -32,7 +32,6 @@ PACKAGE = "gcc"
 EMULATED = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
 """What amx.c knows, as /proc/cpuinfo calls it."""
 
-INSTALLS = "installs"
 TOLERANCE = 0.1
 """Of a logarithm of a likelihood: logits are bfloat16, whose steps are 0.016 at the size that they have here."""
 
@@ -102,10 +101,10 @@ def judged(with_amx: Finished, without: Finished, floor: Sequence[str]) -> Judge
         CannotVerifyError: both used AMX, so that there is nothing to compare with.
     """
     for finished in (with_amx, without):
-        if finished.status != 0 or not _answers(finished):
+        if finished.status != 0 or not answer_lines(finished):
             line = f"ends with status {finished.status} where AMX is emulated"
             return convicted(line, evidence=last_lines(finished.output), remedy="see the evidence")
-    emulated, own = _answers(with_amx)[-1], _answers(without)[-1]
+    emulated, own = answer(answer_lines(with_amx)[-1]), answer(answer_lines(without)[-1])
     if own["instructions"]:
         what = "there is nothing to compare the AMX kernels with"
         raise CannotVerifyError(what, why="vLLM uses them whatever torch says", remedy="verify on a machine with AMX")
@@ -144,12 +143,6 @@ def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
         if one["tokens"][number] != other["tokens"][number]:
             break
     return max(differences, default=float("inf"))
-
-
-def _answers(finished: Finished) -> list[Mapping[str, Any]]:
-    lines = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
-    # Other processes may have written on in the same line.
-    return [json.JSONDecoder().raw_decode(line)[0] for line in lines]
 
 
 CHECKS: tuple[Check[Trial], ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import zipfile
@@ -21,14 +20,10 @@ from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.verify import amx, emulation
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
 from vllm_wheels.core.verify.install import agree, complete, install, to_check, to_install
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
+from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
 from vllm_wheels.core.wheelfile import WheelFile
 
 CPUINFO = Path("/proc/cpuinfo")
-ANSWER = '{"probe": '
-"""How the line begins in which a probe says what it saw."""
-
-INSTALLS = "installs"
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
 UPSTREAM = "vllm"
 CUDA_PART = re.compile(r"(nvidia|cuda)-.+")
@@ -86,12 +81,10 @@ def _started(trial: Trial) -> Finished:
 
 def _seen(trial: Trial, judge: Callable[[Trial, Mapping[str, Any]], Judgement]) -> Judgement:
     finished = _started(trial)
-    answers = [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
-    if finished.status != 0 or not answers:
+    lines = answer_lines(finished)
+    if finished.status != 0 or not lines:
         return _died(finished)
-    # Other processes may have written on in the same line.
-    seen, _ = json.JSONDecoder().raw_decode(answers[-1])
-    return replace(judge(trial, seen), evidence=answers[-1])
+    return replace(judge(trial, answer(lines[-1])), evidence=lines[-1])
 
 
 def _died(finished: Finished) -> Judgement:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.plan import Invocation
 from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines, shut_in
+from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
 
 EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
 """The static one first: it runs in a container as well."""
@@ -26,8 +23,6 @@ UNDER_A_SHELL = ("sh", "-c", 'ulimit -c 0; "$@"; exit "$?"', "sh")
 
 ILLEGAL = 132
 """How a shell ends whose command SIGILL killed."""
-
-INSTALLS = "installs"
 
 
 def _emulated(trial: Trial) -> Judgement:
@@ -75,7 +70,7 @@ def judged(finished: Finished, cpu: str) -> Judgement:
     Raises:
         CannotVerifyError: the emulated CPU could not run torch, or not as a CPU of its level.
     """
-    seen = {answer["probe"]: answer for line in finished.output.splitlines() if (answer := _answer(line))}
+    seen = {said["probe"]: said for said in map(answer, answer_lines(finished))}
     if seen.get("torch", {}).get("capability") != "AVX2":
         what = f"this qemu does not emulate {cpu} well enough for torch"
         why = f"torch found {seen.get('torch', {}).get('capability', 'nothing, it died')}"
@@ -85,22 +80,15 @@ def judged(finished: Finished, cpu: str) -> Judgement:
         line = f"dies of an illegal instruction on an emulated {cpu}"
         remedy = "see forbidden-instructions; compile every file of the extension with the variant's flags alone"
         return convicted(line, evidence=evidence, remedy=remedy)
-    answer = seen.get("emulated")
-    if finished.status != 0 or answer is None:
+    computed = seen.get("emulated")
+    if finished.status != 0 or computed is None:
         line = f"ends with status {finished.status} on an emulated {cpu}"
         return convicted(line, evidence=evidence, remedy="see the evidence")
-    if not answer["agree"]:
-        line = f"computes something else than torch on an emulated {cpu}: {answer['differences']}"
+    if not computed["agree"]:
+        line = f"computes something else than torch on an emulated {cpu}: {computed['differences']}"
         return convicted(line, evidence=evidence, remedy="look at the kernels")
-    line = f"{answer['extension']} loads and computes on an emulated {cpu}"
+    line = f"{computed['extension']} loads and computes on an emulated {cpu}"
     return passed(line, evidence=evidence, emulation_seconds=finished.seconds)
-
-
-def _answer(line: str) -> Mapping[str, Any] | None:
-    if not line.startswith('{"probe": '):
-        return None
-    answer: Mapping[str, Any] = json.loads(line)
-    return answer
 
 
 CHECKS: tuple[Check[Trial], ...] = (

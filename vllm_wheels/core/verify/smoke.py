@@ -25,7 +25,7 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.store import Piece, Store, write_atomically
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
+from vllm_wheels.core.verify.behaviour import CHECKS, lacking
 from vllm_wheels.core.verify.checks import Premises, carry_out
 from vllm_wheels.core.verify.gate import require_verdict
 from vllm_wheels.core.verify.install import left_out
@@ -34,7 +34,7 @@ from vllm_wheels.core.verify.page import as_html
 from vllm_wheels.core.verify.report import Finding, Report
 from vllm_wheels.core.verify.specimen import Neighbour, opened
 from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.core.verify.trial import TRIAL, Trial
+from vllm_wheels.core.verify.trial import INSTALLS, TRIAL, Trial
 from vllm_wheels.core.verify.venue import Venue, choose
 from vllm_wheels.core.wheelfile import sha256_of, wheels_in
 

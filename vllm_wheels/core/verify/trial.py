@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from vllm_wheels.core.builders import PLACE, Command, Mount, network
 from vllm_wheels.core.plan import Bench, Invocation
@@ -18,6 +20,11 @@ from vllm_wheels.core.verify.venue import Venue
 
 LOG = "smoke.log"
 TRIAL = "trial"
+INSTALLS = "installs"
+"""The check that all others of a trial need."""
+
+ANSWER = '{"probe": '
+"""How the line begins in which a probe says what it saw."""
 
 HERE, TEMPORARY = "{trial}", "{temporary}"
 """Stand in a command for the trial's folder as the venue sees it, and for a folder that is thrown away after it."""
@@ -176,6 +183,18 @@ class Trial:
             on_line=lines.append,
         )
         return replace(finished, output="".join(f"{line}\n" for line in lines))
+
+
+def answer_lines(finished: Finished) -> list[str]:
+    """The lines in which a probe says what it saw."""
+    return [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
+
+
+def answer(line: str) -> Mapping[str, Any]:
+    """What such a line says."""
+    # Other processes may have written on in the same line.
+    seen: Mapping[str, Any] = json.JSONDecoder().raw_decode(line)[0]
+    return seen
 
 
 def last_lines(output: str, number: int = 25) -> str:
