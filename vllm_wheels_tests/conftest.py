@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from vllm_wheels.core.compile import CACHE
 from vllm_wheels_tests.fixtures import building, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 from vllm_wheels_tests.fixtures.miniature import variables
+
+# A shell makes what it starts in the background ignore Ctrl-C, and with the tests every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -104,6 +104,8 @@ def environment(builder: BuilderSettings, *, fixed_places: bool) -> dict[str, st
         "CCACHE_BASEDIR": PLACE,
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_COMPILERCHECK": "content",
+        # Without it nothing is kept that reads a precompiled header. The time of a build is fixed: SOURCE_DATE_EPOCH.
+        "CCACHE_SLOPPINESS": "pch_defines,time_macros",
         "CCACHE_STATSLOG": f"{PLACE}/build/{LOG}",
         # Without a run of the preprocessor on every miss: the compiler itself tells what it read. But then it is given
         # absolute paths, and an object from another folder would hold that folder's name.
