@@ -1,8 +1,8 @@
 """Reads torch's headers once for all sources of the extension that include them, in place of once for each source.
 
-Reading ``torch/all.h`` is half of what most kernels take to compile: 5 of 10 seconds each in 0.32.0, while a header
-that was compiled before costs 0.5, and compiling it takes 20. The objects are the same byte for byte, because these sources
-read that header first, or after headers that change nothing in it. Sources that include less of torch stay as they are:
+Reading ``torch/all.h`` is half of what most kernels take to compile: 5 of 10 seconds each in 0.32.0. A header that was
+compiled before costs 0.5, and compiling it takes 20. The objects are the same byte for byte, because these sources read
+that header first, or after headers that change nothing in it. Sources that include less of torch stay as they are:
 their objects would become others.
 """
 
