@@ -2,7 +2,8 @@
 
     python -m benchmarks.changed_readme [--real [--pieces FOLDER]] [--state FOLDER] [--folder FOLDER] [--save]
 
-The start of Dagster is a process that imports it, loads the definitions and opens the instance.
+The start of Dagster is a process that imports it, loads the definitions and opens the instance. What judges is wall
+seconds, for it is somebody who waits.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ def measure(place: Place) -> Figures:
     environment = {**place.environment(state), "PYTHONPATH": str(PACKAGE.parent)}
     argv = [sys.executable, "-c", START]
     start = cost_of_command(argv, environment=environment, log=state / "start.log", cwd=place.folder)
-    beyond = changed.cost.cpu - start.cpu
+    beyond = changed.cost.wall - start.wall
     return Figures(
         benchmark="changed_readme",
-        text=f"a new README took {changed.cost}, of which the start of Dagster is {start}; seconds of CPU beyond it",
+        text=f"a new README took {changed.cost}, of which the start of Dagster is {start}; seconds beyond it",
         value=beyond,
         limit=LIMIT_SECONDS,
         details={
-            "beyond_cpu_s": round(beyond, 1),
-            "beyond_wall_s": round(changed.cost.wall - start.wall, 1),
+            "beyond_cpu_s": round(changed.cost.cpu - start.cpu, 1),
+            "beyond_wall_s": round(beyond, 1),
             "changed": changed.cost.plain(),
             "start_of_dagster": start.plain(),
         },

@@ -13,6 +13,7 @@ from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsErr
 from vllm_wheels.defs import abandoned, inputs
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
+from vllm_wheels.defs.sqlite import kept_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,8 +72,8 @@ def launch(
     # Whoever only looks at the graph does not wait for everything that making a piece needs.
     from vllm_wheels.core.workshop import remembering  # noqa: PLC0415
 
-    abandoned.settle(instance, say)
-    with remembering():
+    with kept_open(), remembering():
+        abandoned.settle(instance, say)
         result = definitions.resolve_job_def(JOB).execute_in_process(
             run_config={"loggers": {"milestones": {}}},
             instance=instance,
