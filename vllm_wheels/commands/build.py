@@ -13,6 +13,7 @@ from vllm_wheels.commands import closing, options, planning
 from vllm_wheels.commands.display import shown
 from vllm_wheels.core.errors import InterruptedBuildError
 from vllm_wheels.core.machine import require_writable
+from vllm_wheels.core.memory import remembering
 from vllm_wheels.core.progress import Progress
 from vllm_wheels.core.rendering import as_markdown
 from vllm_wheels.core.setup import set_up as set_machine_up
@@ -69,16 +70,17 @@ def command(
         require_writable(settings.output_folder, setting="output_folder")
         if set_up:
             set_machine_up(settings, options.say)
-    planned = planning.draw_up(settings, planning.wheels(targets, names), kinds[-1])
-    if json_file:
-        planning.write_json(json_file, planned)
-    if dry_run:
-        for document in planned.documents:
-            options.say(as_markdown(document))
-        return
-    planning.show(planned, settings)
-    if _is_wanted(planned, yes=yes):
-        _build(settings, targets, planned, kinds)
+    with remembering():
+        planned = planning.draw_up(settings, planning.wheels(targets, names), kinds[-1])
+        if json_file:
+            planning.write_json(json_file, planned)
+        if dry_run:
+            for document in planned.documents:
+                options.say(as_markdown(document))
+            return
+        planning.show(planned, settings)
+        if _is_wanted(planned, yes=yes):
+            _build(settings, targets, planned, kinds)
 
 
 def _is_wanted(planned: Planned, *, yes: bool) -> bool:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core import compile as compiling
@@ -19,6 +16,7 @@ from vllm_wheels.core.builders.image import planned_image
 from vllm_wheels.core.delivery import deliver
 from vllm_wheels.core.errors import BuildError, ImageError
 from vllm_wheels.core.machine import jobs
+from vllm_wheels.core.memory import Memory, current
 from vllm_wheels.core.plan import Bench, Plan, Step, Verb
 from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.store import Store
@@ -48,9 +46,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """Which pieces a piece is made from; the order is one in which they can be made."""
 
-REACH = {"source": "release", "onednn": "release", "tools": "python"}
-"""Pieces whose plan depends on one part of the target alone, which ``plans`` draws up once for all that share it."""
-
 PER_VARIANT = frozenset({"metadata", "compiled", "wheel", "verification"})
 
 VERBS: Mapping[str, Verb] = {
@@ -62,32 +57,6 @@ VERBS: Mapping[str, Verb] = {
     **wheel.VERBS,
     **smoke.VERBS,
 }
-
-
-@dataclass
-class Memory:
-    """What workshops of one run share, so that the second need not ask index and compiler again.
-
-    Attributes:
-        pieces: what is ready, by kind and target.
-        builder: where compilers run; None until somebody asked.
-    """
-
-    pieces: dict[tuple[str, Target], Piece] = field(default_factory=dict)
-    builder: Builder | None = None
-
-
-_MEMORY: ContextVar[Memory | None] = ContextVar("memory", default=None)
-
-
-@contextmanager
-def remembering() -> Iterator[None]:
-    """Lets all workshops that this thread makes meanwhile share one memory; for the steps of one run."""
-    token = _MEMORY.set(Memory())
-    try:
-        yield
-    finally:
-        _MEMORY.reset(token)
 
 
 @dataclass(kw_only=True)
@@ -108,10 +77,8 @@ class Workshop:
     echo: Callable[[str], None] | None = None
     on_piece: Callable[[Target, Piece, bool], None] | None = None
     watcher: Watcher | None = None
-    memory: Memory = field(default_factory=lambda: _MEMORY.get() or Memory())
+    memory: Memory = field(default_factory=current)
     _ready: dict[tuple[str, Target], Piece] = field(default_factory=dict)
-    _plans: dict[tuple[str, str], Plan] = field(default_factory=dict)
-    _planning: Lock = field(default_factory=Lock)
 
     @property
     def store(self) -> Store:
@@ -185,26 +152,13 @@ class Workshop:
             if needed == "compiled" and (steps := self._image_steps()):
                 yield Plan(piece="image", target=target.shared(), inputs={}, steps=steps), None
             try:
-                plan = self._planned_once(needed, target, known)
+                plan = self._plan(needed, target, known, find_builder=self._existing_builder)
             except _ImageNotMadeError:
                 plan = Plan(piece=needed, target=target, inputs={}, steps=(), unknown=("image",))
             piece = self.store.find(needed, plan.fingerprint) if plan.fingerprint else None
             if piece:
                 known[needed] = piece
             yield plan, piece
-
-    def _planned_once(self, kind: str, target: Target, known: Mapping[str, Piece]) -> Plan:
-        # A look at many partitions would ask every server again for each of them, from several threads at once.
-        if kind not in REACH:
-            return self._plan(kind, target, known, find_builder=self._existing_builder)
-        name = kind, str(getattr(target, REACH[kind]))
-        with self._planning:
-            if name not in self._plans:
-                plan = self._plan(kind, target, known, find_builder=self._existing_builder)
-                if plan.unknown:
-                    return plan
-                self._plans[name] = plan
-            return replace(self._plans[name], target=target.shared())
 
     def deliver(self, kind: str, target: Target) -> Path:
         """Puts the wheel, with its log and provenance and the piece's own files, into the output folder.
@@ -222,7 +176,8 @@ class Workshop:
     def _plan(
         self, kind: str, target: Target, known: Mapping[str, Piece], *, find_builder: Callable[[], Builder | None]
     ) -> Plan:
-        return PLANNERS[kind](_Desk(self.settings, self.store, target, known, find_builder))
+        desk = _Desk(self.settings, self.store, target, known, find_builder)
+        return self.memory.plan(kind, target, lambda: PLANNERS[kind](desk))
 
     def _known(self, target: Target) -> dict[str, Piece]:
         return {kind: piece for kind in NEEDS if (piece := self._ready.get(_key(kind, target)))}

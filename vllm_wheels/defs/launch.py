@@ -10,6 +10,7 @@ import dagster as dg
 
 from vllm_wheels.core import errors
 from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsError
+from vllm_wheels.core.memory import remembering
 from vllm_wheels.defs import abandoned, inputs
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
@@ -69,9 +70,6 @@ def launch(
         jobs=[dg.define_asset_job(JOB, selection=list(assets), executor_def=dg.in_process_executor)],
         loggers={"milestones": _logger(say)},
     )
-    # Whoever only looks at the graph does not wait for everything that making a piece needs.
-    from vllm_wheels.core.workshop import remembering  # noqa: PLC0415
-
     with kept_open(), remembering():
         abandoned.settle(instance, say)
         result = definitions.resolve_job_def(JOB).execute_in_process(

@@ -28,6 +28,9 @@ class _Keeper:
             return
         connection.execute("PRAGMA synchronous=NORMAL")
         path = connection.execute("PRAGMA database_list").fetchone()[2]
+        if not path:
+            # A database in memory.
+            return
         if path not in self.kept:
             self.kept[path] = sqlite3.connect(path, check_same_thread=False)
         # Only who has read since the log came into being counts as connected to it.
