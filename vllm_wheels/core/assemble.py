@@ -94,7 +94,8 @@ def assemble(
             (dist_info / name).parent.mkdir(parents=True, exist_ok=True)
             (dist_info / name).write_bytes(content)
         tag = f"{abi}-abi3-{platform}"
-        return pack_wheel(folder, out, distribution=distribution, version=version, tag=tag, epoch=epoch)
+        # ``repair`` packs it anew, and compressing takes longer than all else here.
+        return pack_wheel(folder, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=0)
 
 
 def _require_named(metadata: Path, distribution: str, version: str) -> None:

@@ -36,6 +36,13 @@ SCHEMES: Mapping[str, tuple[str, ...]] = {
 }
 """What each cache can keep its results in, by the scheme of ``builder.cache_remote``."""
 
+AT_FIXED_PLACES = {"CCACHE_DEPEND": "1"}
+"""No run of the preprocessor on every miss: the compiler itself tells what it read. It is given the paths as they are,
+which go into the objects (``__FILE__``) and are the same in every build, with every cache and with none."""
+
+ANYWHERE = {"CCACHE_BASEDIR": PLACE}
+"""Relative paths, so that no object holds the name of a folder that only one build has."""
+
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 MARK = "vllm-wheels"
 NEEDING = 'command -v "$1" > /dev/null || { echo "$0: there is no $1"; exit 69; }; shift; exec "$@"'
@@ -101,15 +108,13 @@ def environment(builder: BuilderSettings, *, fixed_places: bool) -> dict[str, st
     return {
         "VLLM_DISABLE_SCCACHE": "1",
         "CCACHE_DIR": PLACE_OF_CACHE,
-        "CCACHE_BASEDIR": PLACE,
         "CCACHE_NOHASHDIR": "1",
         "CCACHE_COMPILERCHECK": "content",
-        # Without it nothing is kept that reads a precompiled header. The time of a build is fixed: SOURCE_DATE_EPOCH.
-        "CCACHE_SLOPPINESS": "pch_defines,time_macros",
+        # Without the first two nothing is kept that reads a precompiled header; without the others, what is compiled in
+        # the second in which a header was made is compiled twice. The time of a build is fixed: SOURCE_DATE_EPOCH.
+        "CCACHE_SLOPPINESS": "pch_defines,time_macros,include_file_mtime,include_file_ctime",
         "CCACHE_STATSLOG": f"{PLACE}/build/{LOG}",
-        # Without a run of the preprocessor on every miss: the compiler itself tells what it read. But then it is given
-        # absolute paths, and an object from another folder would hold that folder's name.
-        **({"CCACHE_DEPEND": "1"} if fixed_places else {}),
+        **(AT_FIXED_PLACES if fixed_places else ANYWHERE),
         **remote,
         **({"CCACHE_PREFIX": "distcc", "DISTCC_HOSTS": hosts} if hosts else {}),
     }

@@ -5,5 +5,8 @@ from __future__ import annotations
 READING = 1
 """Raised when more or something else is read out of a source tree, so that pieces made before are made again."""
 
-BUILD = {"type": "Release", "cmake_args": "-DENABLE_AMX_FP8=OFF", "epoch": "1577836800"}
-"""What of the build's configuration determines objects, besides the variant. The epoch is 2020-01-01."""
+BUILD = {"type": "Release", "cmake_args": "-DENABLE_AMX_FP8=OFF", "epoch": "1577836800", "paths": "as they are"}
+"""What of the build's configuration determines objects, besides the variant. The epoch is 2020-01-01.
+
+Paths are those of the sources; failed assertions name them.
+"""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import compat32
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
 
@@ -290,7 +291,9 @@ def _stem(distribution: str, version: str) -> str:
     return f"{canonicalize_name(distribution).replace('-', '_')}-{Version(version)}"
 
 
-def pack_wheel(folder: Path, out: Path, *, distribution: str, version: str, tag: str, epoch: int) -> Path:
+def pack_wheel(
+    folder: Path, out: Path, *, distribution: str, version: str, tag: str, epoch: int, level: int = LEVEL
+) -> Path:
     """Packs an unpacked wheel; WHEEL and RECORD are written new, the folder itself is left as it is.
 
     The bytes depend on the arguments and the files' contents and executable bits alone: members by name with dist-info
@@ -303,6 +306,7 @@ def pack_wheel(folder: Path, out: Path, *, distribution: str, version: str, tag:
         version: of the distribution.
         tag: such as ``cp311-abi3-linux_x86_64``; its parts may be compressed sets.
         epoch: time of every member, in seconds since 1970 (SOURCE_DATE_EPOCH).
+        level: of deflate; 0 for a wheel that is packed anew before anybody stores it.
 
     Returns:
         Path of the wheel.
@@ -321,10 +325,11 @@ def pack_wheel(folder: Path, out: Path, *, distribution: str, version: str, tag:
     out.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w") as archive:
-        rows = [_add(archive, name, files[name].read_bytes(), mode=_mode(files[name]), epoch=epoch) for name in names]
-        rows.append(_add(archive, f"{dist_info}/WHEEL", _wheel_text(tag), mode=PLAIN, epoch=epoch))
+        add = partial(_add, archive, epoch=epoch, level=level)
+        rows = [add(name, files[name].read_bytes(), mode=_mode(files[name])) for name in names]
+        rows.append(add(f"{dist_info}/WHEEL", _wheel_text(tag), mode=PLAIN))
         record = f"{dist_info}/RECORD"
-        _add(archive, record, _record_text([*rows, (record, "", "")]), mode=PLAIN, epoch=epoch)
+        add(record, _record_text([*rows, (record, "", "")]), mode=PLAIN)
     return unfinished.replace(path)
 
 
@@ -332,13 +337,15 @@ def _mode(file: Path) -> int:
     return EXECUTABLE if file.stat().st_mode & 0o111 else PLAIN
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes, *, mode: int, epoch: int) -> tuple[str, str, str]:
+def _add(
+    archive: zipfile.ZipFile, name: str, content: bytes, *, mode: int, epoch: int, level: int
+) -> tuple[str, str, str]:
     moment = max(datetime.fromtimestamp(epoch, UTC), FIRST_TIME)
     info = zipfile.ZipInfo(name, moment.timetuple()[:6])
     info.external_attr = (stat.S_IFREG | mode) << 16
     info.create_system = 3  # Unix: the mode counts
     info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, content, compresslevel=LEVEL)
+    archive.writestr(info, content, compresslevel=level)
     digest = urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode("ascii")
     return name, f"sha256={digest}", str(len(content))
 

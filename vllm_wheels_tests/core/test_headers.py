@@ -12,7 +12,8 @@ import pytest
 
 from vllm_wheels.core import metadata, patches
 from vllm_wheels.core.patches import native_headers, patched
-from vllm_wheels.core.patches.patch import CMAKE
+from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
@@ -72,6 +73,28 @@ def compiled(release: str) -> tuple[Piece, dict[str, bytes]]:
     )
     with zipfile.ZipFile(wheel_in(piece.folder / "raw")) as wheel:
         return piece, {name: wheel.read(name) for name in wheel.namelist() if name.endswith(".so")}
+
+
+NAMED = '\nextern "C" const char* source_of_this() { return __FILE__; }\n'
+
+
+def name_source(tree: Tree, _: Wanted) -> None:
+    tree.write("csrc/cpu/utils.cpp", tree.text("csrc/cpu/utils.cpp") + NAMED)
+
+
+@pytest.mark.container
+def test_extensions_are_the_same_with_every_compiler_cache_and_with_none(settings_environment, monkeypatch):
+    """Whoever builds a wheel again without my cache gets my wheel: caches change no path that objects hold."""
+    monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="named", apply=name_source)))
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__KIND", "container")
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__IMAGE", "debian")
+    made = {}
+    for cache in ("ccache", "sccache", "none"):
+        monkeypatch.setenv("VLLM_WHEELS_BUILDER__COMPILER_CACHE", cache)
+        piece, made[cache] = compiled("0.32.0")
+        shutil.rmtree(piece.folder)
+    assert made["ccache"] == made["none"] == made["sccache"]
+    assert any(b"/vllm-wheels/build/source/csrc/cpu/utils.cpp" in content for content in made["none"].values())
 
 
 @pytest.mark.parametrize("release", ["0.32.0", "0.16.0"])
