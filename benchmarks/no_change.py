@@ -12,11 +12,11 @@ from pathlib import Path
 
 from benchmarks.common import Figures
 from benchmarks.places import Place, measured
-from vllm_wheels.core.errors import VerificationError
+from vllm_wheels.core.errors import CannotVerifyError
 
 LIMIT_SECONDS = 10.0
 STATE = "nothing"
-ACCEPTED = (0, VerificationError.exit_code)
+ACCEPTED = (0, CannotVerifyError.exit_code)
 """A machine whose CPU lacks AMX cannot try that variant's wheel, which is no conviction but no pass either."""
 
 
