@@ -30,11 +30,11 @@ class Memory:
 
     Attributes:
         pieces: what is ready, by kind and target.
-        builder: where compilers run; None until somebody asked.
+        builders: where compilers run, once somebody asked; one whose output is heard, and one for those who keep quiet.
     """
 
     pieces: dict[tuple[str, Target], Piece] = field(default_factory=dict)
-    builder: Builder | None = None
+    builders: dict[bool, Builder] = field(default_factory=dict)
     _plans: dict[tuple[str, ...], Plan] = field(default_factory=dict)
     _asking: dict[tuple[str, ...], Lock] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)

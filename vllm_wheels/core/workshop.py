@@ -101,9 +101,10 @@ class Workshop:
     @cached_property
     def builder(self) -> Builder:
         """Where compilers run; making its image, if that is missing, is said before it is done."""
-        if self.memory.builder is None:
-            self.memory.builder = choose(self.settings, self.runner, self.say)
-        return self.memory.builder
+        heard = self.echo is not None
+        if heard not in self.memory.builders:
+            self.memory.builders[heard] = choose(self.settings, self.runner, self.say)
+        return self.memory.builders[heard]
 
     def ensure(self, kind: str, target: Target) -> Piece:
         """The piece, made together with whatever it needs and the store lacks.

@@ -8,6 +8,7 @@ from threading import Event
 import pytest
 
 from vllm_wheels.core import memory, source
+from vllm_wheels.core.builders import Command
 from vllm_wheels.core.memory import Memory, current, remembering
 from vllm_wheels.core.plan import Plan
 from vllm_wheels.core.settings import load
@@ -93,3 +94,14 @@ def test_plan_and_build_of_one_command_ask_for_the_source_once(built, monkeypatc
             assert all(piece for _, piece in Workshop(settings=load(), say=print).plans("wheel", target))
         Workshop(settings=load(), say=print).ensure("wheel", target)
     assert len(asked) == 1
+
+
+def test_compiler_is_heard_although_the_plan_asked_for_it_quietly(built):
+    """The display follows the compiler, also where drawing up the plan had already looked which one there is."""
+    heard: list[str] = []
+    with remembering():
+        quiet = Workshop(settings=load(), say=print).builder
+        loud = Workshop(settings=load(), say=print, echo=heard.append)
+        loud.builder.run(Command(argv=["echo", "[1/2] Building"], env={}, cwd="/", mounts=()))
+        assert Workshop(settings=load(), say=print).builder is quiet
+    assert heard == ["[1/2] Building"]
