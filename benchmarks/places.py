@@ -15,6 +15,7 @@ import vllm_wheels
 from benchmarks.common import Cost, Figures, arguments, cost_of, cost_of_command, report, workplace
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
+from vllm_wheels.core.builders.engine import answers
 from vllm_wheels.core.machine import jobs
 from vllm_wheels.core.store import Store
 from vllm_wheels.core.target import Target
@@ -216,6 +217,11 @@ def opened(folder: Path, *, real: bool, pieces: Path | None = None, light: bool 
             yield place
 
 
+IN_CONTAINERS = {"VLLM_WHEELS_BUILDER__KIND": "container", "VLLM_WHEELS_BUILDER__IMAGE": "debian"}
+ON_HOST = {"VLLM_WHEELS_BUILDER__KIND": "local", "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2"}
+"""Where no engine answers, ccache runs the preprocessor on every miss, and A and F are beyond their limits."""
+
+
 @contextmanager
 def _miniature(folder: Path, *, light: bool) -> Iterator[Place]:
     names = ("0.31.0", "0.32.0")
@@ -232,8 +238,7 @@ def _miniature(folder: Path, *, light: bool) -> Iterator[Place]:
             "VLLM_WHEELS_TORCH__BACKEND": "none",
             "VLLM_WHEELS_ONEDNN__ORIGIN": "path",
             "VLLM_WHEELS_ONEDNN__PATH": str(releases.ONEDNN if light else ballast.onednn(folder / "onednn")),
-            "VLLM_WHEELS_BUILDER__KIND": "local",
-            "VLLM_WHEELS_BUILDER__MINIMUM_COMPILER": "12.2",
+            **(ON_HOST if light or not answers() else IN_CONTAINERS),
         }
         yield Place(source="miniature", folder=folder, variables=variables, release=names[1], earlier=names[0])
 
