@@ -230,7 +230,7 @@ def _miniature(folder: Path, *, light: bool) -> Iterator[Place]:
         for name in names
     ]
     offers = [Offer(path=archive, requires_python=REQUIRES_PYTHON) for archive in archives]
-    torchlike.cpu_wheels(folder / "torch")
+    torchlike.cpu_wheels(folder / "torch", header=torchlike.HEADER if light else ballast.HEADER)
     with IndexServer({"vllm": offers}, upstream=upstream_index()) as index:
         variables = {
             "VLLM_WHEELS_INDEX__URL": index.url,
