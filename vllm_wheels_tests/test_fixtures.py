@@ -150,10 +150,12 @@ def test_each_extension_holds_the_instructions_it_was_compiled_for(built, librar
     assert (present - found, absent & found) == (set(), set())
 
 
-def test_host_detected_miniature_does_not_compile_for_avx2_as_0_16_0():
+def test_host_detected_miniature_does_not_compile_for_avx2_as_0_16_0(tmp_path):
     """Unpatched, 0.16.0 does not compile for a processor without AVX512_BF16."""
     tree = releases.TREES / "host_detected"
-    command = ["g++", "-std=c++17", f"-I{tree}/csrc", "-fsyntax-only", str(tree / MLA)]
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/all.h").write_text(torchlike.HEADER, "utf-8")
+    command = ["g++", "-std=c++17", f"-I{tree}/csrc", f"-I{tmp_path}", "-fsyntax-only", str(tree / MLA)]
     statuses = [Runner().run([*command, *more], timeout_seconds=60).status for more in ((), ("-mavx512bf16",))]
     assert statuses == [1, 0]
 
