@@ -1,6 +1,6 @@
 """Figure E: one variant after its flags changed, against a plain build.
 
-    python -m benchmarks.changed_flags [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
+    python -m benchmarks.changed_flags [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
 The variant is the one with the most code, ``amxbf16``. It goes on from a state in which all variants were built.
 """

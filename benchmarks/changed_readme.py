@@ -1,6 +1,6 @@
 """Figure D: only the README changed, one variant: what that costs beyond the start of Dagster.
 
-    python -m benchmarks.changed_readme [--real [--pieces FOLDER]] [--state FOLDER] [--folder FOLDER] [--save]
+    python -m benchmarks.changed_readme [--real [--artifacts FOLDER]] [--state FOLDER] [--folder FOLDER] [--save]
 
 The start of Dagster is a process that imports it, loads the definitions and opens the instance. What judges is wall
 seconds, for it is somebody who waits.

@@ -27,8 +27,8 @@ import docker
 import requests
 from docker.errors import APIError, NotFound
 
-from vllm_wheels.core.builders.engine import OWNER, answers
-from vllm_wheels.core.machine import GIGABYTE, cores, memory_available
+from vllm_wheels.core.builders.docker_engine import OWNER, answers
+from vllm_wheels.core.host.machine import GIGABYTE, cores, memory_available
 
 RESULTS = Path(__file__).parent / "results"
 POLL_SECONDS = 0.5
@@ -195,7 +195,7 @@ def arguments(description: str) -> argparse.Namespace:
     """What every benchmark of compiling is asked with."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--real", action="store_true", help="vLLM 0.32.0 instead of the miniature sources")
-    parser.add_argument("--pieces", type=Path, help="state folder whose downloaded pieces are used (hard links)")
+    parser.add_argument("--artifacts", type=Path, help="state folder whose downloaded artifacts are used (hard links)")
     parser.add_argument(
         "--state", type=Path, help="state folder of all variants, built by an earlier run of the same code"
     )

@@ -1,6 +1,6 @@
 """Figures A, B, E and F in one run, which share the plain build and what the five variants leave behind.
 
-python -m benchmarks.compile_once [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
+python -m benchmarks.compile_once [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FIGURES = (five_variants, changed_flags, matrix, next_release)
 def main() -> None:
     """Measures one after the other; each is reported as soon as it is known."""
     given = arguments(__doc__ or "")
-    with workplace(given.folder) as folder, opened(folder, real=given.real, pieces=given.pieces) as place:
+    with workplace(given.folder) as folder, opened(folder, real=given.real, artifacts=given.artifacts) as place:
         for figure in FIGURES:
             report(figure.measure(place), source=place.source, save=given.save)
 

@@ -1,8 +1,8 @@
 """Figure A: five variants on one Python, cold, against one plain ``setup.py bdist_wheel`` of the unpatched source.
 
-    python -m benchmarks.five_variants [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
+    python -m benchmarks.five_variants [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
-Cold means: no compiled piece and an empty compiler cache. Both sides compile in the same place with as many jobs; the
+Cold means: no compiled artifact and an empty compiler cache. Both sides compile in the same place with as many jobs; the
 plain side has upstream's own defaults, debug information among them, and none of the naming, stripping and repairing.
 """
 

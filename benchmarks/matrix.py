@@ -1,6 +1,6 @@
 """Figure B: five variants on four Pythons, against the old loop of one plain build for each variant and Python.
 
-    python -m benchmarks.matrix [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
+    python -m benchmarks.matrix [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
 The old loop did the same plain build for each variant, so one is measured for each Python and counts five times. A
 Python that compilers do not have here costs what the others cost on average. Of the real release one Python is built,

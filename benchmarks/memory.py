@@ -1,6 +1,6 @@
 """Figure H: peak memory of the pipeline's own process, without compilers, while it builds a variant.
 
-    python -m benchmarks.memory [--real [--pieces STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER] [--save]
+    python -m benchmarks.memory [--real [--artifacts STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER] [--save]
 
 Read from the process itself (``VmHWM``); what it starts is not counted.
 """

@@ -1,6 +1,6 @@
 """Figure F: the next release with the same oneDNN, all variants, against its own plain build.
 
-    python -m benchmarks.next_release [--real [--pieces STATE_FOLDER]] [--folder FOLDER] [--save]
+    python -m benchmarks.next_release [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
 Before, one variant of the release before it is built, which compiles oneDNN. In a run that built the five variants
 already, that happens over a copy of their compiler cache, from which everything that it does not use is removed then:
@@ -57,7 +57,7 @@ def evict(place: Place, state: Path, seconds: float) -> None:
     cache = Mount(source=state / "ccache", place=f"{PLACE}/ccache", writable=True)
     argv = ["ccache", f"--evict-older-than={math.ceil(seconds)}s"]
     command = Command(argv=argv, env={"CCACHE_DIR": cache.place}, cwd="/", mounts=[cache])
-    finished = place.workshop(state).builder.run(command, timeout_seconds=CCACHE_SECONDS)
+    finished = place.builds(state).builder.run(command, timeout_seconds=CCACHE_SECONDS)
     if finished.status:
         message = f"ccache ended with status {finished.status}: {finished.tail}"
         raise RuntimeError(message)

@@ -1,6 +1,6 @@
 """Figure C: nothing changed, the whole graph of one release and Python, verifications among them.
 
-    python -m benchmarks.no_change [--real [--pieces STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER] [--save]
+    python -m benchmarks.no_change [--real [--artifacts STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER] [--save]
 
 Builds and verifies all variants, then does it again. What judges is wall seconds, for it is somebody who waits; on a
 machine that does other work meanwhile they tell about that work as well. A variant that this machine's processor cannot

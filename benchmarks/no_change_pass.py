@@ -16,10 +16,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import internals, partitions, schedules, staleness
 from vllm_wheels.defs.code_versions import code_version
 from vllm_wheels.defs.inputs import INPUTS
@@ -34,7 +34,7 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 @contextmanager
-def workplace(folder: Path) -> Iterator[Workshop]:
+def workplace(folder: Path) -> Iterator[BuildGraph]:
     """Settings that lead to the miniatures, as in the tests."""
     offers = [Offer(path=releases.sdist("unified", one, folder), requires_python=">=3.11,<3.15") for one in RELEASES]
     torchlike.cpu_wheels(folder / "torch")
@@ -55,9 +55,9 @@ def workplace(folder: Path) -> Iterator[Workshop]:
         yield new_workshop()
 
 
-def new_workshop() -> Workshop:
+def new_workshop() -> BuildGraph:
     """One that remembers nothing, as each tick has it."""
-    return Workshop(settings=load(), say=lambda _: None)
+    return BuildGraph(settings=load(), say=lambda _: None)
 
 
 def record(instance: dg.DagsterInstance, graph: dg.AssetGraph, targets: list[Target]) -> None:
@@ -73,16 +73,16 @@ def record(instance: dg.DagsterInstance, graph: dg.AssetGraph, targets: list[Tar
                 instance.report_runless_asset_event(event)
 
 
-def prepare(instance: dg.DagsterInstance, graph: dg.AssetGraph, workshop: Workshop) -> list[Target]:
+def prepare(instance: dg.DagsterInstance, graph: dg.AssetGraph, builds: BuildGraph) -> list[Target]:
     """Makes what planning reads, and records 12 partitions."""
     targets = [Target(release=release, python=python) for release in RELEASES for python in PYTHONS]
     for release in RELEASES:
         partitions.register(instance, release)
     for target in targets:
-        workshop.ensure("onednn", target)
-        workshop.ensure("torch_env", target)
+        builds.ensure("onednn", target)
+        builds.ensure("torch_env", target)
         for name in variants():
-            workshop.ensure("metadata", Target(release=target.release, python=target.python, variant=name))
+            builds.ensure("metadata", Target(release=target.release, python=target.python, variant=name))
     record(instance, graph, targets)
     staleness.observe(instance, new_workshop(), targets, print)
     record(instance, graph, targets)
@@ -101,10 +101,10 @@ def main() -> None:
     graph = defs.resolve_asset_graph()
     with (
         tempfile.TemporaryDirectory() as folder,
-        workplace(Path(folder)) as workshop,
+        workplace(Path(folder)) as builds,
         dg.DagsterInstance.get() as instance,
     ):
-        targets = prepare(instance, graph, workshop)
+        targets = prepare(instance, graph, builds)
         began, cpu_before = time.perf_counter(), cpu_seconds()
         moved = staleness.observe(instance, new_workshop(), targets, print)
         looked = time.perf_counter()

@@ -15,11 +15,11 @@ import vllm_wheels
 from benchmarks.common import Cost, Figures, arguments, cost_of, cost_of_command, report, workplace
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
-from vllm_wheels.core.builders.engine import answers
-from vllm_wheels.core.machine import jobs
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.builders.docker_engine import answers
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.host.machine import jobs
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures import ballast, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 
@@ -31,7 +31,7 @@ REQUIRES_PYTHON = ">=3.11,<3.15"
 """Of the releases that the miniatures are shaped like."""
 
 DOWNLOADED = ("source", "onednn", "torch_env", "tools")
-"""Kinds of pieces that a benchmark of compiling may find in the store: making them compiles nothing."""
+"""Kinds of artifacts that a benchmark of compiling may find in the store: making them compiles nothing."""
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class Place:
         variables: settings, by environment variable.
         release: what is built.
         earlier: the release before it, with the same oneDNN.
-        pieces: state folder whose downloaded pieces each new state begins with.
+        artifacts: state folder whose downloaded artifacts each new state begins with.
         earlier_state: what an earlier run left, to go on from.
         plains: costs of plain builds in this run, by release and Python.
         measured: other costs in this run, by name.
@@ -55,19 +55,19 @@ class Place:
     variables: Mapping[str, str]
     release: str
     earlier: str
-    pieces: Path | None = None
+    artifacts: Path | None = None
     earlier_state: Path | None = None
     plains: dict[tuple[str, str], Cost] = field(default_factory=dict)
     measured: dict[str, Cost] = field(default_factory=dict)
     _builders: list[Builder] = field(default_factory=list)
 
     def state(self, name: str) -> Path:
-        """A new state folder, with nothing in it but downloaded pieces."""
+        """A new state folder, with nothing in it but downloaded artifacts."""
         state = self.folder / name
         state.mkdir()
-        if self.pieces:
+        if self.artifacts:
             for kind in DOWNLOADED:
-                linked(self.pieces / "store" / kind, state / "store" / kind)
+                linked(self.artifacts / "store" / kind, state / "store" / kind)
         return state
 
     def copy(self, state: Path, name: str) -> Path:
@@ -111,21 +111,21 @@ class Place:
         cost = cost_of_command(argv, environment=environment, log=log, cwd=self.folder, accepted=accepted)
         return Run(cost=cost, lines=tuple(log.read_text("utf-8", errors="replace").splitlines()))
 
-    def workshop(self, state: Path) -> Workshop:
-        """A workshop of this process with a state folder."""
+    def builds(self, state: Path) -> BuildGraph:
+        """A builds of this process with a state folder."""
         with _variables(self.environment(state)):
-            return Workshop(settings=configuration.load(), say=say)
+            return BuildGraph(settings=configuration.load(), say=say)
 
     def builder(self) -> Builder:
         """Where compilers run."""
         if not self._builders:
-            self._builders.append(self.workshop(self.state("builder")).builder)
+            self._builders.append(self.builds(self.state("builder")).builder)
         return self._builders[0]
 
     def compiled(self, state: Path) -> dict[str, dict[str, int]]:
-        """Hits and misses of the compiler cache, by compiled piece, in the order of making."""
-        found = reversed(list(Store(state / "store").pieces("compiled")))
-        return {str(number): dict(piece.facts["ccache"]) for number, piece in enumerate(found)}
+        """Hits and misses of the compiler cache, by compiled artifact, in the order of making."""
+        found = reversed(list(Store(state / "store").artifacts("compiled")))
+        return {str(number): dict(artifact.facts["ccache"]) for number, artifact in enumerate(found)}
 
     def plain(self, release: str | None = None, python: str = PYTHON) -> Cost:
         """Cost of upstream's own ``setup.py bdist_wheel`` on the unpatched source, measured once in a run.
@@ -141,7 +141,7 @@ class Place:
 
     def _plain(self, release: str, python: str) -> Cost:
         state = self.state(f"plain-{release}-{python}")
-        shop, target = self.workshop(state), Target(release=release, python=python)
+        shop, target = self.builds(state), Target(release=release, python=python)
         trees = {kind: shop.ensure(kind, target).folder for kind in ("source", "onednn", "torch_env")}
         build = state / "build"
         shutil.copytree(trees["source"] / "tree", build / "source", symlinks=True)
@@ -194,13 +194,13 @@ class Run:
 
 
 @contextmanager
-def opened(folder: Path, *, real: bool, pieces: Path | None = None, light: bool = False) -> Iterator[Place]:
+def opened(folder: Path, *, real: bool, artifacts: Path | None = None, light: bool = False) -> Iterator[Place]:
     """The place of a benchmark: real where asked for, else miniatures behind a loopback index.
 
     Args:
         folder: to work in.
         real: vLLM 0.32.0 in place of miniatures.
-        pieces: state folder whose downloaded pieces are used.
+        artifacts: state folder whose downloaded artifacts are used.
         light: miniatures without ballast, where compiling is not what is measured.
     """
     if real:
@@ -210,7 +210,7 @@ def opened(folder: Path, *, real: bool, pieces: Path | None = None, light: bool 
             variables={"VLLM_WHEELS_SUBSTITUTES": "allow"},
             release="0.32.0",
             earlier="0.31.0",
-            pieces=pieces.absolute() if pieces else None,
+            artifacts=artifacts.absolute() if artifacts else None,
         )
     else:
         with _miniature(folder, light=light) as place:
@@ -263,7 +263,10 @@ def linked(source: Path, target: Path) -> None:
 def measured(measure: Callable[[Place], Figures], description: str, *, light: bool = False) -> None:
     """The program of one figure: reads its arguments, measures, reports."""
     given = arguments(description)
-    with workplace(given.folder) as folder, opened(folder, real=given.real, pieces=given.pieces, light=light) as place:
+    with (
+        workplace(given.folder) as folder,
+        opened(folder, real=given.real, artifacts=given.artifacts, light=light) as place,
+    ):
         place.earlier_state = given.state
         figures = measure(place)
     report(figures, source="real" if given.real else "miniature", save=given.save)

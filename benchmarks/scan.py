@@ -22,8 +22,8 @@ from typing import TypeVar
 from elftools.elf.elffile import ELFFile
 from iced_x86 import Decoder
 
-from vllm_wheels.core.isa import scan
-from vllm_wheels.core.wheelfile import elf_files, unpack_wheel
+from vllm_wheels.core.formats.instructions import scan
+from vllm_wheels.core.formats.wheelfile import elf_files, unpack_wheel
 
 LIBRARIES = Path("/usr/lib")
 MEGABYTES = 30

@@ -24,15 +24,15 @@ from packaging.utils import parse_wheel_filename
 
 from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.builders.choose import choose
-from vllm_wheels.core.patches.names import distributions
-from vllm_wheels.core.plan import Bench
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify import venue
+from vllm_wheels.core.verify import locations as location
 from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
 from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, shut_in
+from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TestRun, shut_in
 
 TURNS = int(os.environ.get("TURNS", "3"))
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -52,15 +52,15 @@ def builder() -> Builder:
     return choose(load(), Runner(), say)
 
 
-def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Trial:
+def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> TestRun:
     """An environment with the wheel in it."""
     settings = load()
     folder.mkdir()
-    bench = Bench(stage=folder, settings=settings, runner=Runner(), find_builder=builder, say=say)
+    context = ActionContext(stage=folder, settings=settings, runner=Runner(), find_builder=builder, say=say)
     distribution, version, _, _ = parse_wheel_filename(wheel.name)
-    trial = Trial(
-        bench=bench,
-        venue=venue.choose(wheel.name, smoke=settings.smoke, find_builder=builder),
+    test_run = TestRun(
+        context=context,
+        location=location.choose(wheel.name, smoke=settings.smoke, find_builder=builder),
         wheel=wheel,
         distribution=distribution,
         version=str(version),
@@ -69,11 +69,11 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Tria
         floor=(),
     )
     installing = next(check for check in CHECKS if check.name == INSTALLS)
-    judgement = installing.judge(trial.facing(installing))
+    judgement = installing.judge(test_run.facing(installing))
     if judgement.verdict != "passed":
         sys.exit(f"{wheel.name}: {judgement.line}\n{judgement.evidence}")
-    shutil.copy(PROBE, trial.folder / "probes" / "measure.py")
-    return trial
+    shutil.copy(PROBE, test_run.folder / "probes" / "measure.py")
+    return test_run
 
 
 def say(line: str) -> None:
@@ -81,13 +81,13 @@ def say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def measured(trial: Trial) -> Mapping[str, float]:
+def measured(test_run: TestRun) -> Mapping[str, float]:
     """One start of vLLM in the environment."""
     probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py")
-    finished = trial.start(shut_in(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
+    finished = test_run.start(shut_in(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
     answers = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
     if not answers:
-        sys.exit(f"{trial.wheel.name} did not answer:\n{finished.output[-3000:]}")
+        sys.exit(f"{test_run.wheel.name} did not answer:\n{finished.output[-3000:]}")
     answer: Mapping[str, float] = json.loads(answers[-1])
     return answer
 
@@ -98,8 +98,10 @@ def main() -> None:
     able = {name: path for name, path in wheels.items() if not lacking(variants()[name].floor)}
     unavailable = tuple(os.environ.get("LEAVE_OUT", "").split())
     with TemporaryDirectory(prefix="tokens-", dir=load().state_folder) as temporary:
-        trials = {name: prepared(path, Path(temporary) / name, unavailable=unavailable) for name, path in able.items()}
-        turns = [{name: measured(trial) for name, trial in trials.items()} for _ in range(TURNS)]
+        test_runs = {
+            name: prepared(path, Path(temporary) / name, unavailable=unavailable) for name, path in able.items()
+        }
+        turns = [{name: measured(test_run) for name, test_run in test_runs.items()} for _ in range(TURNS)]
     best = {name: {figure: max(turn[name][figure] for turn in turns) for figure in FIGURES} for name in able}
     first = best[next(iter(able))]
     print(f"| variant | {' | '.join(FIGURES)} | ratio |\n|---|---|---|---|")

@@ -28,10 +28,10 @@ from packaging.utils import parse_wheel_filename
 from pypi_simple import DistributionPackage
 from uv import find_uv_bin
 
-from vllm_wheels.core.environment import index_arguments
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.published import files_of, wheels_of
 from vllm_wheels.core.settings import Settings, load
-from vllm_wheels.core.verify.published import files_of, wheels_of
 
 RESULT = Path(__file__).parent / "results" / "torch_sizes.json"
 TIMEOUT_SECONDS = 60.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels_tests.fixtures.front import Fault, Front, fronted
 from vllm_wheels_tests.fixtures.index_servers import pypiserver
 from vllm_wheels_tests.fixtures.publishing import TOKEN, released_wheels

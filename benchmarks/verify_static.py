@@ -23,11 +23,11 @@ from tempfile import TemporaryDirectory
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.formats.wheelfile import dist_info_name, elf_files, pack_wheel
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.look import look
-from vllm_wheels.core.verify.specimen import opened
-from vllm_wheels.core.wheelfile import dist_info_name, elf_files, pack_wheel
+from vllm_wheels.core.verify.static_checks import look
+from vllm_wheels.core.verify.unpacked import opened
 
 LIMIT_SECONDS, LIMIT_MEGABYTES = 25.0, 1500.0
 WANTED_BYTES = 40_000_000
@@ -88,10 +88,10 @@ def measure(wheel: Path) -> dict[str, float]:
         seconds[name] = now - moment
         moment = now
 
-    with opened(wheel, settings=settings, runner=Runner()) as specimen:
+    with opened(wheel, settings=settings, runner=Runner()) as unpacked:
         lap("open, unpack and read the machine code")
-        look(specimen, on_finding=lambda finding: lap(finding.check))
-        seconds["machine code MB"] = specimen.scan.size / 1e6
+        look(unpacked, on_finding=lambda finding: lap(finding.check))
+        seconds["machine code MB"] = unpacked.scan.size / 1e6
     return seconds
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import load
 
 MEGABYTE = 1e6

@@ -16,7 +16,7 @@ import click
 
 from vllm_wheels.commands.options import explain
 from vllm_wheels.core.errors import CommandLineError, InterruptedBuildError, VllmWheelsError
-from vllm_wheels.core.system_errors import of_system
+from vllm_wheels.core.host.system_errors import of_system
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from vllm_wheels.core.compile import CACHE
+from vllm_wheels.core.artifacts.compiled import CACHE
 from vllm_wheels_tests.fixtures import building, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 from vllm_wheels_tests.fixtures.miniature import variables
@@ -106,6 +106,6 @@ def _written(folder: Path) -> dict[Path, int]:
 @pytest.fixture
 def built(settings_environment, built_once, tmp_path) -> Path:
     """``settings_environment`` with a copy of the state and output of a verified baseline build."""
-    building.copy_pieces(built_once / "state", tmp_path / "state")
+    building.copy_artifacts(built_once / "state", tmp_path / "state")
     shutil.copytree(built_once / "wheels", tmp_path / "wheels")
     return tmp_path

@@ -22,14 +22,14 @@ from tempfile import TemporaryDirectory
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from vllm_wheels.core.archives import unpack
-from vllm_wheels.core.releases import find
+from vllm_wheels.core.formats.wheelfile import unpack_wheel
+from vllm_wheels.core.host.archives import unpack
+from vllm_wheels.core.index.published import fetch, files_of
+from vllm_wheels.core.index.releases import find
 from vllm_wheels.core.settings import Settings, load
-from vllm_wheels.core.verify.published import fetch, files_of
-from vllm_wheels.core.wheelfile import unpack_wheel
 from vllm_wheels_tests.patch_table import archive, cache_folder
 
-COMPANIONS = ("torchvision", "torchaudio")
+SIDECARS = ("torchvision", "torchaudio")
 REGISTRY = Path("vllm/model_executor/models/registry.py")
 MODELS = "vllm.model_executor.models"
 PROCESSORS = "vllm.transformers_utils.processors"
@@ -231,7 +231,7 @@ def on_import(sources: Sources, module: str) -> frozenset[Need]:
 
 def _own(sources: Sources, path: Path, each: Import) -> set[Need]:
     top = each.module.partition(".")[0]
-    if top not in COMPANIONS:
+    if top not in SIDECARS:
         return set()
     return {Need(top, sources.shown(path), "if it is there" if each.optional else "always")}
 
@@ -272,7 +272,7 @@ def _processors(sources: Sources, folder: str) -> frozenset[Need]:
 def _companions(path: Path, module: str) -> set[str]:
     bases = {ast.unparse(base) for node in parsed(path).body if isinstance(node, ast.ClassDef) for base in node.bases}
     named = {each.module.partition(".")[0] for each in imports(path, module)}
-    return {*named.intersection(COMPANIONS), *(BASES[base] for base in bases if base in BASES)}
+    return {*named.intersection(SIDECARS), *(BASES[base] for base in bases if base in BASES)}
 
 
 def by_name(sources: Sources) -> dict[Need, set[str]]:

@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 
 from packaging.version import Version
 
-from vllm_wheels.core import upstream
-from vllm_wheels.core.archives import unpack
-from vllm_wheels.core.download import download
+from vllm_wheels.core.artifacts.metadata import patch_set
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.metadata import patch_set
-from vllm_wheels.core.plan import Download
-from vllm_wheels.core.releases import Release, archive_of, releases
+from vllm_wheels.core.host.archives import unpack
+from vllm_wheels.core.host.commands import Download
+from vllm_wheels.core.host.downloads import download
+from vllm_wheels.core.index.releases import Release, archive_of, releases
+from vllm_wheels.core.patches import upstream
 from vllm_wheels.core.settings import Settings, load
 from vllm_wheels.core.variants import variants
 
@@ -39,7 +39,7 @@ it.
 
 - **yes**: all patches took.
 - **= NAME**: it holds the machine code of that variant, and says so (`docs/variants.md`); with
-  `wheel.hollow_variants = "refuse"` it is refused.
+  `wheel.same_code_variants = "refuse"` it is refused.
 - **no**: refused before anything is compiled, for the reason with that number.
 
 """

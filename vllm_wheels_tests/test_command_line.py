@@ -20,8 +20,8 @@ from vllm_wheels.cli import COMMANDS, cli
 from vllm_wheels.cli import run as run_typed
 from vllm_wheels.commands import closing, completion, doctor
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.delivery import Delivered
-from vllm_wheels.core.doctor.findings import Finding
+from vllm_wheels.core.operations.delivery import Delivered
+from vllm_wheels.core.operations.doctor.findings import Finding
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import home, partitions

@@ -20,17 +20,17 @@ from rich.console import Console
 from vllm_wheels.commands.display import PULSE_SECONDS, Pulse, clock, picture, summary
 from vllm_wheels.commands.planning import SHARED_SHARE, Planned
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.plan import Plan, Step
-from vllm_wheels.core.progress import Progress
-from vllm_wheels.core.rendering import document
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.engine.plan import Plan, Step
+from vllm_wheels.core.engine.rendering import document
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.operations.progress import Progress
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures.building import command
 from vllm_wheels_tests.test_cli import compilers_below
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 PATIENCE_SECONDS = 150.0
-COMPILE = (Step(title="compile", verb="compile.run", seconds=1000.0),)
+COMPILE = (Step(title="compile", action="compile.run", seconds=1000.0),)
 COUNTER = re.compile(rb"\[\d+/\d+\] \d+ %")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -100,7 +100,7 @@ def compiling() -> Progress:
         estimates={("source", TARGET.shared()): 0.0, ("compiled", TARGET): 1000.0, ("wheel", TARGET): 10.0},
         now=lambda: next(moments, 300.0),
     )
-    progress.begun(Plan(piece="compiled", target=TARGET, inputs={}, steps=()))
+    progress.begun(Plan(artifact="compiled", target=TARGET, inputs={}, steps=()))
     progress.line("[120/430] Building")
     return progress
 
@@ -138,7 +138,7 @@ def test_without_a_terminal_a_line_tells_from_time_to_time_how_far_it_is():
     """In a log of CI I see that it goes on, and for how long."""
     now, told = [0.0], []
     pulse = Pulse(Progress(estimates={("compiled", TARGET): 600.0}, now=lambda: now[0]), told.append)
-    pulse.begun(Plan(piece="compiled", target=TARGET, inputs={}, steps=()))
+    pulse.begun(Plan(artifact="compiled", target=TARGET, inputs={}, steps=()))
     for second in range(int(PULSE_SECONDS) * 2 + 1):
         now[0] = float(second)
         pulse.line(f"[{second + 1}/500] Building")
@@ -149,7 +149,9 @@ def test_first_guess_takes_into_account_what_variants_share(tmp_path):
     """The second variant of a release takes less, because oneDNN is compiled once."""
     settings = configuration.load()
     targets = [Target(release="0.32.0", python="3.11", variant=name) for name in ("avx512", "amxbf16")]
-    plans = [Plan(piece="compiled", target=target, inputs={"v": target.variant}, steps=COMPILE) for target in targets]
+    plans = [
+        Plan(artifact="compiled", target=target, inputs={"v": target.variant}, steps=COMPILE) for target in targets
+    ]
     store = Store(settings.state_folder / "store")
     documents = tuple(document(target, [(plan, None)], store) for target, plan in zip(targets, plans, strict=True))
     first, second = Planned(targets=tuple(targets), documents=documents).estimates().values()

@@ -22,7 +22,7 @@ from pypi_simple import PyPISimple
 from uv import find_uv_bin
 
 from vllm_wheels.core import settings
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.index import JSON_TYPE, IndexServer, Offer
 

@@ -11,12 +11,12 @@ import click
 
 from vllm_wheels.commands import closing, options, planning
 from vllm_wheels.commands.display import shown
+from vllm_wheels.core.engine.rendering import as_markdown
+from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
-from vllm_wheels.core.machine import require_writable
-from vllm_wheels.core.memory import remembering
-from vllm_wheels.core.progress import Progress
-from vllm_wheels.core.rendering import as_markdown
-from vllm_wheels.core.setup import set_up as set_machine_up
+from vllm_wheels.core.host.machine import require_writable
+from vllm_wheels.core.operations.progress import Progress
+from vllm_wheels.core.operations.set_up import set_up as set_machine_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from vllm_wheels.commands import options
-from vllm_wheels.core.cleaning import rubbish, sweep
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.operations.cleaning import rubbish, sweep
 
 
 @click.command("clean", epilog="Example: vllm-wheels clean --keep 2 --caches --dry-run")
@@ -14,7 +14,7 @@ from vllm_wheels.core.store import Store
     "--keep",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Releases whose pieces stay. [default: automation.newest_releases]",
+    help="Releases whose artifacts stay. [default: automation.newest_releases]",
 )
 @click.option("--caches", is_flag=True, help="Also the caches of compiler and packages.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vllm_wheels.commands.options import OUT, say
-from vllm_wheels.core.delivery import Delivered, delivered
 from vllm_wheels.core.errors import VerificationError
+from vllm_wheels.core.operations.delivery import Delivered, delivered
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

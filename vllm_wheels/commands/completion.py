@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.processors import names
+from vllm_wheels.core.host.processors import names
 from vllm_wheels.core.variants import variants
 
 PROGRAM = "vllm-wheels"

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vllm_wheels.commands.options import OUT, is_interactive, say
-from vllm_wheels.core.progress import Cell, Progress, watching
+from vllm_wheels.core.operations.progress import Cell, Progress, watching
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vllm_wheels.core.plan import Plan
-    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.engine.plan import Plan
+    from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.target import Target
 
 REFRESHES = 4
@@ -57,9 +57,9 @@ class Pulse:
         """Passes it on."""
         self._progress.begun(plan)
 
-    def ready(self, target: Target, piece: Piece, *, made: bool) -> None:
+    def ready(self, target: Target, artifact: Artifact, *, made: bool) -> None:
         """Passes it on."""
-        self._progress.ready(target, piece, made=made)
+        self._progress.ready(target, artifact, made=made)
 
     def line(self, text: str) -> None:
         """Passes it on, and prints a line from time to time."""

@@ -10,8 +10,8 @@ import click
 from rich.text import Text
 
 from vllm_wheels.commands import options
-from vllm_wheels.core.doctor.findings import Finding
-from vllm_wheels.core.doctor.probes import examine
+from vllm_wheels.core.operations.doctor.findings import Finding
+from vllm_wheels.core.operations.doctor.probes import examine
 
 STYLES = {"ok": "green", "problem": "bold red", "note": "yellow"}
 WIDTH = 20

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_wheels.commands.options import read_settings, say
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.formats.wheelfile import wheel_in, wheels_in
+from vllm_wheels.core.index.static_index import SIMPLE, unlinked, write_index
 from vllm_wheels.core.publish.withdraw import yanked
-from vllm_wheels.core.simple_index import SIMPLE, unlinked, write_index
-from vllm_wheels.core.store import Store
-from vllm_wheels.core.wheelfile import wheel_in, wheels_in
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
@@ -42,9 +42,9 @@ def command(*, folder: Path, source: Path | None) -> None:
 
 def _newest(settings: Settings) -> list[Path]:
     """One wheel per file name: the newest that the store made."""
-    pieces = Store(settings.state_folder / "store").pieces("wheel")
+    artifacts = Store(settings.state_folder / "store").artifacts("wheel")
     found: dict[str, Path] = {}
-    for piece in pieces:
-        path = wheel_in(piece.folder)
+    for artifact in artifacts:
+        path = wheel_in(artifact.folder)
         found.setdefault(path.name, path)
     return list(found.values())

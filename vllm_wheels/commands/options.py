@@ -97,8 +97,8 @@ def json_option(command: Command) -> Command:
 
 
 def substitutes_option(command: Command) -> Command:
-    """The option that allows substitutes for official pieces."""
-    text = "Take substitutes for official pieces out of reach."
+    """The option that allows substitutes for official artifacts."""
+    text = "Take substitutes for official artifacts out of reach."
     return click.option("--allow-substitutes", is_flag=True, help=text)(command)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vllm_wheels.commands import options, planning
-from vllm_wheels.core.rendering import as_markdown
+from vllm_wheels.core.engine.rendering import as_markdown
 
 
 @click.command("plan", epilog="Example: vllm-wheels plan --variant all --release 0.32.0")

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.commands.options import say
+from vllm_wheels.core.engine.rendering import Document, as_json, document, duration
 from vllm_wheels.core.errors import EnvironmentResolutionError
-from vllm_wheels.core.machine import memory_available, room
-from vllm_wheels.core.releases import require_python
-from vllm_wheels.core.rendering import Document, as_json, document, duration
-from vllm_wheels.core.store import write_atomically
+from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.machine import memory_available, room
+from vllm_wheels.core.index.releases import require_python
 from vllm_wheels.core.variants import variants
 
 if TYPE_CHECKING:
-    from vllm_wheels.core.progress import Key
-    from vllm_wheels.core.rendering import PlannedPiece
+    from vllm_wheels.core.engine.rendering import PlannedPiece
+    from vllm_wheels.core.operations.progress import Key
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
 
@@ -26,7 +26,7 @@ SHARED_SHARE = 0.25
 """Part of a first guess that a release's second variant takes: oneDNN, two thirds of a build, comes from the compiler's
 cache (measured: 0.32.0 on two cores, 1323 s for the first variant and 230 to 335 s for each other one)."""
 
-NOTHING = "nothing to do: the store has every piece"
+NOTHING = "nothing to do: the store has every artifact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +41,33 @@ class Planned:
     targets: tuple[Target, ...]
     documents: tuple[Document, ...]
 
-    def pieces(self) -> Iterator[tuple[Key, PlannedPiece]]:
-        """Every piece once, also where several wheels are made from it."""
-        from vllm_wheels.core.workshop import PER_VARIANT  # noqa: PLC0415 - as in ``draw_up``
+    def artifacts(self) -> Iterator[tuple[Key, PlannedPiece]]:
+        """Every artifact once, also where several wheels are made from it."""
+        from vllm_wheels.core.engine.graph import PER_VARIANT  # noqa: PLC0415 - as in ``draw_up``
 
         seen = set()
         for target, shown in zip(self.targets, self.documents, strict=True):
-            for piece in shown.pieces:
-                key = piece.piece, target if piece.piece in PER_VARIANT else target.shared()
+            for artifact in shown.artifacts:
+                key = artifact.artifact, target if artifact.artifact in PER_VARIANT else target.shared()
                 if key not in seen:
                     seen.add(key)
-                    yield key, piece
+                    yield key, artifact
 
     def to_be_made(self) -> list[tuple[Key, PlannedPiece]]:
-        """The pieces that the store does not have."""
-        return [(key, piece) for key, piece in self.pieces() if piece.estimate]
+        """The artifacts that the store does not have."""
+        return [(key, artifact) for key, artifact in self.artifacts() if artifact.estimate]
 
     def notices(self) -> list[str]:
         """What the user must be told, each line once."""
-        return list(dict.fromkeys(notice for _, piece in self.pieces() for notice in piece.notices))
+        return list(dict.fromkeys(notice for _, artifact in self.artifacts() for notice in artifact.notices))
 
     def estimates(self) -> dict[Key, float]:
-        """Seconds by piece; 0 for what the store has."""
+        """Seconds by artifact; 0 for what the store has."""
         found: dict[Key, float] = {}
         guessed = set()
-        for (kind, target), piece in self.pieces():
-            seconds = piece.estimate.seconds if piece.estimate else 0.0
-            if kind == "compiled" and piece.estimate and not piece.estimate.past_runs:
+        for (kind, target), artifact in self.artifacts():
+            seconds = artifact.estimate.seconds if artifact.estimate else 0.0
+            if kind == "compiled" and artifact.estimate and not artifact.estimate.past_runs:
                 share = SHARED_SHARE if target.release in guessed else 1.0
                 guessed.add(target.release)
                 seconds *= share
@@ -76,17 +76,17 @@ class Planned:
 
 
 def draw_up(settings: Settings, targets: Sequence[Target], kind: str) -> Planned:
-    """The plans of wheels, up to and with one kind of piece.
+    """The plans of wheels, up to and with one kind of artifact.
 
     Raises:
         VllmWheelsError: a server, the builder or a setting does not let a plan be drawn up.
     """
-    # Help and wrong options are answered before everything that making a piece needs is loaded.
-    from vllm_wheels.core.workshop import Workshop  # noqa: PLC0415
+    # Help and wrong options are answered before everything that making an artifact needs is loaded.
+    from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
 
-    workshop = Workshop(settings=settings, say=say)
+    builds = BuildGraph(settings=settings, say=say)
     try:
-        documents = [document(target, workshop.plans(kind, target), workshop.store) for target in targets]
+        documents = [document(target, builds.plans(kind, target), builds.store) for target in targets]
     except EnvironmentResolutionError:
         # Nothing resolves on a Python that the release does not support, as its source would say if it were there.
         for target in targets if settings.source.origin == "index" else ():
@@ -113,7 +113,7 @@ def show(planned: Planned, settings: Settings) -> None:
     for notice in planned.notices():
         say(f"NOTICE: {notice}")
     for target in dict.fromkeys(target.shared() for target in planned.targets):
-        mine = [(key, piece) for key, piece in planned.pieces() if key[1].shared() == target]
+        mine = [(key, artifact) for key, artifact in planned.artifacts() if key[1].shared() == target]
         say(f"vLLM {target.release} on Python {target.python}:")
         for (kind, why), keys in _grouped(mine).items():
             seconds = sum(estimates[key] for key in keys)
@@ -127,13 +127,13 @@ def show(planned: Planned, settings: Settings) -> None:
         say(line)
 
 
-def _grouped(pieces: Iterable[tuple[Key, PlannedPiece]], *, kept: bool = False) -> dict[tuple[str, str], list[Key]]:
-    """Pieces of one kind that are made for the same reason, or kept, together."""
+def _grouped(artifacts: Iterable[tuple[Key, PlannedPiece]], *, kept: bool = False) -> dict[tuple[str, str], list[Key]]:
+    """Artifacts of one kind that are made for the same reason, or kept, together."""
     found: dict[tuple[str, str], list[Key]] = {}
-    for key, piece in pieces:
-        if (piece.estimate is None) == kept:
-            guess = " (time is a guess)" if piece.estimate and not piece.estimate.past_runs else ""
-            found.setdefault((key[0], f"{'; '.join(piece.reasons)}{guess}"), []).append(key)
+    for key, artifact in artifacts:
+        if (artifact.estimate is None) == kept:
+            guess = " (time is a guess)" if artifact.estimate and not artifact.estimate.past_runs else ""
+            found.setdefault((key[0], f"{'; '.join(artifact.reasons)}{guess}"), []).append(key)
     return found
 
 
@@ -146,13 +146,13 @@ def _called(kind: str, keys: Sequence[Key]) -> str:
 
 def _needs(planned: Planned, settings: Settings, seconds: float) -> Iterator[str]:
     todo = planned.to_be_made()
-    steps = [step for _, piece in todo for step in piece.steps]
+    steps = [step for _, artifact in todo for step in artifact.steps]
     downloads = [download for step in steps for download in step.downloads]
     known = sum(download.size or 0 for download in downloads) / 1e6
     unknown = sum(download.size is None for download in downloads)
-    disk = sum(_disk(piece) for (kind, _), piece in todo if kind != "compiled")
+    disk = sum(_disk(artifact) for (kind, _), artifact in todo if kind != "compiled")
     # One after the other, and each removes its build folder, unless that is to be kept.
-    folders = [_disk(piece) for (kind, _), piece in todo if kind == "compiled"]
+    folders = [_disk(artifact) for (kind, _), artifact in todo if kind == "compiled"]
     disk += sum(folders) if settings.builder.keep_build_folder else max(folders, default=0)
     memory = max((step.gigabytes or 0 for step in steps), default=0)
     more = f" and {unknown} files of unknown size" if unknown else ""
@@ -162,5 +162,5 @@ def _needs(planned: Planned, settings: Settings, seconds: float) -> Iterator[str
     yield f"disk {disk:.1f} GB of {free:.1f} GB free; memory {memory:.1f} GB of {available:.1f} GB available{short}"
 
 
-def _disk(piece: PlannedPiece) -> float:
-    return sum(step.disk_gigabytes or 0 for step in piece.steps)
+def _disk(artifact: PlannedPiece) -> float:
+    return sum(step.disk_gigabytes or 0 for step in artifact.steps)

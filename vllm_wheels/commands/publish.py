@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_wheels.commands.options import read_settings, say, variant_names
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.publish.candidate import required_variants
 from vllm_wheels.core.publish.receipt import deliver
-from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
-from vllm_wheels.core.store import write_atomically
-from vllm_wheels.core.workshop import Workshop
+from vllm_wheels.core.publish.release import Publisher, prepare, publishing_context, repositories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,9 +52,9 @@ def command(
     if dry_run or not go:
         say("nothing was uploaded; add --yes to do so")
         return
-    workshop = Workshop(settings=settings, say=say)
-    bench = publishing_bench(settings, runner=workshop.runner, find_builder=lambda: workshop.builder, say=say)
-    receipts = Publisher(bench=bench).publish(prepared, chosen=names)
+    builds = BuildGraph(settings=settings, say=say)
+    context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=say)
+    receipts = Publisher(context=context).publish(prepared, chosen=names)
     _write(file, plans, receipts)
     for receipt in receipts:
         for path in deliver(receipt, settings.output_folder):

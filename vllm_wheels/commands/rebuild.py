@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from vllm_wheels.commands.options import read_settings, say
-from vllm_wheels.core.rebuild import read_statement
-from vllm_wheels.core.rebuild import rebuild as make_again
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.operations.rebuild import read_statement
+from vllm_wheels.core.operations.rebuild import rebuild as make_again
 
 
 @click.command("rebuild", epilog="Example: vllm-wheels rebuild wheels/vllm_cpu-0.32.0-....intoto.json")

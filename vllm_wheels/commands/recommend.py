@@ -8,8 +8,8 @@ import click
 
 from vllm_wheels.commands import completion, options
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
-from vllm_wheels.core.patches.names import distributions
-from vllm_wheels.core.processors import Advice, advice, flags_of, flags_of_host, flags_of_processor
+from vllm_wheels.core.host.processors import Advice, advice, flags_of, flags_of_host, flags_of_processor
+from vllm_wheels.core.names import distributions
 
 
 @click.command("recommend", epilog="Example: ssh THERE cat /proc/cpuinfo | vllm-wheels recommend --flags -")

@@ -7,8 +7,8 @@ from packaging.version import Version
 
 from vllm_wheels.commands import completion
 from vllm_wheels.commands.options import read_settings, say, target_of
-from vllm_wheels.core.releases import releases as offered
-from vllm_wheels.core.releases import sdist
+from vllm_wheels.core.index.releases import releases as offered
+from vllm_wheels.core.index.releases import sdist
 from vllm_wheels.defs import home, partitions
 
 

@@ -6,7 +6,7 @@ import click
 
 from vllm_wheels.commands.options import read_settings, say
 from vllm_wheels.core.builders.image import ensure_image, kinds
-from vllm_wheels.core.setup import set_up
+from vllm_wheels.core.operations.set_up import set_up
 
 
 @click.command("set-up", epilog="Example: sudo vllm-wheels set-up")

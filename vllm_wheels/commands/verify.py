@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vllm_wheels.commands.options import ERR, OUT, read_settings, say
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant as variant_named
 from vllm_wheels.core.verify.page import as_html

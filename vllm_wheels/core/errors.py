@@ -219,7 +219,7 @@ class WheelError(BuildError):
 
 
 class StoreBusyError(BuildError):
-    """Another process is making the same piece and did not finish in time."""
+    """Another process is making the same artifact and did not finish in time."""
 
     exit_code = 74
 

@@ -104,7 +104,7 @@ class BuilderSettings(Section):
     keep_build_folder: bool = Field(default=False, description="leave the build folder behind after success")
     timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
     lock_seconds: float = Field(
-        6 * 3600.0, gt=0, description="how long to wait for another process making the same piece"
+        6 * 3600.0, gt=0, description="how long to wait for another process making the same artifact"
     )
 
 
@@ -115,7 +115,7 @@ class WheelSettings(Section):
     authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
     urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
     version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
-    hollow_variants: Literal["label", "refuse"] = Field(
+    same_code_variants: Literal["label", "refuse"] = Field(
         "label",
         description="a variant that gains nothing in a release; label: it is built, and says whose machine code it has",
     )
@@ -128,7 +128,7 @@ class WheelSettings(Section):
 class SmokeSettings(Section):
     """How the finished wheel is tried."""
 
-    venue: Literal["auto", "host", "container"] = Field(
+    location: Literal["auto", "host", "container"] = Field(
         "auto", description="auto: this host where the platform tag allows, else the image that built it"
     )
     generate: bool = Field(default=True, description="let a tiny model generate tokens")
@@ -179,7 +179,7 @@ class AutomationSettings(Section):
     """What Dagster's schedules and sensors do by themselves."""
 
     enabled: bool = Field(default=False, description="schedules and sensors run without being switched on")
-    nightly: str = Field("0 2 * * *", description="when stale pieces are rebuilt, as cron writes it")
+    nightly: str = Field("0 2 * * *", description="when stale artifacts are rebuilt, as cron writes it")
     timezone: str = Field("UTC", description="of the nightly rebuild")
     newest_releases: int = Field(3, gt=0, description="how many of the registered releases are kept up to date")
     pythons: tuple[str, ...] = Field((), description="on which Pythons; default: all that a release supports")
@@ -207,7 +207,7 @@ class NotificationSettings(Section):
 
 
 class Settings(BaseSettings):
-    """All settings; every field has a default that builds official pieces."""
+    """All settings; every field has a default that builds official artifacts."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     state_folder: Path = Field(Path(".vllm-wheels"), description="store, caches and Dagster's database")
     output_folder: Path = Field(Path("wheels"), description="finished wheels, each with log, provenance and report")
     substitutes: Literal["refuse", "allow"] = Field(
-        "refuse", description="allow: take the named substitute of an official piece out of reach, loudly"
+        "refuse", description="allow: take the named substitute of an official artifact out of reach, loudly"
     )
     default_release: str = Field("0.32.0", description="release of commands that name none")
     source: SourceSettings = SourceSettings()

@@ -14,7 +14,7 @@ from vllm_wheels.core.errors import MachineError, UnknownVariantError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hollow:
+class SameCode:
     """A rule that tells from a release's tree that a variant gains nothing there over a lower one.
 
     Attributes:
@@ -47,7 +47,7 @@ class Variant:
     processors: tuple[str, ...]
     platforms: tuple[str, ...]
     ceiling: tuple[str, ...]
-    hollow: tuple[Hollow, ...] = ()
+    same_code: tuple[SameCode, ...] = ()
     emulated: str = ""
 
 
@@ -59,8 +59,8 @@ def variants() -> dict[str, Variant]:
 
 
 def _variant(name: str, entry: dict[str, Any]) -> Variant:
-    hollow = tuple(Hollow(**_frozen(rule)) for rule in entry.pop("hollow", ()))
-    return Variant(name=name, hollow=hollow, **_frozen(entry))
+    same_code = tuple(SameCode(**_frozen(rule)) for rule in entry.pop("same_code", ()))
+    return Variant(name=name, same_code=same_code, **_frozen(entry))
 
 
 def _frozen(entry: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from vllm_wheels.core.ownership import fate, owner
+from vllm_wheels.core.host.ownership import fate, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable

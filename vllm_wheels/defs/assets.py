@@ -1,4 +1,4 @@
-"""The assets: a partition in, a piece of the core out, reported."""
+"""The assets: a partition in, an artifact of the core out, reported."""
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's body when it is defined.
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ KINDS = {
     "verification": {"pytest"},
     "release": {"pypi"},
 }
-POOLS = {"wheel": "compile", "verification": "trial"}
+POOLS = {"wheel": "compile", "verification": "test_run"}
 """Kinds of which only so many are made at the same time as dagster.yaml allows their pool."""
 
 OWNERS = ["team:wheels"]
@@ -38,12 +38,12 @@ OWNERS = ["team:wheels"]
 
 def all_assets() -> list[dg.AssetsDefinition]:
     """Every asset of the graph, but for the observed toolchain."""
-    shared = [piece_asset(kind, None) for kind in NEEDS if kind not in PER_VARIANT]
-    return shared + [piece_asset(kind, name) for name in variants() for kind in NEEDS if kind in PER_VARIANT]
+    shared = [artifact_asset(kind, None) for kind in NEEDS if kind not in PER_VARIANT]
+    return shared + [artifact_asset(kind, name) for name in variants() for kind in NEEDS if kind in PER_VARIANT]
 
 
-def piece_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
-    """The asset of a kind of piece, for a variant where it belongs to one."""
+def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
+    """The asset of a kind of artifact, for a variant where it belongs to one."""
     asset = key(kind, variant)
     spec = dg.AssetSpec(
         asset,
@@ -68,7 +68,7 @@ def piece_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     def body(
         context: dg.AssetExecutionContext, build_mode: BuildMode, build_options: BuildOptions
     ) -> Iterator[dg.MaterializeResult[None]]:
-        # Whoever only looks at the graph does not wait for everything that making a piece needs.
+        # Whoever only looks at the graph does not wait for everything that making an artifact needs.
         from vllm_wheels.defs import making  # noqa: PLC0415
 
         yield making.carry_out(context, kind, variant, mode=build_mode, options=build_options)

@@ -15,7 +15,7 @@ STEPS_AT_ONCE = 4
 rebuild = dg.define_asset_job(
     "rebuild",
     selection=dg.AssetSelection.assets(*all_keys()),
-    description="Makes the chosen pieces of one release and Python, variants side by side",
+    description="Makes the chosen artifacts of one release and Python, variants side by side",
     executor_def=dg.multiprocess_executor.configured({"max_concurrent": STEPS_AT_ONCE}, name="side_by_side"),
 )
 

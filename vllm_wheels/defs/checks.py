@@ -15,7 +15,7 @@ from vllm_wheels.defs.partitions import PARTITIONS
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.verify.report import Finding
 
 KIND = "verification"
@@ -50,12 +50,14 @@ def _listed() -> list[list[str]]:
     return found
 
 
-def results(piece: Piece, asset: dg.AssetKey, selected: Container[dg.AssetCheckKey]) -> Iterator[dg.AssetCheckResult]:
-    """What the report in a piece of kind ``verification`` says, for those checks that were asked for."""
+def results(
+    artifact: Artifact, asset: dg.AssetKey, selected: Container[dg.AssetCheckKey]
+) -> Iterator[dg.AssetCheckResult]:
+    """What the report in an artifact of kind ``verification`` says, for those checks that were asked for."""
     # Whoever only looks at the graph does not wait for the tools of the checks.
-    from vllm_wheels.core.verify.smoke import read_report  # noqa: PLC0415
+    from vllm_wheels.core.verify.planning import read_report  # noqa: PLC0415
 
-    for finding in read_report(piece.folder).findings if piece.kind == KIND else ():
+    for finding in read_report(artifact.folder).findings if artifact.kind == KIND else ():
         if dg.AssetCheckKey(asset, _name(finding.check)) in selected:
             yield _result(finding, asset)
 

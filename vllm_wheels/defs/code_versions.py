@@ -1,4 +1,4 @@
-"""Code versions of the assets: each changes with that of our code and data which the core's fingerprints notice too.
+"""Code versions of the assets: each changes with that of our code and data which the core's keys notice too.
 
 What comes from the user's settings is not code: it is observed (``inputs``), since a code version is as old as the
 process that serves the definitions.
@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.core.plan import fingerprint
-from vllm_wheels.core.revisions import BUILD, READING
+from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.engine.revisions import BUILD, READING
 from vllm_wheels.core.variants import variants
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 CORE = "vllm_wheels.core"
 LENGTH = 12
 UNCHANGED = "1"
-"""Of assets whose code is in no fingerprint."""
+"""Of assets whose code is in no key."""
 
 
 def code_version(kind: str, variant: str | None) -> str:
-    """Code version of the asset of a kind of piece, for a variant where it belongs to one."""
-    return fingerprint({"code": CODE[kind](variant)})[:LENGTH]
+    """Code version of the asset of a kind of artifact, for a variant where it belongs to one."""
+    return digest({"code": CODE[kind](variant)})[:LENGTH]
 
 
 def _patched(variant: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from vllm_wheels.core.store import write_atomically
+from vllm_wheels.core.host.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
-from vllm_wheels.core.plan import fingerprint
+from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.defs.partitions import PARTITIONS
 
 if TYPE_CHECKING:
+    from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
-    from vllm_wheels.core.workshop import Workshop
 
 INPUTS = {
     "upstream": "The release as the package index, the git host or the local folder has it now",
@@ -20,23 +20,23 @@ INPUTS = {
     "toolchain": "Compiler and image of the builder, oneDNN source, and the tools that repair wheels",
     "settings": "What of the user's settings goes into names and texts, with the README template",
 }
-"""Observed assets by name; the pieces that read them are in ``assets.NEEDS``."""
+"""Observed assets by name; the artifacts that read them are in ``assets.NEEDS``."""
 
 OF_SETTINGS = ("distributions", "wheel", "torch_version", "template_sha256")
-"""What of the inputs of piece ``metadata`` comes from the settings."""
+"""What of the inputs of artifact ``metadata`` comes from the settings."""
 
 TOOLCHAIN = ("compiled", "onednn", "tools")
 
 
 class Known(Protocol):
-    """A finished piece, or the plan of one."""
+    """A finished artifact, or the plan of one."""
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """What determines it."""
 
     @property
-    def fingerprint(self) -> str | None:
+    def key(self) -> str | None:
         """Hash of that; None while a part is unknown."""
 
 
@@ -52,27 +52,27 @@ def versions(known: Mapping[str, Known], builder: Mapping[str, Any] | None) -> d
     """Data versions of the observed assets, as far as they follow from what is known.
 
     Args:
-        known: pieces or plans of one partition, by kind.
+        known: artifacts or plans of one partition, by kind.
         builder: identity of the builder; None where nobody asked it.
     """
     found: dict[str, str] = {}
     for name, kind in (("upstream", "source"), ("packages", "torch_env")):
-        if kind in known and (version := known[kind].fingerprint):
+        if kind in known and (version := known[kind].key):
             found[name] = version
     metadata = known.get("metadata")
-    if metadata and metadata.fingerprint:
-        found["settings"] = fingerprint({name: metadata.inputs[name] for name in OF_SETTINGS})
-    parts = {kind: known[kind].fingerprint for kind in ("onednn", "tools") if kind in known}
+    if metadata and metadata.key:
+        found["settings"] = digest({name: metadata.inputs[name] for name in OF_SETTINGS})
+    parts = {kind: known[kind].key for kind in ("onednn", "tools") if kind in known}
     if builder and all(parts.values()) and len(parts) == len(TOOLCHAIN) - 1:
-        found["toolchain"] = fingerprint({"builder": dict(builder), **parts})
+        found["toolchain"] = digest({"builder": dict(builder), **parts})
     return found
 
 
-def look(workshop: Workshop, target: Target) -> dict[str, str]:
+def look(builds: BuildGraph, target: Target) -> dict[str, str]:
     """Data versions of the observed assets as they are now: plans, makes nothing.
 
     Raises:
         VllmWheelsError: a server, the builder or a setting does not let the plan be drawn up.
     """
-    plans = {plan.piece: plan for plan, _ in workshop.plans("wheel", target)}
+    plans = {plan.artifact: plan for plan, _ in builds.plans("wheel", target)}
     return versions(plans, plans["compiled"].inputs.get("builder"))

@@ -18,7 +18,7 @@ PER_VARIANT = frozenset({"metadata", "wheel", "verification", "release"})
 
 
 def key(kind: str, variant: str | None) -> dg.AssetKey:
-    """Asset key of a kind of piece: the variant is in it where the piece belongs to one."""
+    """Asset key of a kind of artifact: the variant is in it where the artifact belongs to one."""
     return dg.AssetKey([kind, variant] if variant and kind in PER_VARIANT else [kind])
 
 

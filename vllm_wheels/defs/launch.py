@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from vllm_wheels.core import errors
+from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsError
-from vllm_wheels.core.memory import remembering
 from vllm_wheels.defs import abandoned, inputs
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.resources import BuildMode, BuildOptions

@@ -1,4 +1,4 @@
-"""What the assets' bodies do: make a piece or plan it, and tell Dagster; imported by a step, not by the definitions."""
+"""What the assets' bodies do: make an artifact or plan it, and tell Dagster; imported by a step, not by the definitions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from vllm_wheels.core.delivery import COMPANIONS
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.rendering import as_json, as_markdown, document
+from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.rendering import as_json, as_markdown, document
-from vllm_wheels.core.store import Piece, write_atomically
-from vllm_wheels.core.system_errors import of_system
+from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.system_errors import of_system
+from vllm_wheels.core.operations.delivery import SIDECARS
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import abandoned, checks, internals, publishing, report
 from vllm_wheels.defs.code_versions import code_version
 from vllm_wheels.defs.inputs import INPUTS
@@ -30,51 +31,51 @@ from vllm_wheels.defs.resources import BuildMode, BuildOptions
 def carry_out(
     context: dg.AssetExecutionContext, kind: str, variant: str | None, *, mode: BuildMode, options: BuildOptions
 ) -> dg.MaterializeResult[None]:
-    """Makes or plans the piece of a step; an error of the tree ends the step with three lines."""
+    """Makes or plans the artifact of a step; an error of the tree ends the step with three lines."""
     abandoned.sign(context)
     with plain_failures(say_last=context.job_name != JOB):
         target = Target.parse(context.partition_key, variant)
-        workshop = options.workshop(say=context.log.info, on_piece=Recorder(context, key(kind, variant)))
+        builds = options.builds(say=context.log.info, on_artifact=Recorder(context, key(kind, variant)))
         if mode.dry_run:
-            return planned(context, workshop, kind, target)
-        result = made(context, workshop, kind, target)
+            return planned(context, builds, kind, target)
+        result = made(context, builds, kind, target)
         internals.refresh_inputs(context)
         return result
 
 
 def made(
-    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
+    context: dg.AssetExecutionContext, builds: BuildGraph, kind: str, target: Target
 ) -> dg.MaterializeResult[None]:
-    """Makes a piece and reports it.
+    """Makes an artifact and reports it.
 
     Raises:
         VllmWheelsError: any of the tree.
     """
     if kind == "release":
-        return publishing.published(workshop, target, key(kind, target.variant))
-    piece = workshop.ensure(kind, target)
-    if kind in COMPANIONS:
-        workshop.deliver(kind, target)
+        return publishing.published(builds, target, key(kind, target.variant))
+    artifact = builds.ensure(kind, target)
+    if kind in SIDECARS:
+        builds.deliver(kind, target)
     asset = key(kind, target.variant)
     return dg.MaterializeResult(
         asset_key=asset,
-        data_version=dg.DataVersion(report.data_version(piece)),
-        metadata=report.metadata(piece),
-        check_results=list(checks.results(piece, asset, context.selected_asset_check_keys)),
+        data_version=dg.DataVersion(report.data_version(artifact)),
+        metadata=report.metadata(artifact),
+        check_results=list(checks.results(artifact, asset, context.selected_asset_check_keys)),
     )
 
 
 def planned(
-    context: dg.AssetExecutionContext, workshop: Workshop, kind: str, target: Target
+    context: dg.AssetExecutionContext, builds: BuildGraph, kind: str, target: Target
 ) -> dg.MaterializeResult[None]:
     """Logs what a real run would do; the result counts as an observation, so that nothing is recorded as built."""
-    plans = workshop.plans("verification" if kind == "release" else kind, target)
-    shown = document(target, plans, workshop.store)
+    plans = builds.plans("verification" if kind == "release" else kind, target)
+    shown = document(target, plans, builds.store)
     text = as_markdown(shown)
     if kind == "release":
-        text += publishing.plan_text(workshop.settings, target)
+        text += publishing.plan_text(builds.settings, target)
     own = key(kind, target.variant)
-    path = workshop.settings.state_folder / "plans" / context.run.run_id / f"{'-'.join(own.path)}.json"
+    path = builds.settings.state_folder / "plans" / context.run.run_id / f"{'-'.join(own.path)}.json"
     write_atomically(path, json.dumps(as_json(shown), indent=1))
     context.log.info(text)
     # The metadata stay with the run's output event; as an observation, the result touches no asset.
@@ -106,7 +107,7 @@ def plain_failures(*, say_last: bool) -> Iterator[None]:
 
 @dataclass
 class Recorder:
-    """Tells Dagster of the pieces that a step makes or finds on the way, and of the inputs that they were made from.
+    """Tells Dagster of the artifacts that a step makes or finds on the way, and of the inputs that they were made from.
 
     Attributes:
         context: of the step.
@@ -115,28 +116,28 @@ class Recorder:
 
     context: dg.AssetExecutionContext
     own: dg.AssetKey
-    _seen: dict[str, Piece] = field(default_factory=dict)
+    _seen: dict[str, Artifact] = field(default_factory=dict)
     _observed: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, target: Target, piece: Piece, made_now: bool) -> None:  # noqa: FBT001 - the core calls it so
-        """Records a piece, unless it is the step's own or the instance knows it, made from these inputs."""
-        self._seen[piece.kind] = piece
+    def __call__(self, target: Target, artifact: Artifact, made_now: bool) -> None:  # noqa: FBT001 - the core calls it so
+        """Records an artifact, unless it is the step's own or the instance knows it, made from these inputs."""
+        self._seen[artifact.kind] = artifact
         moved = self._observe()
-        asset = key(piece.kind, target.variant)
-        if asset == self.own or piece.kind not in NEEDS:
+        asset = key(artifact.kind, target.variant)
+        if asset == self.own or artifact.kind not in NEEDS:
             return
         instance, partition = self.context.instance, self.context.partition_key
-        version = report.data_version(piece)
+        version = report.data_version(artifact)
         known = internals.latest_data_version(instance, asset, partition)
-        if known == version and not made_now and not moved.intersection(NEEDS[piece.kind]):
+        if known == version and not made_now and not moved.intersection(NEEDS[artifact.kind]):
             return
-        needs = {key(needed, target.variant): needed in INPUTS for needed in NEEDS[piece.kind]}
-        versions = internals.version_tags(data=version, code=code_version(piece.kind, target.variant))
+        needs = {key(needed, target.variant): needed in INPUTS for needed in NEEDS[artifact.kind]}
+        versions = internals.version_tags(data=version, code=code_version(artifact.kind, target.variant))
         self.context.log_event(
             dg.AssetMaterialization(
                 asset_key=asset,
                 partition=partition,
-                metadata=report.metadata(piece),
+                metadata=report.metadata(artifact),
                 tags={**versions, **internals.provenance_tags(instance, needs, partition)},
             )
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.notify import Message, notify
+from vllm_wheels.core.operations.notify import Message, notify
 from vllm_wheels.defs.partitions import PARTITION_TAG
 
 LINES = 20

@@ -9,17 +9,17 @@ import dagster as dg
 from vllm_wheels.core.errors import PublicationError, VllmWheelsError
 from vllm_wheels.core.publish.candidate import candidates
 from vllm_wheels.core.publish.receipt import deliver
-from vllm_wheels.core.publish.release import Publisher, prepare, publishing_bench, repositories
+from vllm_wheels.core.publish.release import Publisher, prepare, publishing_context, repositories
 
 if TYPE_CHECKING:
+    from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.publish.plan import ReleasePlan
     from vllm_wheels.core.publish.receipt import Receipt
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
-    from vllm_wheels.core.workshop import Workshop
 
 
-def published(workshop: Workshop, target: Target, asset: dg.AssetKey) -> dg.MaterializeResult[None]:
+def published(builds: BuildGraph, target: Target, asset: dg.AssetKey) -> dg.MaterializeResult[None]:
     """Publishes the wheel of a target; every other variant must have passed as well.
 
     Raises:
@@ -27,16 +27,16 @@ def published(workshop: Workshop, target: Target, asset: dg.AssetKey) -> dg.Mate
         VllmWheelsError: making the wheel or trying it failed.
     """
     for kind in ("wheel", "verification"):
-        workshop.ensure(kind, target)
-        workshop.deliver(kind, target)
-    settings, name = workshop.settings, str(target.variant)
+        builds.ensure(kind, target)
+        builds.deliver(kind, target)
+    settings, name = builds.settings, str(target.variant)
     wheels = candidates(_on(settings, target.python), target.release, variants=(name,))
     if not settings.publish.armed:
         what = f"{wheels[0].path.name} is not published"
         raise PublicationError(what, why="publish.armed is off", remedy="set it, or: vllm-wheels publish --yes")
     prepared = prepare(settings, target.release, to=repositories(settings))
-    bench = publishing_bench(settings, runner=workshop.runner, find_builder=lambda: workshop.builder, say=workshop.say)
-    (receipt,) = Publisher(bench=bench).publish(prepared, chosen=(name,))
+    context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=builds.say)
+    (receipt,) = Publisher(context=context).publish(prepared, chosen=(name,))
     paths = deliver(receipt, settings.output_folder)
     return dg.MaterializeResult(
         asset_key=asset,

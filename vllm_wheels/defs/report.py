@@ -1,4 +1,4 @@
-"""What the web UI shows of a piece: its data version and its metadata."""
+"""What the web UI shows of an artifact: its data version and its metadata."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheel_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheel_in
 from vllm_wheels.defs.keys import key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from vllm_wheels.core.store import Piece
+    from vllm_wheels.core.engine.store import Artifact
 
 LOG_LINES = 200
 """Of a build log that the UI shows."""
@@ -22,23 +22,23 @@ LOG_LINES = 200
 Metadata = dict[str, "dg.MetadataValue[Any]"]
 
 
-def data_version(piece: Piece) -> str:
-    """What of a piece downstream depends on; the same for the same content, whenever and wherever it was made."""
-    return VERSIONS[piece.kind](piece)
+def data_version(artifact: Artifact) -> str:
+    """What of an artifact downstream depends on; the same for the same content, whenever and wherever it was made."""
+    return VERSIONS[artifact.kind](artifact)
 
 
-def metadata(piece: Piece) -> Metadata:
-    """The piece as the UI shows it: common entries first, then those of its kind."""
+def metadata(artifact: Artifact) -> Metadata:
+    """The artifact as the UI shows it: common entries first, then those of its kind."""
     common: Metadata = {
-        "folder": dg.MetadataValue.path(str(piece.folder)),
-        "fingerprint": dg.MetadataValue.text(piece.fingerprint),
-        "seconds": dg.MetadataValue.float(float(piece.seconds)),
+        "folder": dg.MetadataValue.path(str(artifact.folder)),
+        "key": dg.MetadataValue.text(artifact.key),
+        "seconds": dg.MetadataValue.float(float(artifact.seconds)),
     }
-    return {**common, **DETAILS[piece.kind](piece)}
+    return {**common, **DETAILS[artifact.kind](artifact)}
 
 
-def _source(piece: Piece) -> Metadata:
-    facts = piece.facts
+def _source(artifact: Artifact) -> Metadata:
+    facts = artifact.facts
     return {
         "origin": dg.MetadataValue.json(facts["origin"]),
         "demands": dg.MetadataValue.json(facts["upstream"]),
@@ -46,20 +46,20 @@ def _source(piece: Piece) -> Metadata:
     }
 
 
-def _torch_env(piece: Piece) -> Metadata:
-    facts = piece.facts
+def _torch_env(artifact: Artifact) -> Metadata:
+    facts = artifact.facts
     rows = [dg.TableRecord({"package": name, "version": version}) for name, version in facts["packages"]]
     return {
         "torch": dg.MetadataValue.text(facts["torch"]),
         "packages": dg.MetadataValue.table(rows),
         "left_out": dg.MetadataValue.json(facts["left_out"]),
-        "lock": dg.MetadataValue.path(str(piece.folder / "lock.txt")),
+        "lock": dg.MetadataValue.path(str(artifact.folder / "lock.txt")),
     }
 
 
-def _patched(piece: Piece) -> Metadata:
-    facts = piece.facts
-    diff = (piece.folder / "changes.diff").read_text("utf-8")
+def _patched(artifact: Artifact) -> Metadata:
+    facts = artifact.facts
+    diff = (artifact.folder / "changes.diff").read_text("utf-8")
     return {
         "distribution": dg.MetadataValue.text(facts["distribution"]),
         "same_code_as": dg.MetadataValue.text(facts["same_code_as"] or "no other variant"),
@@ -67,13 +67,13 @@ def _patched(piece: Piece) -> Metadata:
         "requires": dg.MetadataValue.json(facts["requires_dist"]),
         "dropped": dg.MetadataValue.json(facts["dropped_requirements"]),
         "diff": dg.MetadataValue.md(f"```diff\n{diff}\n```"),
-        "METADATA": dg.MetadataValue.md(f"```\n{(piece.folder / 'METADATA').read_text('utf-8')}\n```"),
+        "METADATA": dg.MetadataValue.md(f"```\n{(artifact.folder / 'METADATA').read_text('utf-8')}\n```"),
     }
 
 
-def _wheel(piece: Piece) -> Metadata:
-    path = wheel_in(piece.folder)
-    statement = json.loads((piece.folder / "provenance.json").read_text("utf-8"))
+def _wheel(artifact: Artifact) -> Metadata:
+    path = wheel_in(artifact.folder)
+    statement = json.loads((artifact.folder / "provenance.json").read_text("utf-8"))
     ccache = statement["ccache"]
     asked = ccache["hits"] + ccache["misses"]
     return {
@@ -89,21 +89,21 @@ def _wheel(piece: Piece) -> Metadata:
         "deviations": dg.MetadataValue.json(statement["deviations"]),
         # A browser opens no path: the report is one click away, the log's end is here.
         "report": dg.MetadataValue.asset(key("verification", statement["variant"])),
-        "build_log": dg.MetadataValue.md(_end(piece.folder / "build.log")),
-        "build_log_file": dg.MetadataValue.path(str(piece.folder / "build.log")),
+        "build_log": dg.MetadataValue.md(_end(artifact.folder / "build.log")),
+        "build_log_file": dg.MetadataValue.path(str(artifact.folder / "build.log")),
         "provenance": dg.MetadataValue.json(statement),
     }
 
 
-def _verification(piece: Piece) -> Metadata:
-    facts = piece.facts
+def _verification(artifact: Artifact) -> Metadata:
+    facts = artifact.facts
     return {
         "verdict": dg.MetadataValue.text(facts["verdict"]),
-        "venue": dg.MetadataValue.text(str(facts["venue"])),
+        "location": dg.MetadataValue.text(str(facts["location"])),
         "checks": dg.MetadataValue.json(facts["counts"]),
         **{name: dg.MetadataValue.float(float(value)) for name, value in facts["measures"].items()},
-        "report": dg.MetadataValue.md((piece.folder / "report.md").read_text("utf-8")),
-        "report_file": dg.MetadataValue.path(str(piece.folder / "report.html")),
+        "report": dg.MetadataValue.md((artifact.folder / "report.md").read_text("utf-8")),
+        "report_file": dg.MetadataValue.path(str(artifact.folder / "report.html")),
     }
 
 
@@ -114,15 +114,15 @@ def _end(log: Path) -> str:
     return "\n".join(["`````", *left_out, *lines[-LOG_LINES:], "`````"])
 
 
-VERSIONS: Mapping[str, Callable[[Piece], str]] = {
-    "source": lambda piece: piece.facts["tree_sha256"],
-    "torch_env": lambda piece: piece.facts["lock_sha256"],
-    "metadata": lambda piece: piece.fingerprint,
-    "wheel": lambda piece: piece.facts["sha256"],
-    "verification": lambda piece: piece.fingerprint,
+VERSIONS: Mapping[str, Callable[[Artifact], str]] = {
+    "source": lambda artifact: artifact.facts["tree_sha256"],
+    "torch_env": lambda artifact: artifact.facts["lock_sha256"],
+    "metadata": lambda artifact: artifact.key,
+    "wheel": lambda artifact: artifact.facts["sha256"],
+    "verification": lambda artifact: artifact.key,
 }
 
-DETAILS: Mapping[str, Callable[[Piece], Metadata]] = {
+DETAILS: Mapping[str, Callable[[Artifact], Metadata]] = {
     "source": _source,
     "torch_env": _torch_env,
     "metadata": _patched,

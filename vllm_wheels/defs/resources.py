@@ -13,10 +13,10 @@ from vllm_wheels.core import settings as configuration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vllm_wheels.core.engine.graph import BuildGraph
+    from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.settings import Settings
-    from vllm_wheels.core.store import Piece
     from vllm_wheels.core.target import Target
-    from vllm_wheels.core.workshop import Workshop
 
 
 class BuildMode(dg.ConfigurableResource):  # type: ignore[type-arg]  # its parameter is for resources that wrap another object
@@ -41,13 +41,13 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
             keep_build_folder=self.keep_build_folder,
         )
 
-    def workshop(
-        self, *, say: Callable[[str], None], on_piece: Callable[[Target, Piece, bool], None] | None = None
-    ) -> Workshop:
-        """A workshop that echoes what processes print to standard output, where Dagster captures it."""
-        # Whoever only looks at the graph does not wait for everything that making a piece needs.
-        from vllm_wheels.core.progress import watcher  # noqa: PLC0415
-        from vllm_wheels.core.workshop import Workshop  # noqa: PLC0415
+    def builds(
+        self, *, say: Callable[[str], None], on_artifact: Callable[[Target, Artifact, bool], None] | None = None
+    ) -> BuildGraph:
+        """A builds that echoes what processes print to standard output, where Dagster captures it."""
+        # Whoever only looks at the graph does not wait for everything that making an artifact needs.
+        from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
+        from vllm_wheels.core.operations.progress import watcher  # noqa: PLC0415
 
         follower = watcher()
 
@@ -56,4 +56,4 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
             if follower:
                 follower.line(line)
 
-        return Workshop(settings=self.settings(), say=say, echo=echo, on_piece=on_piece, watcher=follower)
+        return BuildGraph(settings=self.settings(), say=say, echo=echo, on_artifact=on_artifact, watcher=follower)

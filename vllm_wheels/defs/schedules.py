@@ -8,11 +8,11 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.window import targets
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, key
 from vllm_wheels.defs.partitions import DIMENSION, PARTITION_TAG, PYTHONS
@@ -34,10 +34,10 @@ def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
     return shared + [key(kind, name) for name in names for kind in kinds if kind in PER_VARIANT]
 
 
-def window(instance: dg.DagsterInstance, workshop: Workshop) -> list[Target]:
-    """Partitions that are kept up to date; see ``core.window.targets`` for what it raises."""
+def window(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
+    """Partitions that are kept up to date; see ``core.operations.tracked_releases.targets`` for what it raises."""
     registered = instance.get_dynamic_partitions(DIMENSION)
-    return targets(registered, pythons=PYTHONS, settings=workshop.settings, store=workshop.store)
+    return targets(registered, pythons=PYTHONS, settings=builds.settings, store=builds.store)
 
 
 def stale_requests(
@@ -71,9 +71,9 @@ def _busy(instance: dg.DagsterInstance) -> set[str]:
 def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """One night's tick."""
     current = configuration.load()
-    workshop = Workshop(settings=current, say=context.log.info)
-    chosen = window(context.instance, workshop)
-    moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
+    builds = BuildGraph(settings=current, say=context.log.info)
+    chosen = window(context.instance, builds)
+    moved = staleness.observe(context.instance, builds, chosen, context.log.warning)
     for partition, names in moved.items():
         context.log.info("%s: moved since last observed: %s", partition, ", ".join(names))
     graph, tick = context.repository_def.asset_graph, context.scheduled_execution_time.isoformat()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.errors import NetworkError
+from vllm_wheels.core.operations.tracked_releases import Announced, announced, newest, old_enough, supports
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.window import Announced, announced, newest, old_enough, supports
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
 from vllm_wheels.defs.partitions import DIMENSION, PYTHONS, RELEASES, partition_key
@@ -94,12 +94,12 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
 def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One look at the inputs outside: observes what moved, and so marks what is stale, for the nightly rebuild."""
     current = configuration.load()
-    workshop = Workshop(settings=current, say=context.log.info)
+    builds = BuildGraph(settings=current, say=context.log.info)
     try:
-        chosen = window(context.instance, workshop)
+        chosen = window(context.instance, builds)
     except NetworkError as error:
         return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
-    moved = staleness.observe(context.instance, workshop, chosen, context.log.warning)
+    moved = staleness.observe(context.instance, builds, chosen, context.log.warning)
     text = "; ".join(f"{partition}: {', '.join(names)}" for partition, names in moved.items())
     return dg.SkipReason(f"moved, to be rebuilt by night: {text}" if moved else "nothing moved")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.errors import MachineError
-from vllm_wheels.core.runner import Runner, end_group, withheld
+from vllm_wheels.core.host.processes import Runner, end_group, withheld
 from vllm_wheels.defs.home import MODULE
 
 LOOPBACK = "127.0.0.1"

@@ -18,15 +18,15 @@ from vllm_wheels.defs.partitions import partition_key
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+    from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
-    from vllm_wheels.core.workshop import Workshop
 
 THREADS = 4
 """Looking is mostly waiting for uv and for servers."""
 
 
 def observe(
-    instance: dg.DagsterInstance, workshop: Workshop, targets: Sequence[Target], say: Callable[[str], None]
+    instance: dg.DagsterInstance, builds: BuildGraph, targets: Sequence[Target], say: Callable[[str], None]
 ) -> dict[str, list[str]]:
     """Records what became of the inputs outside since they were last observed.
 
@@ -34,7 +34,7 @@ def observe(
 
     Args:
         instance: where observations are recorded.
-        workshop: plans with the user's settings.
+        builds: plans with the user's settings.
         targets: release and Python of each partition.
         say: told of what cannot be looked at; that input stays as it was.
 
@@ -46,7 +46,7 @@ def observe(
     ]
     moved: dict[str, list[str]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        for target, versions in zip(made, pool.map(lambda target: _look(workshop, target, say), made), strict=True):
+        for target, versions in zip(made, pool.map(lambda target: _look(builds, target, say), made), strict=True):
             names = [name for name, version in versions.items() if _record(instance, name, target.partition, version)]
             if names:
                 moved[target.partition] = names
@@ -75,10 +75,10 @@ def closure(
     return found
 
 
-def _look(workshop: Workshop, target: Target, say: Callable[[str], None]) -> Mapping[str, str]:
+def _look(builds: BuildGraph, target: Target, say: Callable[[str], None]) -> Mapping[str, str]:
     try:
         # The inputs of all variants are the same, so one stands for all.
-        return inputs.look(workshop, replace(target, variant=next(iter(variants()))))
+        return inputs.look(builds, replace(target, variant=next(iter(variants()))))
     except VllmWheelsError as error:
         say(f"{target.partition}: inputs outside cannot be looked at: {error.what} ({error.why})")
         return {}

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
 
 UNKNOWN = re.compile(r"\{[a-z ]+\}|<[^<>]*not made yet>")
 """What a plan has in place of a word, or a part of one, that nobody knows yet."""

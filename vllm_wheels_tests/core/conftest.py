@@ -1,10 +1,10 @@
-"""What the tests of the checks share: an index that has nothing, and the laboratory."""
+"""What the tests of the checks share: an index that has nothing, and the harness."""
 
 import pytest
 
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify import smoke
-from vllm_wheels_tests.core.laboratory import Laboratory
+from vllm_wheels.core.verify import planning as smoke
+from vllm_wheels_tests.core.harness import Harness
 from vllm_wheels_tests.fixtures.index import IndexServer
 
 
@@ -22,12 +22,12 @@ def settings(tmp_path, empty_index):
 
 
 @pytest.fixture
-def laboratory(tmp_path, monkeypatch):
+def harness(tmp_path, monkeypatch):
     """Stand-ins for vLLM and torch."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     # These wheels are only good enough to be installed; what can be seen without that has tests of its own.
     monkeypatch.setattr(smoke, "look", lambda _, on_finding: ())  # noqa: ARG005 - called with it
-    made = Laboratory(tmp_path)
+    made = Harness(tmp_path)
     made.torch()
     return made

@@ -6,15 +6,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.patches.guard import GUARD
-from vllm_wheels.core.runner import Finished, Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import amx, emulation
 from vllm_wheels.core.verify.checks import Judgement
-from vllm_wheels.core.verify.specimen import opened
 from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels_tests.core.laboratory import Laboratory, write_wheel
+from vllm_wheels.core.verify.unpacked import opened
+from vllm_wheels_tests.core.harness import Harness, write_wheel
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
@@ -25,8 +25,8 @@ GIB = 2**30
 
 def judged(path: Path, check: str, settings: Settings, **more) -> Judgement:
     """What one of the checks that install nothing says of a wheel."""
-    with opened(path, settings=settings, runner=Runner(), **more) as specimen:
-        return CHECKS[check].judge(specimen)
+    with opened(path, settings=settings, runner=Runner(), **more) as unpacked:
+        return CHECKS[check].judge(unpacked)
 
 
 def unquoted(text):
@@ -127,8 +127,8 @@ ALONE: dict[str, tuple[str, Recipe]] = {
 def _higher_variant_with_the_lower_ones_code(folder: Path) -> Judgement:
     lower = Recipe(variant="avx512").write(folder)
     higher = Recipe(variant="avx512vnni", code=library("avx512")).write(folder)
-    with opened(lower, settings=Settings(), runner=Runner()) as specimen:
-        neighbour = specimen.as_neighbour()
+    with opened(lower, settings=Settings(), runner=Runner()) as unpacked:
+        neighbour = unpacked.as_neighbour()
     return judged(higher, "identical-code", Settings(), neighbours=[neighbour])
 
 
@@ -155,37 +155,37 @@ AMONG: dict[str, Callable[[Path], Judgement]] = {
 """What is wrong with a wheel among others, by the check that says so."""
 
 
-def _with_a_shim(laboratory: Laboratory) -> None:
-    write_wheel(laboratory.root / "links", "vllm", "0.32.0")
-    laboratory.vllm(requires=("torch==2.13.0", "vllm"))
+def _with_a_shim(harness: Harness) -> None:
+    write_wheel(harness.root / "links", "vllm", "0.32.0")
+    harness.vllm(requires=("torch==2.13.0", "vllm"))
 
 
-def _with_a_part_of_cuda(laboratory: Laboratory) -> None:
-    write_wheel(laboratory.root / "links", "nvidia_cublas", "13.0")
-    laboratory.vllm(requires=("torch==2.13.0", "nvidia-cublas"))
+def _with_a_part_of_cuda(harness: Harness) -> None:
+    write_wheel(harness.root / "links", "nvidia_cublas", "13.0")
+    harness.vllm(requires=("torch==2.13.0", "nvidia-cublas"))
 
 
-def _with_a_companion_that_does_not_load(laboratory: Laboratory) -> None:
-    laboratory.packages = ("torch", "torchvision")
+def _with_a_companion_that_does_not_load(harness: Harness) -> None:
+    harness.packages = ("torch", "torchvision")
     files = {"torchvision.py": "raise ImportError('made for another torch')"}
-    write_wheel(laboratory.root / "links", "torchvision", "0.28.0", files)
-    laboratory.vllm(requires=("torch==2.13.0", "torchvision"))
+    write_wheel(harness.root / "links", "torchvision", "0.28.0", files)
+    harness.vllm(requires=("torch==2.13.0", "torchvision"))
 
 
-INSTALLED: dict[str, Callable[[Laboratory], object]] = {
-    "installs": lambda laboratory: laboratory.vllm(requires=("torch==2.13.0", "nobody-publishes-this")),
-    "requirements-agree": lambda laboratory: laboratory.vllm(inner="cp27-cp27mu-linux_x86_64"),
+INSTALLED: dict[str, Callable[[Harness], object]] = {
+    "installs": lambda harness: harness.vllm(requires=("torch==2.13.0", "nobody-publishes-this")),
+    "requirements-agree": lambda harness: harness.vllm(inner="cp27-cp27mu-linux_x86_64"),
     "no-vllm-dist-info": _with_a_shim,
     "torch-is-cpu": _with_a_part_of_cuda,
     "torch-companions": _with_a_companion_that_does_not_load,
-    "guard-refuses": lambda laboratory: laboratory.vllm(files={GUARD: "# refuses nobody"}),
-    "imports": lambda laboratory: laboratory.vllm(extra="import _C_that_is_missing"),
-    "command-version": lambda laboratory: laboratory.vllm(
+    "guard-refuses": lambda harness: harness.vllm(files={GUARD: "# refuses nobody"}),
+    "imports": lambda harness: harness.vllm(extra="import _C_that_is_missing"),
+    "command-version": lambda harness: harness.vllm(
         version="from importlib.metadata import version; print(version('vllm'))"
     ),
-    "command-serve-help": lambda laboratory: laboratory.vllm(serve="sys.exit(3)"),
-    "cpu-platform": lambda laboratory: laboratory.vllm(device="''"),
-    "generates-tokens": lambda laboratory: laboratory.vllm(generate="output.token_ids.pop()"),
+    "command-serve-help": lambda harness: harness.vllm(serve="sys.exit(3)"),
+    "cpu-platform": lambda harness: harness.vllm(device="''"),
+    "generates-tokens": lambda harness: harness.vllm(generate="output.token_ids.pop()"),
 }
 """What shows only once a wheel is installed, by the check that says so."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.tree import Tree
-from vllm_wheels.core.upstream import Family, Upstream
+from vllm_wheels.core.patches.upstream import Family, Upstream
 from vllm_wheels.core.variants import variant, variants
 
 INIT = '''\

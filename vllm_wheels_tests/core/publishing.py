@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.publish.receipt import Receipt
-from vllm_wheels.core.publish.release import Publisher, Release, prepare, publishing_bench, repositories
+from vllm_wheels.core.publish.release import Publisher, Release, prepare, publishing_context, repositories
 from vllm_wheels.core.publish.upload import Clock
-from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.fixtures.publishing import RELEASE, TOKEN
 
 
@@ -88,8 +88,8 @@ class Desk:
             now[0] += seconds
 
         clock = Clock(monotonic=lambda: now[0], sleep=sleep)
-        bench = publishing_bench(self.settings(), runner=Runner(), find_builder=no_builder, say=self.said.append)
-        publisher = Publisher(bench=bench, environ=self.environ, clock=clock)
+        context = publishing_context(self.settings(), runner=Runner(), find_builder=no_builder, say=self.said.append)
+        publisher = Publisher(context=context, environ=self.environ, clock=clock)
         return publisher.publish(self.prepare(), chosen=tuple(chosen) or self.variants)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import archives
-from vllm_wheels.core.archives import refuse_links_out, tree_hash, unpack
 from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
+from vllm_wheels.core.host import archives
+from vllm_wheels.core.host.archives import refuse_links_out, tree_hash, unpack
 
 
 def member(name: str, **fields: object) -> tarfile.TarInfo:

@@ -14,7 +14,7 @@ import pytest
 from vllm_wheels.core.builders import Command, Mount, network
 from vllm_wheels.core.builders.choose import choose, kind
 from vllm_wheels.core.builders.container import lines, status
-from vllm_wheels.core.builders.engine import OWNER, engine, sweep
+from vllm_wheels.core.builders.docker_engine import OWNER, engine, sweep
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.errors import (
     CompilerError,
@@ -23,8 +23,8 @@ from vllm_wheels.core.errors import (
     StepTimeoutError,
     UnsupportedPythonError,
 )
-from vllm_wheels.core.ownership import owner
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.ownership import owner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 
 COMPILER = """#!/bin/sh
@@ -180,7 +180,7 @@ def test_folder_of_all_places_is_what_their_sources_share(tmp_path, programs):
 
 
 def test_local_command_does_not_inherit_compiler_flags(programs, monkeypatch):
-    """A CXXFLAGS in the user's shell does not reach a compile, because no fingerprint would know of it."""
+    """A CXXFLAGS in the user's shell does not reach a compile, because no key would know of it."""
     compiler = put_compiler(programs, "g++", "13.1.0")
     monkeypatch.setenv("CXXFLAGS", "-O0")
     heard: list[str] = []

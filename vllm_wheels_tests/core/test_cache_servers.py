@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.compiler_cache import free_port
+from vllm_wheels.core.builders.compiler_cache import free_port
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import MachineError
 from vllm_wheels.core.settings import load
-from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 pytestmark = pytest.mark.servers
@@ -136,16 +136,16 @@ def s3(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def compiled(settings_environment, tmp_path, monkeypatch) -> Callable[..., Piece]:
+def compiled(settings_environment, tmp_path, monkeypatch) -> Callable[..., Artifact]:
     """Compiles the baseline on one of several machines, which share nothing but what the settings name."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
 
-    def build(machine: str, said: list[str] | None = None, **builder: str) -> Piece:
+    def build(machine: str, said: list[str] | None = None, **builder: str) -> Artifact:
         monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / machine))
         for name, value in builder.items():
             monkeypatch.setenv(f"VLLM_WHEELS_BUILDER__{name.upper()}", value)
-        return Workshop(settings=load(), say=(said if said is not None else []).append).ensure("compiled", TARGET)
+        return BuildGraph(settings=load(), say=(said if said is not None else []).append).ensure("compiled", TARGET)
 
     return build
 

@@ -1,4 +1,4 @@
-"""Why a piece must be made again."""
+"""Why an artifact must be made again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from vllm_wheels.core.changes import last_made, reasons
-from vllm_wheels.core.plan import Plan
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.reasons import last_made, reasons
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.target import Target
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
@@ -21,31 +21,31 @@ METADATA = {
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    """A store with one wheel of the target, made from one metadata piece."""
+    """A store with one wheel of the target, made from one metadata artifact."""
     store = Store(tmp_path)
     _keep(store, "metadata", "m1", inputs=METADATA)
-    statement = {"release": "0.32.0", "variant": "avx512", "pieces": {"metadata": "m1", "compiled": "c1"}}
+    statement = {"release": "0.32.0", "variant": "avx512", "artifacts": {"metadata": "m1", "compiled": "c1"}}
     _keep(store, "wheel", "w1", inputs={}, provenance=statement)
     return store
 
 
-def _keep(store: Store, kind: str, fingerprint: str, *, inputs: dict, provenance: dict | None = None) -> None:
-    with store.making(kind, fingerprint, wait_seconds=1) as stage:
+def _keep(store: Store, kind: str, key: str, *, inputs: dict, provenance: dict | None = None) -> None:
+    with store.making(kind, key, wait_seconds=1) as stage:
         if provenance:
             (stage / "provenance.json").write_text(json.dumps(provenance))
-        store.keep(kind, fingerprint, stage, inputs=inputs, facts={"sha256": "s"}, seconds=1)
+        store.keep(kind, key, stage, inputs=inputs, facts={"sha256": "s"}, seconds=1)
 
 
 def why(
-    store: Store, piece: str, inputs: dict, *, target: Target = TARGET, unknown: tuple[str, ...] = ()
+    store: Store, artifact: str, inputs: dict, *, target: Target = TARGET, unknown: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """The reasons for a plan."""
-    plan = Plan(piece=piece, target=target, inputs=inputs, steps=(), unknown=unknown)
+    plan = Plan(artifact=artifact, target=target, inputs=inputs, steps=(), unknown=unknown)
     return reasons(plan, last_made(target, store))
 
 
 def test_changed_readme_template_is_named(store):
-    """A piece is stale because I edited the README template, and the plan says so."""
+    """An artifact is stale because I edited the README template, and the plan says so."""
     assert why(store, "metadata", {**METADATA, "template_sha256": "b" * 64}) == ("README template changed",)
 
 
@@ -78,19 +78,19 @@ def test_first_wheel_of_a_release_was_never_made(store):
     assert why(store, "metadata", METADATA, target=other) == ("never made before",)
 
 
-def test_piece_that_waits_for_another_says_for_which(store):
-    """What is made from a missing piece is made after it."""
+def test_artifact_that_waits_for_another_says_for_which(store):
+    """What is made from a missing artifact is made after it."""
     assert why(store, "compiled", {}, unknown=("metadata",)) == ("made from metadata, to be made first",)
 
 
-def test_removed_piece_is_not_called_changed(store):
-    """The piece was cleaned away; nothing changed."""
-    compiled = Plan(piece="compiled", target=TARGET, inputs={}, steps=())
-    statement = {"release": "0.32.0", "variant": "avx512", "pieces": {"compiled": compiled.fingerprint}}
+def test_removed_artifact_is_not_called_changed(store):
+    """The artifact was cleaned away; nothing changed."""
+    compiled = Plan(artifact="compiled", target=TARGET, inputs={}, steps=())
+    statement = {"release": "0.32.0", "variant": "avx512", "artifacts": {"compiled": compiled.key}}
     _keep(store, "wheel", "w2", inputs={}, provenance=statement)
     assert reasons(compiled, last_made(TARGET, store)) == ("no longer in the store",)
 
 
-def test_change_against_a_removed_piece_is_not_guessed_at(store):
-    """The last compiled piece is gone, so nobody knows what it was made from."""
+def test_change_against_a_removed_artifact_is_not_guessed_at(store):
+    """The last compiled artifact is gone, so nobody knows what it was made from."""
     assert why(store, "compiled", {"torch": "2.14.0"})[0].startswith("inputs changed; the last one is no longer")

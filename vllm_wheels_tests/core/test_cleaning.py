@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.cleaning import rubbish, size_of, sweep
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import StoreBusyError
+from vllm_wheels.core.operations.cleaning import rubbish, size_of, sweep
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt, keep
-from vllm_wheels.core.store import Store
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def state(tmp_path) -> Path:
 
 def _wheel(store: Store, release: str) -> None:
     with store.making("wheel", release, wait_seconds=1) as stage:
-        (stage / "provenance.json").write_text(json.dumps({"release": release, "variant": "avx512", "pieces": {}}))
+        (stage / "provenance.json").write_text(json.dumps({"release": release, "variant": "avx512", "artifacts": {}}))
         store.keep("wheel", release, stage, inputs={}, facts={"sha256": release}, seconds=1)
 
 
@@ -49,10 +49,10 @@ def test_caches_go_only_when_asked_for(state):
     assert removed(state, caches=True) >= {"ccache/0", "uv-cache/w"}
 
 
-def test_pieces_of_old_releases_go_beyond_retention(state):
+def test_artifacts_of_old_releases_go_beyond_retention(state):
     """Only the newest release is to be kept."""
     sweep(rubbish(state, keep=1, caches=False))
-    assert [piece.fingerprint for piece in Store(state / "store").pieces("wheel")] == ["0.32.0"]
+    assert [artifact.key for artifact in Store(state / "store").artifacts("wheel")] == ["0.32.0"]
 
 
 def test_published_wheel_is_never_removed(state):
@@ -70,11 +70,11 @@ def test_published_wheel_is_never_removed(state):
     }
     keep(state, Receipt(**own, files=(file,)))
     sweep(rubbish(state, keep=0, caches=False))
-    assert [piece.fingerprint for piece in Store(state / "store").pieces("wheel")] == ["0.16.0"]
+    assert [artifact.key for artifact in Store(state / "store").artifacts("wheel")] == ["0.16.0"]
 
 
 def test_nothing_is_removed_while_a_build_goes_on(state):
-    """Another process makes pieces here."""
+    """Another process makes artifacts here."""
     store = Store(state / "store")
     with store.in_use(wait_seconds=1), pytest.raises(StoreBusyError), store.alone():
         raise AssertionError

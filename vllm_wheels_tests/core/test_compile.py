@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_wheels.core.compile import explained, stable_abi
+from vllm_wheels.core.artifacts.compiled import explained, stable_abi
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
-from vllm_wheels.core.runner import Finished
-from vllm_wheels.core.upstream import Upstream
+from vllm_wheels.core.host.processes import Finished
+from vllm_wheels.core.patches.upstream import Upstream
 
 
 def ended(status: int) -> Finished:

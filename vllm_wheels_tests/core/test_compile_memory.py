@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import CompilerKilledError
+from vllm_wheels.core.operations.progress import COUNTER
 from vllm_wheels.core.patches.patch import CMAKE
-from vllm_wheels.core.progress import COUNTER
 from vllm_wheels.core.settings import load
-from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import PYTHON
 
@@ -44,17 +44,17 @@ def put_compiler(folder: Path, monkeypatch, *, rooms: int) -> None:
     monkeypatch.setenv("CC", str(shutil.which("gcc")))
 
 
-def compiled(said: list[str]) -> Piece:
-    return Workshop(settings=load(), say=said.append).ensure("compiled", TARGET)
+def compiled(said: list[str]) -> Artifact:
+    return BuildGraph(settings=load(), say=said.append).ensure("compiled", TARGET)
 
 
 def going_on(said: list[str]) -> list[str]:
     return [line for line in said if "the compiler was killed" in line]
 
 
-def counters(piece: Piece) -> list[tuple[int, int]]:
+def counters(artifact: Artifact) -> list[tuple[int, int]]:
     """What ninja had finished and of how much, line by line."""
-    lines = (piece.folder / "build.log").read_text("utf-8").splitlines()
+    lines = (artifact.folder / "build.log").read_text("utf-8").splitlines()
     return [(int(found[1]), int(found[2])) for line in lines if (found := COUNTER.match(line))]
 
 
@@ -63,10 +63,10 @@ def test_compiler_without_memory_goes_on_with_one_job(cold_compiler, tmp_path, m
     put_compiler(tmp_path, monkeypatch, rooms=1)
     monkeypatch.setenv("VLLM_WHEELS_BUILDER__MAX_JOBS", "2")
     said: list[str] = []
-    piece = compiled(said)
+    artifact = compiled(said)
     line = "NOTICE: the compiler was killed, as memory ran out: going on with one job; what is compiled is kept"
     assert going_on(said) == [line]
-    totals = [total for _, total in counters(piece)]
+    totals = [total for _, total in counters(artifact)]
     assert totals[-1] < totals[0], "the second attempt had less to do"
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vllm_wheels.core import compiler_cache
-from vllm_wheels.core.compiler_cache import REMOTE, check, coldness, command, environment, missing, statistics
+from vllm_wheels.core.builders import compiler_cache
+from vllm_wheels.core.builders.compiler_cache import REMOTE, check, coldness, command, environment, missing, statistics
 from vllm_wheels.core.errors import MachineError, SettingsError
 from vllm_wheels.core.settings import BuilderSettings
 

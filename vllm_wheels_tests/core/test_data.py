@@ -12,6 +12,7 @@ import pytest
 
 import vllm_wheels
 from vllm_wheels.core import errors
+from vllm_wheels.core.engine.plan import Plan, digest
 from vllm_wheels.core.errors import (
     PartitionError,
     UnknownReleaseError,
@@ -19,7 +20,6 @@ from vllm_wheels.core.errors import (
     UnsupportedPythonError,
     VllmWheelsError,
 )
-from vllm_wheels.core.plan import Plan, fingerprint
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
 
@@ -89,21 +89,21 @@ def test_error_survives_the_way_between_processes(kind):
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_inputs():
-    """The same inputs are the same piece."""
-    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
+    """The same inputs are the same artifact."""
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": "1"})
 
 
 def test_plan_with_unknown_inputs_has_no_fingerprint():
     """What is not yet known cannot be looked up in the store."""
     target = Target(python="3.11", release="0.32.0")
-    assert Plan(piece="wheel", target=target, inputs={}, steps=(), unknown=("source",)).fingerprint is None
-    assert Plan(piece="wheel", target=target, inputs={"a": 1}, steps=()).fingerprint
+    assert Plan(artifact="wheel", target=target, inputs={}, steps=(), unknown=("source",)).key is None
+    assert Plan(artifact="wheel", target=target, inputs={"a": 1}, steps=()).key
 
 
 def test_core_never_imports_dagster():
     """A plain script can use the core without Dagster."""
-    code = "import sys, vllm_wheels.core.workshop; print('dagster' in sys.modules)"
+    code = "import sys, vllm_wheels.core.engine.graph; print('dagster' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -13,12 +13,12 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.doctor import machine_probes, network_probes
-from vllm_wheels.core.doctor.compiler_probes import INSTRUCTIONS, compiler
-from vllm_wheels.core.doctor.findings import Finding, Scene, lacking, ok
-from vllm_wheels.core.doctor.probes import PROBES, Probe, examine
 from vllm_wheels.core.errors import SettingsError
-from vllm_wheels.core.machine import Distribution
+from vllm_wheels.core.host.machine import Distribution
+from vllm_wheels.core.operations.doctor import machine_probes, network_probes
+from vllm_wheels.core.operations.doctor.compiler_probes import INSTRUCTIONS, compiler
+from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok
+from vllm_wheels.core.operations.doctor.probes import PROBES, Probe, examine
 from vllm_wheels.core.variants import variants
 
 ROOT = Path(__file__).parents[2]

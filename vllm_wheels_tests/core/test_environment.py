@@ -10,22 +10,17 @@ from importlib.resources import files
 
 import pytest
 
-from vllm_wheels.core import environment
-from vllm_wheels.core.environment import index_arguments, tools_plan
-from vllm_wheels.core.errors import (
-    CudaTorchError,
-    EnvironmentResolutionError,
-    IndexUnreachableError,
-    SettingsError,
-)
-from vllm_wheels.core.locking import Lock, lock, refuse_cuda
-from vllm_wheels.core.plan import Bench
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.artifacts.torch_env import environment
+from vllm_wheels.core.artifacts.torch_env.environment import index_arguments, tools_plan
+from vllm_wheels.core.artifacts.torch_env.locking import Lock, lock, refuse_cuda
+from vllm_wheels.core.engine.graph import carry_out
+from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError, SettingsError
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import load
-from vllm_wheels.core.store import Store
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.upstream import Upstream
-from vllm_wheels.core.workshop import carry_out
 from vllm_wheels_tests.fixtures import torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer
 
@@ -94,14 +89,16 @@ def plan(index, torch_alone, store):
 
 @pytest.fixture
 def make(store, index, torch_alone):
-    """Carries a plan out and keeps the piece."""
+    """Carries a plan out and keeps the artifact."""
 
     def run(plan):
         settings = load(index={"url": index.url, "find_links": (str(torch_alone),)})
-        with store.making(plan.piece, plan.fingerprint, wait_seconds=1) as stage:
-            bench = Bench(stage=stage, settings=settings, runner=Runner(), find_builder=pytest.fail, say=print)
-            facts = carry_out(plan, bench)
-            return store.keep(plan.piece, plan.fingerprint, stage, inputs=plan.inputs, facts=facts, seconds=1)
+        with store.making(plan.artifact, plan.key, wait_seconds=1) as stage:
+            context = ActionContext(
+                stage=stage, settings=settings, runner=Runner(), find_builder=pytest.fail, say=print
+            )
+            facts = carry_out(plan, context)
+            return store.keep(plan.artifact, plan.key, stage, inputs=plan.inputs, facts=facts, seconds=1)
 
     return run
 
@@ -112,13 +109,13 @@ def test_requirements_pin_wins_over_pyproject(plan):
 
 
 def test_environment_is_installed_and_proven(plan, make):
-    """What was locked is what is installed, and the piece tells torch, packages and lock."""
-    piece = make(plan(torch=TORCH_ONLY))
-    assert piece.facts["torch"] == "2.13.0+cpu"
-    assert piece.facts["packages"] == [["torch", "2.13.0+cpu"], ["wheel", "0.48.0"]]
-    assert piece.facts["left_out"] == ["torchvision", "torchaudio"]
-    assert (piece.folder / "env/wheel/__init__.py").is_file()
-    assert "--hash=sha256:" in (piece.folder / "lock.txt").read_text()
+    """What was locked is what is installed, and the artifact tells torch, packages and lock."""
+    artifact = make(plan(torch=TORCH_ONLY))
+    assert artifact.facts["torch"] == "2.13.0+cpu"
+    assert artifact.facts["packages"] == [["torch", "2.13.0+cpu"], ["wheel", "0.48.0"]]
+    assert artifact.facts["left_out"] == ["torchvision", "torchaudio"]
+    assert (artifact.folder / "env/wheel/__init__.py").is_file()
+    assert "--hash=sha256:" in (artifact.folder / "lock.txt").read_text()
 
 
 def test_installed_files_share_nothing_with_the_cache(plan, make):
@@ -129,15 +126,15 @@ def test_installed_files_share_nothing_with_the_cache(plan, make):
 def test_lock_decides_the_fingerprint(plan, tmp_path):
     """Another torch wheel of the same version is another environment."""
     other = torchlike.wheel(tmp_path / "other", "torch", "2.13.0+cpu", files={"torch/version.py": "other"}).parent
-    assert plan(torch=TORCH_ONLY).fingerprint == plan(torch=TORCH_ONLY).fingerprint
-    assert plan(torch=TORCH_ONLY).fingerprint != plan(torch=TORCH_ONLY, links=(str(other),)).fingerprint
+    assert plan(torch=TORCH_ONLY).key == plan(torch=TORCH_ONLY).key
+    assert plan(torch=TORCH_ONLY).key != plan(torch=TORCH_ONLY, links=(str(other),)).key
 
 
 def test_unread_source_leaves_the_plan_unknown(plan):
-    """Before the source is there, the plan can be shown but has no fingerprint."""
+    """Before the source is there, the plan can be shown but has no key."""
     shown = plan(upstream=None)
-    assert (shown.fingerprint, shown.unknown) == (None, ("source",))
-    assert [step.verb for step in shown.steps] == ["environment.lock", "environment.install", "environment.prove"]
+    assert (shown.key, shown.unknown) == (None, ("source",))
+    assert [step.action for step in shown.steps] == ["environment.lock", "environment.install", "environment.prove"]
 
 
 def test_all_torch_packages_by_default(plan, torch_folder):
@@ -222,9 +219,9 @@ def test_installed_torch_must_prove_itself(tmp_path, text, error):
     path = tmp_path / "env/torch/version.py"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    bench = Bench(stage=tmp_path, settings=load(), runner=Runner(), find_builder=pytest.fail, say=print)
+    context = ActionContext(stage=tmp_path, settings=load(), runner=Runner(), find_builder=pytest.fail, say=print)
     with pytest.raises(error):
-        environment.prove(bench, env="{stage}/env")
+        environment.prove(context, env="{stage}/env")
 
 
 def test_torch_version_can_be_overridden(plan, torch_folder):
@@ -290,9 +287,9 @@ def test_download_that_breaks_off_is_a_network_error(plan, make, index):
 
 def test_index_out_of_reach_takes_the_environment_of_the_store(plan, make):
     """Offline, an environment that was made for the same requirements is used, and I am told when it was made."""
-    piece = make(plan(torch=TORCH_ONLY))
+    artifact = make(plan(torch=TORCH_ONLY))
     offline = plan(torch=TORCH_ONLY, url=NOBODY)
-    assert offline.fingerprint == piece.fingerprint
+    assert offline.key == artifact.key
     assert "cannot be reached" in offline.notices[-1]
 
 
@@ -349,5 +346,5 @@ def test_tools_do_not_depend_on_the_python(index, store, tmp_path):
         torchlike.wheel(tmp_path / "tools", name, version, files={f"{name}/__init__.py": ""})
     settings = load(index={"url": index.url, "find_links": (str(tmp_path / "tools"),)})
     plans = [tools_plan(Target(release="0.32.0", python=p), settings=settings, store=store) for p in ("3.11", "3.14")]
-    assert plans[0].piece == "tools"
-    assert plans[0].fingerprint == plans[1].fingerprint
+    assert plans[0].artifact == "tools"
+    assert plans[0].key == plans[1].key

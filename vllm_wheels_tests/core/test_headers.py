@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import metadata, patches
+from vllm_wheels.core import patches
+from vllm_wheels.core.artifacts import metadata
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core.formats.wheelfile import wheel_in
 from vllm_wheels.core.patches import native_headers, patched
 from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.settings import load
-from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.wheelfile import wheel_in
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.core.patch_tree import wanted, write
 from vllm_wheels_tests.fixtures.building import PYTHON
 
@@ -66,13 +67,13 @@ def test_whole_build_compiles_no_header(tmp_path):
     assert "precompile" not in patched(tree_with(tmp_path, texts), whole).text(CMAKE)
 
 
-def compiled(release: str) -> tuple[Piece, dict[str, bytes]]:
-    """The compiled piece of avx512 and its extensions."""
-    piece = Workshop(settings=load(), say=print).ensure(
+def compiled(release: str) -> tuple[Artifact, dict[str, bytes]]:
+    """The compiled artifact of avx512 and its extensions."""
+    artifact = BuildGraph(settings=load(), say=print).ensure(
         "compiled", Target(release=release, python=PYTHON, variant="avx512")
     )
-    with zipfile.ZipFile(wheel_in(piece.folder / "raw")) as wheel:
-        return piece, {name: wheel.read(name) for name in wheel.namelist() if name.endswith(".so")}
+    with zipfile.ZipFile(wheel_in(artifact.folder / "raw")) as wheel:
+        return artifact, {name: wheel.read(name) for name in wheel.namelist() if name.endswith(".so")}
 
 
 NAMED = '\nextern "C" const char* source_of_this() { return __FILE__; }\n'
@@ -91,8 +92,8 @@ def test_extensions_are_the_same_with_every_compiler_cache_and_with_none(setting
     made = {}
     for cache in ("ccache", "sccache", "none"):
         monkeypatch.setenv("VLLM_WHEELS_BUILDER__COMPILER_CACHE", cache)
-        piece, made[cache] = compiled("0.32.0")
-        shutil.rmtree(piece.folder)
+        artifact, made[cache] = compiled("0.32.0")
+        shutil.rmtree(artifact.folder)
     assert made["ccache"] == made["none"] == made["sccache"]
     assert any(b"/vllm-wheels/build/source/csrc/cpu/utils.cpp" in content for content in made["none"].values())
 
@@ -106,15 +107,15 @@ def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, re
     monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "without")
     without = compiled(release)
     assert without[1] == with_header[1]
-    assert without[0].fingerprint != with_header[0].fingerprint
+    assert without[0].key != with_header[0].key
     assert "cmake_pch.hxx.gch" in log
     assert "cmake_pch.hxx.gch" not in (without[0].folder / "build.log").read_text("utf-8")
 
 
 def test_cache_keeps_what_reads_a_compiled_header(built):
     """When the store is lost, the next build of the same source compiles no file."""
-    piece, extensions = compiled("0.32.0")
-    shutil.rmtree(piece.folder)
+    artifact, extensions = compiled("0.32.0")
+    shutil.rmtree(artifact.folder)
     again, same = compiled("0.32.0")
     steps = (again.folder / "build.log").read_text("utf-8").count("Building CXX object ")
     assert again.facts["ccache"] == {"hits": steps, "misses": 0}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import machine
 from vllm_wheels.core.builders import debootstrap, image
 from vllm_wheels.core.builders.image import PullError, ensure_image, planned_image, recipe
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError, MachineError
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host import machine
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 
 NOWHERE = "127.0.0.1:1/none@sha256:" + "0" * 64
@@ -67,7 +67,7 @@ def test_name_changes_with_the_recipe():
 def test_plan_on_a_bare_machine_has_every_step(tmp_path):
     """Where no engine answers yet, the plan of the Debian image holds all that will be done, with durations."""
     steps = planned_image(settings(tmp_path, builder={"image": "debian"}))
-    assert [step.verb for step in steps] == ["image.bootstrap", "image.import", "image.build"]
+    assert [step.action for step in steps] == ["image.bootstrap", "image.import", "image.build"]
     assert all(step.seconds for step in steps)
 
 
@@ -76,7 +76,7 @@ def test_plan_names_what_is_pulled(tmp_path):
     """The plan of the official image names its download."""
     pull, build = planned_image(settings(tmp_path))
     assert pull.downloads[0].url == recipe("manylinux").base
-    assert build.verb == "image.build"
+    assert build.action == "image.build"
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -173,7 +173,7 @@ def test_failed_dockerfile_is_an_error_with_its_last_lines(monkeypatch, tmp_path
         ensure_image(chosen, lambda _: None)
     assert "no such luck" in caught.value.why
     assert "\n" not in caught.value.why
-    assert [step.verb for step in planned_image(chosen)] == ["image.build"]
+    assert [step.action for step in planned_image(chosen)] == ["image.build"]
 
 
 @pytest.mark.container

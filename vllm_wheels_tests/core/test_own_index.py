@@ -16,9 +16,9 @@ from pypi_simple import PyPISimple
 from uv import find_uv_bin
 
 from vllm_wheels.core.errors import IndexUnreachableError, PublicationError
-from vllm_wheels.core.runner import Runner
-from vllm_wheels.core.simple_index import unlinked, write_index
-from vllm_wheels.core.wheelfile import sha256_of
+from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.static_index import unlinked, write_index
 from vllm_wheels_tests.core.small_wheels import make_wheel
 from vllm_wheels_tests.fixtures import torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from vllm_wheels.core.ownership import VARIABLE, end_orphans, fate, owner
+from vllm_wheels.core.host.ownership import VARIABLE, end_orphans, fate, owner
 
 
 def sleeper(name: str) -> subprocess.Popen[bytes]:

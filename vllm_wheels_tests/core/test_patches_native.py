@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches import patched
 from vllm_wheels.core.patches.cmake import Command, commands
 from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.patch import CMAKE, SETUP
-from vllm_wheels.core.runner import Runner
 from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
 from vllm_wheels_tests.core.patch_tree import UNIFIED, wanted, write
@@ -177,9 +177,9 @@ def test_hollow_variant_is_compiled_as_the_lower_one(tmp_path, family):
     """Where VNNI gains nothing, what is compiled is letter by letter what avx512 compiles."""
     write(tmp_path, family)
     vnni = wanted("avx512vnni", family, "0.16.1")
-    hollow = replace(vnni, hollow=vnni.variant.hollow[0])
+    same_code = replace(vnni, same_code=vnni.variant.same_code[0])
     lower = wanted("avx512", family, "0.16.1")
-    assert patched(tmp_path, hollow).text(CMAKE) == patched(tmp_path, lower).text(CMAKE)
+    assert patched(tmp_path, same_code).text(CMAKE) == patched(tmp_path, lower).text(CMAKE)
     assert patched(tmp_path, vnni).text(CMAKE) != patched(tmp_path, lower).text(CMAKE)
 
 

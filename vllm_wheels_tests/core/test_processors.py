@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
-from vllm_wheels.core.processors import advice, flags_of, flags_of_processor, names
+from vllm_wheels.core.host.processors import advice, flags_of, flags_of_processor, names
 
 MACROS = {
     "__AVX2__": "avx2",

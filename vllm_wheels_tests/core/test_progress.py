@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_wheels.core.plan import Plan, Step
-from vllm_wheels.core.progress import Cell, Progress, left
-from vllm_wheels.core.store import Piece
+from vllm_wheels.core.engine.plan import Plan, Step
+from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core.operations.progress import Cell, Progress, left
 from vllm_wheels.core.target import Target
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
@@ -38,13 +38,13 @@ def progress(clock) -> Progress:
 
 
 def plan(kind: str, target: Target, *steps: Step) -> Plan:
-    """A plan of a piece."""
-    return Plan(piece=kind, target=target, inputs={}, steps=steps)
+    """A plan of an artifact."""
+    return Plan(artifact=kind, target=target, inputs={}, steps=steps)
 
 
-def piece(kind: str, tmp_path, **facts) -> Piece:
-    """A finished piece."""
-    return Piece(kind=kind, fingerprint="f", folder=tmp_path, inputs={}, facts=facts, made_at=0, seconds=0)
+def artifact(kind: str, tmp_path, **facts) -> Artifact:
+    """A finished artifact."""
+    return Artifact(kind=kind, key="f", folder=tmp_path, inputs={}, facts=facts, made_at=0, seconds=0)
 
 
 def test_only_planned_stages_are_shown(progress):
@@ -54,15 +54,15 @@ def test_only_planned_stages_are_shown(progress):
 
 def test_stage_that_the_store_had_is_kept(progress, tmp_path):
     """What was not made now is told apart from what was."""
-    progress.ready(SHARED, piece("source", tmp_path), made=False)
+    progress.ready(SHARED, artifact("source", tmp_path), made=False)
     assert progress.cell("prepare", TARGET) == Cell(state="kept")
 
 
-def test_made_piece_stays_made_when_a_later_step_finds_it(progress, tmp_path):
+def test_made_artifact_stays_made_when_a_later_step_finds_it(progress, tmp_path):
     """The next asset takes it from the store, but this build made it."""
     progress.begun(plan("source", SHARED))
-    progress.ready(SHARED, piece("source", tmp_path), made=True)
-    progress.ready(SHARED, piece("source", tmp_path), made=False)
+    progress.ready(SHARED, artifact("source", tmp_path), made=True)
+    progress.ready(SHARED, artifact("source", tmp_path), made=False)
     assert progress.cell("prepare", TARGET) == Cell(state="done")
 
 
@@ -79,15 +79,15 @@ def test_remaining_time_shrinks_with_what_is_done(progress, clock, tmp_path):
     before = progress.remaining()
     progress.begun(plan("source", SHARED))
     clock.seconds = 4
-    progress.ready(SHARED, piece("source", tmp_path), made=True)
+    progress.ready(SHARED, artifact("source", tmp_path), made=True)
     assert (before, progress.remaining(), progress.elapsed()) == (115.0, 105.0, 4.0)
 
 
-def test_time_of_a_wheel_is_that_of_its_own_pieces(progress, clock, tmp_path):
+def test_time_of_a_wheel_is_that_of_its_own_artifacts(progress, clock, tmp_path):
     """The shared source is not counted as time of the variant."""
     progress.begun(plan("source", SHARED))
     clock.seconds = 4
-    progress.ready(SHARED, piece("source", tmp_path), made=True)
+    progress.ready(SHARED, artifact("source", tmp_path), made=True)
     progress.begun(plan("compiled", TARGET))
     clock.seconds = 10
     assert progress.spent(TARGET) == 6.0
@@ -96,7 +96,7 @@ def test_time_of_a_wheel_is_that_of_its_own_pieces(progress, clock, tmp_path):
 def test_hit_rate_counts_the_compile_that_goes_on(progress, tmp_path):
     """The cache's statistics are read while the compiler runs."""
     (tmp_path / "ccache.log").write_text("# a.cpp\ndirect_cache_hit\n# b.cpp\ncache_miss\n")
-    step = Step(title="compile", verb="compile.run", arguments={"folders": {"build": str(tmp_path)}})
+    step = Step(title="compile", action="compile.run", arguments={"folders": {"build": str(tmp_path)}})
     progress.begun(plan("compiled", TARGET, step))
     assert progress.cache_now() == (1, 1)
 

@@ -6,22 +6,23 @@ import json
 import shutil
 import zipfile
 
-from vllm_wheels.core import metadata, patches
+from vllm_wheels.core import patches
+from vllm_wheels.core.artifacts import metadata
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheel_in
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.core.settings import load
-from vllm_wheels.core.store import Piece
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheel_in
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 TARGET = Target(release="0.32.0", python=PYTHON, variant="baseline")
 LOGGER = "vllm/logger.py"
 
 
-def assembled() -> tuple[Piece, list[str]]:
+def assembled() -> tuple[Artifact, list[str]]:
     said: list[str] = []
-    return Workshop(settings=load(), say=said.append).ensure("wheel", TARGET), said
+    return BuildGraph(settings=load(), say=said.append).ensure("wheel", TARGET), said
 
 
 def compiled(said: list[str]) -> bool:
@@ -55,7 +56,7 @@ def test_python_level_patch_makes_a_new_wheel_without_a_compiler(built, monkeypa
 
     monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="mended", apply=apply)))
     monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "other patches")
-    piece, said = assembled()
+    artifact, said = assembled()
     assert not compiled(said)
-    with zipfile.ZipFile(wheel_in(piece.folder)) as archive:
+    with zipfile.ZipFile(wheel_in(artifact.folder)) as archive:
         assert archive.read(LOGGER).endswith(b"MENDED = True\n")

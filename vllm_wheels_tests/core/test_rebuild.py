@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.artifacts.wheel.statement import settings_of
+from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.errors import EnvironmentResolutionError, RebuildError
-from vllm_wheels.core.rebuild import read_statement, rebuild
-from vllm_wheels.core.statement import settings_of
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheels_in
+from vllm_wheels.core.operations.rebuild import read_statement, rebuild
 from vllm_wheels.core.variants import variant
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheels_in
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import TARGET, VARIANT
 from vllm_wheels_tests.fixtures.releases import ONEDNN
 
@@ -122,10 +122,10 @@ def test_new_version_suffix_compiles_nothing(wheel, monkeypatch):
     monkeypatch.setenv("VLLM_WHEELS_WHEEL__VERSION_SUFFIX", ".post1")
     said: list[str] = []
     target = type(TARGET)(release=TARGET.release, python=TARGET.python, variant=VARIANT)
-    workshop = Workshop(settings=configuration.load(), say=said.append)
-    piece = workshop.ensure("wheel", target)
-    made = WheelFile.read(next(piece.folder.glob("*.whl")))
+    builds = BuildGraph(settings=configuration.load(), say=said.append)
+    artifact = builds.ensure("wheel", target)
+    made = WheelFile.read(next(artifact.folder.glob("*.whl")))
     assert (made.version, sbom_of(made.path)["metadata"]["component"]["version"]) == ("0.32.0.post1", "0.32.0.post1")
     assert made.path.name != wheel.name
     assert not [line for line in said if line.startswith("compile ")]
-    assert piece.seconds < 30
+    assert artifact.seconds < 30

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from vllm_wheels.core import releases
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
+from vllm_wheels.core.index import releases
 from vllm_wheels.core.settings import IndexSettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
 

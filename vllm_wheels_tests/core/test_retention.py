@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from vllm_wheels.core.retention import removable, remove
-from vllm_wheels.core.store import Piece, Store
+from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.operations.retention import removable, remove
 
 
 def keep(
     store: Store, kind: str, name: str, *, inputs: dict[str, object], facts: dict[str, object], **files: str
-) -> Piece:
+) -> Artifact:
     with store.making(kind, name, wait_seconds=1) as stage:
         for file, text in files.items():
             (stage / file.replace("__", ".")).write_text(text)
@@ -27,14 +27,14 @@ def store(tmp_path) -> Store:
     keep(made, "source", "on-its-way", inputs={}, facts={})
     for release in ("0.9.2", "0.31.0", "0.32.0"):
         keep(made, "compiled", f"c-{release}", inputs={}, facts={})
-        pieces = json.dumps({"release": release, "pieces": {"tools": "tools", "compiled": f"c-{release}"}})
-        keep(made, "wheel", f"w-{release}", inputs={}, facts={"sha256": f"h-{release}"}, provenance__json=pieces)
+        artifacts = json.dumps({"release": release, "artifacts": {"tools": "tools", "compiled": f"c-{release}"}})
+        keep(made, "wheel", f"w-{release}", inputs={}, facts={"sha256": f"h-{release}"}, provenance__json=artifacts)
         keep(made, "verification", f"v-{release}", inputs={"wheel": f"h-{release}"}, facts={})
     return made
 
 
-def names(pieces: list[Piece]) -> set[str]:
-    return {piece.fingerprint for piece in pieces}
+def names(artifacts: list[Artifact]) -> set[str]:
+    return {artifact.key for artifact in artifacts}
 
 
 def test_newest_releases_stay(store):
@@ -48,7 +48,7 @@ def test_published_wheel_stays_for_ever(store):
 
 
 def test_removing_frees_what_it_says(store, tmp_path):
-    """Removed pieces are gone from the disk, and all others can be found."""
+    """Removed artifacts are gone from the disk, and all others can be found."""
     gone = removable(store, keep=1, published=())
     assert remove(gone) > 0
     assert store.find("wheel", "w-0.31.0") is None

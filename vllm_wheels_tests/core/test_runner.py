@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import StepTimeoutError
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 
 FAMILY = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '61']).pid, flush=True); time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
@@ -90,7 +90,7 @@ def test_interruption_ends_the_whole_family():
 
 def test_process_that_ignores_the_polite_signal_is_killed(monkeypatch):
     """Nobody can refuse to end."""
-    monkeypatch.setattr("vllm_wheels.core.runner.TERMINATE_SECONDS", 0.5)
+    monkeypatch.setattr("vllm_wheels.core.host.processes.TERMINATE_SECONDS", 0.5)
     started = time.monotonic()
     with pytest.raises(StepTimeoutError):
         Runner().run(python(DEAF), timeout_seconds=1.0)

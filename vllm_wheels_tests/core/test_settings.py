@@ -14,7 +14,7 @@ def write(text: str) -> None:
     Path("vllm-wheels.toml").write_text(text)
 
 
-def test_nothing_configured_means_official_pieces():
+def test_nothing_configured_means_official_artifacts():
     """Without any configuration, everything comes from where upstream takes it."""
     settings = load()
     assert (settings.source.origin, settings.onednn.origin, settings.builder.image) == ("index", "pinned", "manylinux")

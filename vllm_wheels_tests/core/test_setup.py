@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from vllm_wheels.core import machine, setup
 from vllm_wheels.core.errors import EngineUnreachableError, MachineError
+from vllm_wheels.core.host import machine
+from vllm_wheels.core.operations import set_up as setup
 from vllm_wheels.core.settings import Settings
 
 DEBIAN = 'ID=debian\nVERSION_ID="12"\n'

@@ -9,16 +9,16 @@ import threading
 import pytest
 
 from vllm_wheels.core.errors import StoreBusyError
-from vllm_wheels.core.machine import jobs
+from vllm_wheels.core.host.compile_slots import compile_slot
+from vllm_wheels.core.host.machine import jobs
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.side_by_side import turn
 
 HOLD = """
 import sys
 from pathlib import Path
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.side_by_side import turn
-with turn(Settings(state_folder=Path(sys.argv[1])), print):
+with compile_slot(Settings(state_folder=Path(sys.argv[1])), print):
     print("mine", flush=True)
     sys.stdin.read()
 """
@@ -37,7 +37,7 @@ def test_second_compile_of_another_process_waits_and_says_so(tmp_path):
     said: list[str] = []
     timer = threading.Timer(1.0, other.stdin.close)
     timer.start()
-    with turn(configured(tmp_path), said.append):
+    with compile_slot(configured(tmp_path), said.append):
         pass
     assert said == ["waiting until fewer than 1 other compiles run (builder.side_by_side)"]
     assert other.wait(10) == 0
@@ -49,9 +49,9 @@ def test_as_many_compiles_as_wanted_run_side_by_side(tmp_path):
     """Where two may run at the same time, the second does not wait, and the third does."""
     settings = configured(tmp_path, side_by_side=2, lock_seconds=0.1)
     said: list[str] = []
-    with turn(settings, said.append), turn(settings, said.append):
+    with compile_slot(settings, said.append), compile_slot(settings, said.append):
         assert said == []
-        with pytest.raises(StoreBusyError), turn(settings, said.append):
+        with pytest.raises(StoreBusyError), compile_slot(settings, said.append):
             pass
 
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from vllm_wheels.core import download, releases, source
-from vllm_wheels.core.archives import tree_hash
+from vllm_wheels.core.artifacts import source
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import (
     GitUnreachableError,
     HashMismatchError,
@@ -21,10 +21,12 @@ from vllm_wheels.core.errors import (
     UnsafeArchiveError,
     UnsupportedPythonError,
 )
+from vllm_wheels.core.host import downloads as download
+from vllm_wheels.core.host.archives import tree_hash
+from vllm_wheels.core.index import releases
+from vllm_wheels.core.patches.upstream import read
 from vllm_wheels.core.settings import IndexSettings, Settings, SourceSettings
-from vllm_wheels.core.store import Store
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.upstream import read
 from vllm_wheels_tests.core.loopback import Answer, closed_port, serve
 from vllm_wheels_tests.core.making import make
 from vllm_wheels_tests.core.small_trees import FILES, archive, git, repository, tree
@@ -66,13 +68,13 @@ def from_path(path):
 def test_source_comes_from_the_index(server, store, tmp_path):
     """By default the release's archive is downloaded, unpacked and read."""
     settings = from_index(server.index(server.file(ARCHIVE, archive())))
-    piece = make(source.plan(TARGET, settings, store), settings, store)
+    artifact = make(source.plan(TARGET, settings, store), settings, store)
     expected = tree(tmp_path / "expected")
-    assert [path.name for path in piece.folder.iterdir() if path.is_dir()] == ["tree"]
-    assert piece.facts["tree_sha256"] == tree_hash(expected) == tree_hash(piece.folder / "tree")
-    assert source.facts_of(piece) == read(expected, release="0.32.0")
-    assert piece.facts["origin"]["filename"] == ARCHIVE
-    assert piece.facts["deviations"] == []
+    assert [path.name for path in artifact.folder.iterdir() if path.is_dir()] == ["tree"]
+    assert artifact.facts["tree_sha256"] == tree_hash(expected) == tree_hash(artifact.folder / "tree")
+    assert source.facts_of(artifact) == read(expected, release="0.32.0")
+    assert artifact.facts["origin"]["filename"] == ARCHIVE
+    assert artifact.facts["deviations"] == []
 
 
 def test_plan_tells_the_download_beforehand(server, store):
@@ -91,7 +93,7 @@ def test_fingerprint_follows_the_published_hash_alone(server, store):
     one = source.plan(TARGET, from_index(server.index(first)), store)
     other = source.plan(Target(release="0.32.0", python="3.12"), from_index(server.index(first)), store)
     changed = source.plan(TARGET, from_index(server.index(server.file(ARCHIVE, archive() + b"x"))), store)
-    assert one.fingerprint == other.fingerprint != changed.fingerprint
+    assert one.key == other.key != changed.key
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_another_file_than_published_is_refused(server, store, lie, why):
     with pytest.raises(HashMismatchError, match=ARCHIVE) as caught:
         make(source.plan(TARGET, settings, store), settings, store)
     assert why in caught.value.why
-    assert not list(store.pieces("source"))
+    assert not list(store.artifacts("source"))
 
 
 def test_truncated_archive_is_refused(server, store):
@@ -113,7 +115,7 @@ def test_truncated_archive_is_refused(server, store):
     settings = from_index(server.index(server.file(ARCHIVE, archive()[:-20])))
     with pytest.raises(UnsafeArchiveError, match=ARCHIVE):
         make(source.plan(TARGET, settings, store), settings, store)
-    assert not list(store.pieces("source"))
+    assert not list(store.artifacts("source"))
 
 
 def test_download_is_tried_again(server, store):
@@ -157,22 +159,22 @@ def test_index_may_be_a_folder(tmp_path, store):
 
 
 def test_credentials_reach_the_server_and_not_the_plan(server, store):
-    """An index behind a password gives its archive, and neither plan nor piece shows the password."""
+    """An index behind a password gives its archive, and neither plan nor artifact shows the password."""
     url = server.index(server.file(ARCHIVE, archive())).replace("://", "://me:s3cret@")
     settings = from_index(url)
     plan = source.plan(TARGET, settings, store)
-    piece = make(plan, settings, store)
+    artifact = make(plan, settings, store)
     assert all(credentials for _, credentials in server.asked)
-    assert "s3cret" not in json.dumps(plan.as_json()) + json.dumps(piece.facts) + json.dumps(piece.inputs)
+    assert "s3cret" not in json.dumps(plan.as_json()) + json.dumps(artifact.facts) + json.dumps(artifact.inputs)
 
 
 def test_unreachable_index_is_replaced_by_the_store(server, store):
     """Without the index, the source that was made from it is used, and I am told so."""
     settings = from_index(server.index(server.file(ARCHIVE, archive())))
-    piece = make(source.plan(TARGET, settings, store), settings, store)
+    artifact = make(source.plan(TARGET, settings, store), settings, store)
     offline = from_index(f"http://127.0.0.1:{closed_port()}/simple/")
     plan = source.plan(TARGET, offline, store)
-    assert plan.fingerprint == piece.fingerprint
+    assert plan.key == artifact.key
     assert len(plan.steps) == 3
     (notice,) = plan.notices
     assert "taken from the store" in notice
@@ -207,10 +209,10 @@ def test_source_comes_from_git(tmp_path, store, ref):
     commit = repository(tmp_path / "vllm", FILES, tag="v0.32.0")
     settings = from_git(tmp_path / "vllm", ref.replace("HASH", commit))
     plan = source.plan(TARGET, settings, store)
-    piece = make(plan, settings, store)
-    assert plan.inputs["commit"] == piece.facts["origin"]["commit"] == commit
-    assert piece.facts["tree_sha256"] == tree_hash(tree(tmp_path / "expected"))
-    assert not (piece.folder / "tree/.git").exists()
+    artifact = make(plan, settings, store)
+    assert plan.inputs["commit"] == artifact.facts["origin"]["commit"] == commit
+    assert artifact.facts["tree_sha256"] == tree_hash(tree(tmp_path / "expected"))
+    assert not (artifact.folder / "tree/.git").exists()
 
 
 def test_source_comes_from_an_older_commit(tmp_path, store):
@@ -222,12 +224,12 @@ def test_source_comes_from_an_older_commit(tmp_path, store):
     git(repo, "commit", "--quiet", "--message", "new")
     git(repo, "tag", "--delete", "v0.32.0")
     settings = from_git(f"file://{repo}", old)
-    piece = make(source.plan(TARGET, settings, store), settings, store)
-    assert not (piece.folder / "tree/vllm/new.py").exists()
+    artifact = make(source.plan(TARGET, settings, store), settings, store)
+    assert not (artifact.folder / "tree/vllm/new.py").exists()
 
 
 def test_fixed_commit_is_not_for_release(tmp_path, store):
-    """A commit of my choice is no release: the plan says so, and the piece records it."""
+    """A commit of my choice is no release: the plan says so, and the artifact records it."""
     commit = repository(tmp_path / "vllm", FILES, tag="v0.32.0")
     plan = source.plan(TARGET, from_git(tmp_path / "vllm", commit), store)
     assert "not for release" in plan.notices[0]
@@ -274,10 +276,10 @@ def test_unreachable_repository_is_replaced_by_the_store(tmp_path, store):
     repo = tmp_path / "vllm"
     repository(repo, FILES, tag="v0.32.0")
     settings = from_git(f"file://{repo}")
-    piece = make(source.plan(TARGET, settings, store), settings, store)
+    artifact = make(source.plan(TARGET, settings, store), settings, store)
     repo.rename(tmp_path / "away")
     plan = source.plan(TARGET, settings, store)
-    assert plan.fingerprint == piece.fingerprint
+    assert plan.key == artifact.key
     assert "taken from the store" in plan.notices[0]
 
 
@@ -314,23 +316,23 @@ def test_source_comes_from_a_folder(tmp_path, store):
     folder = tree(tmp_path / "vllm", {"vllm/__pycache__/x.pyc": "x", ".git/HEAD": "x"})
     settings = from_path(folder)
     plan = source.plan(TARGET, settings, store)
-    piece = make(plan, settings, store)
-    assert not (piece.folder / "tree/.git").exists()
-    assert not (piece.folder / "tree/vllm/__pycache__").exists()
-    assert piece.facts["tree_sha256"] == plan.inputs["tree_sha256"] == tree_hash(folder)
-    assert "local tree" in piece.facts["deviations"][0]
+    artifact = make(plan, settings, store)
+    assert not (artifact.folder / "tree/.git").exists()
+    assert not (artifact.folder / "tree/vllm/__pycache__").exists()
+    assert artifact.facts["tree_sha256"] == plan.inputs["tree_sha256"] == tree_hash(folder)
+    assert "local tree" in artifact.facts["deviations"][0]
 
 
 def test_edited_folder_is_another_source(tmp_path, store):
     """An edit in a local tree is seen by the next plan."""
     folder = tree(tmp_path / "vllm")
-    before = source.plan(TARGET, from_path(folder), store).fingerprint
+    before = source.plan(TARGET, from_path(folder), store).key
     (folder / "vllm/__init__.py").write_text("x = 1")
-    assert source.plan(TARGET, from_path(folder), store).fingerprint != before
+    assert source.plan(TARGET, from_path(folder), store).key != before
 
 
 def test_folder_that_changes_meanwhile_is_noticed(tmp_path, store):
-    """An edit between plan and build does not slip into the piece."""
+    """An edit between plan and build does not slip into the artifact."""
     settings = from_path(tree(tmp_path / "vllm"))
     plan = source.plan(TARGET, settings, store)
     (tmp_path / "vllm/vllm/__init__.py").write_text("x = 1")

@@ -9,8 +9,9 @@ from contextlib import suppress
 
 import pytest
 
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import StoreBusyError
-from vllm_wheels.core.store import Store, write_atomically
+from vllm_wheels.core.host.files import write_atomically
 
 HOLD = """
 import sys, time
@@ -23,18 +24,18 @@ with Store(Path(sys.argv[1])).making("wheel", "f1", wait_seconds=1) as stage:
 """
 
 
-def keep(store: Store, kind: str = "wheel", fingerprint: str = "f1", text: str = "whole"):
-    with store.making(kind, fingerprint, wait_seconds=1) as stage:
+def keep(store: Store, kind: str = "wheel", key: str = "f1", text: str = "whole"):
+    with store.making(kind, key, wait_seconds=1) as stage:
         (stage / "file").write_text(text)
-        return store.keep(kind, fingerprint, stage, inputs={"a": 1}, facts={"b": 2}, seconds=3.0)
+        return store.keep(kind, key, stage, inputs={"a": 1}, facts={"b": 2}, seconds=3.0)
 
 
-def test_kept_piece_is_found_again_with_its_facts(tmp_path):
-    """What was made once is found by the fingerprint of its inputs."""
+def test_kept_artifact_is_found_again_with_its_facts(tmp_path):
+    """What was made once is found by the key of its inputs."""
     keep(Store(tmp_path))
-    piece = Store(tmp_path).find("wheel", "f1")
-    assert piece is not None
-    assert ((piece.folder / "file").read_text(), piece.inputs, piece.facts, piece.seconds) == (
+    artifact = Store(tmp_path).find("wheel", "f1")
+    assert artifact is not None
+    assert ((artifact.folder / "file").read_text(), artifact.inputs, artifact.facts, artifact.seconds) == (
         "whole",
         {"a": 1},
         {"b": 2},
@@ -43,12 +44,12 @@ def test_kept_piece_is_found_again_with_its_facts(tmp_path):
 
 
 def test_unknown_fingerprint_is_not_found(tmp_path):
-    """A piece that nobody made is None, not an error."""
+    """An artifact that nobody made is None, not an error."""
     assert Store(tmp_path).find("wheel", "f1") is None
 
 
 def test_failure_while_making_leaves_nothing(tmp_path):
-    """A step that fails leaves neither a piece nor its half-written files."""
+    """A step that fails leaves neither an artifact nor its half-written files."""
     store = Store(tmp_path)
     with suppress(ZeroDivisionError), store.making("wheel", "f1", wait_seconds=1) as stage:
         (stage / "half").write_text("half")
@@ -68,8 +69,8 @@ def test_what_a_killed_process_left_is_cleared_and_its_lock_is_free(tmp_path):
         assert list(stage.iterdir()) == []
 
 
-def test_second_maker_of_the_same_piece_is_told_that_it_is_busy(tmp_path):
-    """Two processes never make one piece at the same time."""
+def test_second_maker_of_the_same_artifact_is_told_that_it_is_busy(tmp_path):
+    """Two processes never make one artifact at the same time."""
     store = Store(tmp_path)
     second = store.making("wheel", "f1", wait_seconds=0.1)
     with store.making("wheel", "f1", wait_seconds=1), pytest.raises(StoreBusyError) as caught:
@@ -77,18 +78,18 @@ def test_second_maker_of_the_same_piece_is_told_that_it_is_busy(tmp_path):
     assert "wheel f1" in caught.value.what
 
 
-def test_pieces_of_a_kind_come_newest_first(tmp_path):
-    """Whoever looks for the last piece finds it in front."""
+def test_artifacts_of_a_kind_come_newest_first(tmp_path):
+    """Whoever looks for the last artifact finds it in front."""
     store = Store(tmp_path)
-    for fingerprint in ("f1", "f2", "f3"):
-        keep(store, fingerprint=fingerprint)
-    for fingerprint, made_at in (("f1", 2.0), ("f2", 3.0), ("f3", 1.0)):
-        record = tmp_path / "wheel" / fingerprint / "piece.json"
+    for key in ("f1", "f2", "f3"):
+        keep(store, key=key)
+    for key, made_at in (("f1", 2.0), ("f2", 3.0), ("f3", 1.0)):
+        record = tmp_path / "wheel" / key / "artifact.json"
         record.write_text(json.dumps({**json.loads(record.read_text()), "made_at": made_at}))
-    assert [piece.fingerprint for piece in store.pieces("wheel")] == ["f2", "f1", "f3"]
+    assert [artifact.key for artifact in store.artifacts("wheel")] == ["f2", "f1", "f3"]
 
 
-def test_piece_made_again_replaces_the_old_one_whole(tmp_path):
+def test_artifact_made_again_replaces_the_old_one_whole(tmp_path):
     """Nothing of an earlier folder shines through."""
     store = Store(tmp_path)
     keep(store)

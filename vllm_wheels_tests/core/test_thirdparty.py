@@ -12,13 +12,14 @@ from email.utils import format_datetime
 
 import pytest
 
-from vllm_wheels.core import apt, thirdparty
-from vllm_wheels.core.archives import tree_hash
+from vllm_wheels.core.artifacts import onednn as thirdparty
+from vllm_wheels.core.builders import apt
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import GitUnreachableError, MachineError, NetworkError, SettingsError, SourceError
+from vllm_wheels.core.host.archives import tree_hash
+from vllm_wheels.core.patches.upstream import read
 from vllm_wheels.core.settings import IndexSettings, OneDnnSettings, Settings
-from vllm_wheels.core.store import Store
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.upstream import read
 from vllm_wheels_tests.core.loopback import Answer, closed_port, serve
 from vllm_wheels_tests.core.making import make
 from vllm_wheels_tests.core.small_trees import ONEDNN, git, repository, tree, write
@@ -99,12 +100,12 @@ def test_pinned_onednn_comes_from_git(tmp_path, upstream, configured, store):
     commit = repository(tmp_path / "oneDNN", ONEDNN, tag="v3.13")
     settings = configured(git_url=str(tmp_path / "oneDNN"))
     plan = thirdparty.plan(TARGET, upstream, settings, store)
-    piece = make(plan, settings, store)
-    facts = piece.facts["onednn"]
+    artifact = make(plan, settings, store)
+    facts = artifact.facts["onednn"]
     assert plan.inputs["commit"] == facts["commit"] == commit
     assert (facts["version"], facts["origin"], facts["pinned"], facts["deviates"]) == ("3.13", "pinned", "v3.13", False)
-    assert (plan.notices, piece.facts["deviations"]) == ((), [])
-    assert piece.facts["tree_sha256"] == tree_hash(piece.folder / "tree")
+    assert (plan.notices, artifact.facts["deviations"]) == ((), [])
+    assert artifact.facts["tree_sha256"] == tree_hash(artifact.folder / "tree")
 
 
 def test_repository_without_the_tag_is_told(tmp_path, upstream, configured, store):
@@ -137,10 +138,10 @@ def test_unreachable_git_host_is_replaced_by_the_store(tmp_path, upstream, confi
     repo = tmp_path / "oneDNN"
     repository(repo, ONEDNN, tag="v3.13")
     settings = configured("allow", git_url=f"file://{repo}")
-    piece = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
+    artifact = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
     repo.rename(tmp_path / "away")
     plan = thirdparty.plan(TARGET, upstream, settings, store)
-    assert plan.fingerprint == piece.fingerprint
+    assert plan.key == artifact.key
     assert "taken from the store" in plan.notices[0]
 
 
@@ -154,12 +155,12 @@ def test_onednn_comes_from_debian(upstream, configured, store):
         f"onednn_{VERSION.replace('+', '%2b')}.{end}" for end in ("dsc", "tar.xz")
     }
     assert all(download.size and download.sha256 for download in plan.steps[0].downloads)
-    piece = make(plan, settings, store)
-    facts = piece.facts["onednn"]
+    artifact = make(plan, settings, store)
+    facts = artifact.facts["onednn"]
     assert (facts["version"], facts["suite"], facts["deviates"]) == (VERSION, "trixie", True)
-    assert piece.facts["deviations"] == ["oneDNN 3.7.2 of Debian trixie stands in for the pinned v3.13"]
-    assert (piece.folder / "tree/include/oneapi/dnnl/dnnl.h").is_file()
-    assert sorted(path.name for path in piece.folder.iterdir()) == ["piece.json", "tree"]
+    assert artifact.facts["deviations"] == ["oneDNN 3.7.2 of Debian trixie stands in for the pinned v3.13"]
+    assert (artifact.folder / "tree/include/oneapi/dnnl/dnnl.h").is_file()
+    assert sorted(path.name for path in artifact.folder.iterdir()) == ["artifact.json", "tree"]
 
 
 @debian
@@ -174,22 +175,22 @@ def test_substitute_is_taken_loudly(upstream, configured, store):
 
 
 @debian
-def test_newer_package_is_another_piece(mirror, upstream, configured, store):
+def test_newer_package_is_another_artifact(mirror, upstream, configured, store):
     """An update of Debian's package is seen by the next plan."""
     settings = configured(origin="debian")
-    before = thirdparty.plan(TARGET, upstream, settings, store).fingerprint
+    before = thirdparty.plan(TARGET, upstream, settings, store).key
     publish(mirror, "3.9-1", {**ONEDNN, "NEWS": "new"})
-    assert thirdparty.plan(TARGET, upstream, settings, store).fingerprint != before
+    assert thirdparty.plan(TARGET, upstream, settings, store).key != before
 
 
 @debian
 @pytest.mark.usefixtures("mirror")
-def test_another_pin_is_another_piece(upstream, configured, store):
+def test_another_pin_is_another_artifact(upstream, configured, store):
     """The same package in place of another pin is recorded as such."""
     settings = configured(origin="debian")
     one = thirdparty.plan(TARGET, upstream, settings, store)
     other = thirdparty.plan(TARGET, replace(upstream, onednn_tag="v3.10"), settings, store)
-    assert one.fingerprint != other.fingerprint
+    assert one.key != other.key
 
 
 @debian
@@ -215,10 +216,10 @@ def test_suite_that_is_not_there_is_told(mirror, upstream, configured, store):
 def test_unreachable_mirror_is_replaced_by_the_store(mirror, upstream, configured, store):
     """Without the mirror, the package that was taken before is used, and I am told so."""
     settings = configured(origin="debian")
-    piece = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
+    artifact = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
     mirror.answers.clear()
     plan = thirdparty.plan(TARGET, upstream, settings, store)
-    assert plan.fingerprint == piece.fingerprint
+    assert plan.key == artifact.key
     assert "taken from the store" in plan.notices[0]
     assert "not for release" in plan.notices[1]
 
@@ -255,11 +256,11 @@ def test_onednn_comes_from_a_folder(tmp_path, upstream, configured, store):
     """A local tree is copied, its version read, and recorded as not the pin."""
     settings = configured(origin="path", path=write(tmp_path / "oneDNN", ONEDNN))
     plan = thirdparty.plan(TARGET, upstream, settings, store)
-    piece = make(plan, settings, store)
-    assert piece.facts["onednn"]["version"] == "3.13.1"
-    assert piece.facts["onednn"]["deviates"] is True
+    artifact = make(plan, settings, store)
+    assert artifact.facts["onednn"]["version"] == "3.13.1"
+    assert artifact.facts["onednn"]["deviates"] is True
     assert "not for release" in plan.notices[0]
-    assert plan.inputs["tree_sha256"] == piece.facts["tree_sha256"]
+    assert plan.inputs["tree_sha256"] == artifact.facts["tree_sha256"]
 
 
 def test_folder_that_is_no_onednn_is_refused(tmp_path, upstream, configured, store):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllm_wheels.core.errors import SourceError, UnknownFamilyError
-from vllm_wheels.core.upstream import read
+from vllm_wheels.core.patches.upstream import read
 from vllm_wheels_tests.core.small_trees import CPU, FILES, HOST_DETECTED, PYPROJECT, SETUP, UNIFIED, tree
 
 CMAKE = "cmake/cpu_extension.cmake"

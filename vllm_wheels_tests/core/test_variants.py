@@ -10,9 +10,9 @@ from importlib.resources import files
 import pytest
 
 from vllm_wheels.core import variants as module
+from vllm_wheels.core.artifacts.metadata import patch_set
 from vllm_wheels.core.errors import MachineError, UnknownVariantError
-from vllm_wheels.core.isa import NAMES, judge, scan
-from vllm_wheels.core.metadata import patch_set
+from vllm_wheels.core.formats.instructions import NAMES, judge, scan
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import lowest, variant, variants
 from vllm_wheels_tests.core import elf
@@ -65,11 +65,11 @@ def test_features_are_those_that_the_scanner_counts(name):
 
 
 def test_variants_go_from_the_lowest_to_the_highest():
-    """The guard's advice is the last variant that fits, and a hollow variant names one before it."""
+    """The guard's advice is the last variant that fits, and a same_code variant names one before it."""
     names = list(variants())
     assert lowest().name == names[0]
     for each in variants().values():
-        assert all(names.index(rule.same_code_as) < names.index(each.name) for rule in each.hollow)
+        assert all(names.index(rule.same_code_as) < names.index(each.name) for rule in each.same_code)
 
 
 def test_unknown_variant_is_answered_with_the_nearest(with_a_sixth):

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import variants as module
-from vllm_wheels.core.isa import Scan, identical, judge, scan
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.formats.instructions import Scan, identical, judge, scan
+from vllm_wheels.core.formats.wheelfile import WheelFile, wheel_in
+from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.labels import as_labelled
-from vllm_wheels.core.patches.names import distributions
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.wheelfile import WheelFile, wheel_in
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 NAMES = list(variants())
@@ -39,22 +39,22 @@ ceiling = ["_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_amx_fp16_
 
 
 @dataclass
-class Bench:
+class ActionContext:
     """Makes wheels and remembers what was said on the way."""
 
-    workshop: Workshop
+    builds: BuildGraph
     said: list[str]
 
     def wheel(self, name: str, release: str) -> Path:
         """The wheel of a variant."""
-        return wheel_in(self.workshop.ensure("wheel", Target(release=release, python=PYTHON, variant=name)).folder)
+        return wheel_in(self.builds.ensure("wheel", Target(release=release, python=PYTHON, variant=name)).folder)
 
 
 @pytest.fixture
-def bench(built) -> Bench:
-    """A workshop whose store has a baseline wheel of the unified family, and all that the variants share."""
+def context(built) -> ActionContext:
+    """A builds whose store has a baseline wheel of the unified family, and all that the variants share."""
     said: list[str] = []
-    return Bench(Workshop(settings=load(), say=said.append), said)
+    return ActionContext(BuildGraph(settings=load(), say=said.append), said)
 
 
 def faults(wheel: Path, name: str) -> list[str]:
@@ -64,24 +64,24 @@ def faults(wheel: Path, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("release", ["0.32.0", "0.16.0"])
-def test_each_variant_has_the_instructions_that_it_promises(bench, release):
+def test_each_variant_has_the_instructions_that_it_promises(context, release):
     """Five wheels of one source, on one machine: each holds what its name says, and nothing above."""
-    wheels = {name: bench.wheel(name, release) for name in NAMES}
+    wheels = {name: context.wheel(name, release) for name in NAMES}
     assert {name: faults(wheel, name) for name, wheel in wheels.items()} == {name: [] for name in NAMES}
     scans: dict[str, Scan] = {name: scan(wheel) for name, wheel in wheels.items()}
     # The miniature of 0.16.0 has no VNNI kernel of its own, like the real one.
     assert identical(scans) == ((("avx512", "avx512vnni"),) if release == "0.16.0" else ())
-    labelled = [line for line in bench.said if "has the same machine code as avx512" in line]
+    labelled = [line for line in context.said if "has the same machine code as avx512" in line]
     assert bool(labelled) == (release == "0.16.0")
     # All but one: baseline of 0.32.0 was in the store, and the labelled wheel is made of what avx512 compiled.
-    assert len([line for line in bench.said if line.startswith("compile vLLM")]) == len(NAMES) - 1
+    assert len([line for line in context.said if line.startswith("compile vLLM")]) == len(NAMES) - 1
 
 
-def test_whole_baseline_holds_all_extensions(bench, monkeypatch):
+def test_whole_baseline_holds_all_extensions(context, monkeypatch):
     """The unified build has upstream's three extensions, and starts on the lowest CPU all the same."""
     monkeypatch.setenv("VLLM_WHEELS_BUILDER__UNIFIED_BASELINE", "true")
-    bench.workshop.settings = load()
-    wheel = bench.wheel("baseline", "0.32.0")
+    context.builds.settings = load()
+    wheel = context.wheel("baseline", "0.32.0")
     names = {name for name in WheelFile.read(wheel).members if name.startswith("vllm/_C")}
     assert names == {"vllm/_C.abi3.so", "vllm/_C_AVX512.abi3.so", "vllm/_C_AVX2.abi3.so"}
     assert faults(wheel, "baseline") == []
@@ -89,14 +89,14 @@ def test_whole_baseline_holds_all_extensions(bench, monkeypatch):
     assert not [feature for feature in lowest.features if feature.startswith(("AVX512", "AMX"))]
 
 
-def test_sixth_variant_is_built_from_its_entry_alone(bench, tmp_path, monkeypatch):
+def test_sixth_variant_is_built_from_its_entry_alone(context, tmp_path, monkeypatch):
     """I add an entry to variants.toml and get a compiled, guarded wheel under its name, with the code it promises."""
     table = files("vllm_wheels.core").joinpath("variants.toml").read_text("utf-8")
     (tmp_path / "variants.toml").write_text(table + SIXTH)
     monkeypatch.setattr(module, "files", lambda _: tmp_path)
     variants.cache_clear()
     try:
-        wheel = bench.wheel("avx512lake", "0.32.0")
+        wheel = context.wheel("avx512lake", "0.32.0")
         assert wheel.name.startswith("vllm_cpu_avx512lake-0.32.0-cp311-abi3-")
         assert faults(wheel, "avx512lake") == []
         with zipfile.ZipFile(wheel) as archive:

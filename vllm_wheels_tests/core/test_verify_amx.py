@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.verify import amx, smoke
+from vllm_wheels.core.verify import amx
+from vllm_wheels.core.verify import planning as smoke
 from vllm_wheels.core.verify.amx import CHECKS, COMPILE, farthest, judged
 from vllm_wheels.core.verify.checks import Premises
-from vllm_wheels.core.verify.trial import HERE
-from vllm_wheels_tests.core.laboratory import TARGET, finding
+from vllm_wheels.core.verify.test_run import HERE
+from vllm_wheels_tests.core.harness import TARGET, finding
 
 PROGRAM = r"""
 #include <immintrin.h>
@@ -305,7 +306,7 @@ def test_comparison_of_amx_with_itself_is_no_verdict():
 
 
 @dataclass
-class Trial:
+class TestRun:
     """Where a check runs programs."""
 
     floor: tuple[str, ...]
@@ -313,7 +314,7 @@ class Trial:
     commands: tuple[Invocation, ...] = ()
 
     @property
-    def bench(self) -> Trial:
+    def context(self) -> TestRun:
         """What starts the compiler."""
         return self
 
@@ -340,7 +341,7 @@ def test_nothing_is_emulated_where_that_would_say_nothing(monkeypatch, name, fla
     """I am told why, and no command is planned."""
     monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(flags))
     floor = variants()[name].floor
-    judgement = CHECKS[0].judge(Trial(floor))
+    judgement = CHECKS[0].judge(TestRun(floor))
     assert (judgement.verdict, planned(floor)) == ("skipped", ())
     assert judgement.line.startswith(reason)
 
@@ -354,16 +355,16 @@ def test_plan_shows_the_compiler_and_both_runs(monkeypatch):
     assert f"LD_PRELOAD={HERE}/amx.so" in told.argv
 
 
-def test_wheel_with_amx_kernels_generates_tokens_without_amx(laboratory, monkeypatch, tmp_path):
+def test_wheel_with_amx_kernels_generates_tokens_without_amx(harness, monkeypatch, tmp_path):
     """A wheel whose kernel asks for AMX and uses it is tried on a CPU without, and I see which instructions it took."""
     monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(variant("avx512bf16").floor) | {"avx512_vnni"})
     kernel = compiled(tmp_path / "kernel.c", KERNEL, "-shared", "-fPIC").read_bytes()
-    laboratory.torch()
-    laboratory.vllm(generate=GENERATE, files={"vllm/kernel.so": kernel})
+    harness.torch()
+    harness.vllm(generate=GENERATE, files={"vllm/kernel.so": kernel})
     # Without AMX in this machine there is no verdict over the whole wheel; the finding stands all the same.
     with suppress(CannotVerifyError):
-        laboratory.verify(replace(TARGET, variant="amxbf16"))
-    found = finding(smoke.read_report(laboratory.root / "stage"), "emulated-amx")
+        harness.verify(replace(TARGET, variant="amxbf16"))
+    found = finding(smoke.read_report(harness.root / "stage"), "emulated-amx")
     assert (found.verdict, found.line[:55]) == ("passed", "emulated, so nothing about speed: 32 tokens of a tiny M")
     assert '"TDPBF16PS": 1' in found.evidence
 
@@ -373,5 +374,5 @@ def test_missing_compiler_is_no_verdict(monkeypatch, tmp_path):
     monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(variant("avx512bf16").floor) | {"avx512_vnni"})
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotVerifyError) as caught:
-        CHECKS[0].judge(Trial(AMXBF16.floor, tmp_path, planned(AMXBF16.floor)))
+        CHECKS[0].judge(TestRun(AMXBF16.floor, tmp_path, planned(AMXBF16.floor)))
     assert caught.value.remedy == "apt-get install gcc"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify import specimen
-from vllm_wheels.core.verify.specimen import opened
+from vllm_wheels.core.verify import unpacked
+from vllm_wheels.core.verify.unpacked import opened
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 
 NAME = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_28_x86_64.whl"
@@ -184,7 +184,7 @@ def test_what_is_no_wheel_is_refused_with_a_reason(tmp_path, monkeypatch, make):
 
 def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     """What would fill the disk is told by its table of contents."""
-    monkeypatch.setattr(specimen, "unpack_wheel", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(unpacked, "unpack_wheel", lambda *_: pytest.fail("it was unpacked"))
     with (
         pytest.raises(CannotVerifyError, match="verified") as caught,
         opened(bomb(tmp_path), settings=Settings(), runner=Runner()),
@@ -218,7 +218,7 @@ def test_unreadable_file_ends_with_2(tmp_path):
         "import sys; from pathlib import Path\n"
         "from vllm_wheels.core.settings import Settings\n"
         "from vllm_wheels.core.verify.verdicts import verify\n"
-        "from vllm_wheels.core.runner import Runner\n"
+        "from vllm_wheels.core.host.processes import Runner\n"
         "import os; os.getuid() or os.setuid(65534)\n"
         "found = verify(sys.argv[1:], settings=Settings(), runner=Runner(), install=False, say=print)\n"
         "print([each.why for each in found.unjudged]); sys.exit(found.exit_code)\n"

@@ -10,7 +10,7 @@ import sys
 import pytest
 from jsonschema import Draft202012Validator
 
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.report import schema
 from vllm_wheels.core.verify.static import machine_code
@@ -58,7 +58,7 @@ def settings(tmp_path, empty_index, torch_folder, monkeypatch):
 @pytest.fixture
 def only_machine_code(monkeypatch):
     """The other static checks, which start programs, are not what the test is about."""
-    monkeypatch.setattr("vllm_wheels.core.verify.look.STATIC", machine_code.CHECKS)
+    monkeypatch.setattr("vllm_wheels.core.verify.static_checks.STATIC", machine_code.CHECKS)
 
 
 def told(*wheels, settings, **more):
@@ -109,7 +109,7 @@ def test_wheel_that_nothing_here_can_run_is_left_open(tmp_path, settings, only_m
         path, settings=settings.model_copy(update={"builder": settings.builder.model_copy(update={"kind": "local"})})
     )
     assert found.reports[0].verdict == "could-not-judge"
-    assert verdict(found, "venue") == "could-not-judge"
+    assert verdict(found, "location") == "could-not-judge"
     assert found.exit_code == 2
 
 
@@ -144,9 +144,9 @@ def test_wheels_of_different_releases_are_not_compared(tmp_path, settings, only_
 def test_what_could_not_be_judged_comes_with_what_to_do(tmp_path, empty_index):
     """When a wheel cannot be tried here, the last lines tell me what to type."""
     path = Recipe(tag="cp311-abi3-manylinux_2_99_x86_64").write(tmp_path)
-    done = run(path, folder=tmp_path, index=empty_index, VLLM_WHEELS_SMOKE__VENUE="host")
+    done = run(path, folder=tmp_path, index=empty_index, VLLM_WHEELS_SMOKE__LOCATION="host")
     assert done.returncode == 2
-    assert "do (venue): set smoke.venue = auto" in done.stdout
+    assert "do (location): set smoke.location = auto" in done.stdout
 
 
 def test_variant_can_be_given_for_a_wheel_of_any_name(tmp_path, settings, only_machine_code):

@@ -41,10 +41,10 @@ def test_defect_on_an_emulated_cpu_is_convicted_under_its_identifier(check):
 
 
 @pytest.mark.parametrize("check", INSTALLED)
-def test_broken_wheel_is_convicted_by_the_check_made_for_it(laboratory, check):
+def test_broken_wheel_is_convicted_by_the_check_made_for_it(harness, check):
     """Each defect of an installed wheel is named by its own identifier, and no other check cries."""
-    INSTALLED[check](laboratory)
-    report = laboratory.verify()
+    INSTALLED[check](harness)
+    report = harness.verify()
     (finding,) = (each for each in report.findings if each.verdict == "convicted")
     assert finding.check == check
     assert finding.evidence

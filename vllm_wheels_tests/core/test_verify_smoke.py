@@ -1,14 +1,15 @@
 """The whole smoke path on this host: what passes, what is skipped, what is kept, and what a plan of it shows."""
 
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.verify import behaviour, smoke
-from vllm_wheels_tests.core.laboratory import TARGET, finding, no_builder
+from vllm_wheels.core.verify import behaviour
+from vllm_wheels.core.verify import planning as smoke
+from vllm_wheels_tests.core.harness import TARGET, finding, no_builder
 
 
-def test_good_wheel_passes_every_check(laboratory):
+def test_good_wheel_passes_every_check(harness):
     """A wheel without defect passes everything, and the report is of exactly that file."""
-    laboratory.vllm()
-    report = laboratory.verify()
+    harness.vllm()
+    report = harness.verify()
     assert {each.verdict for each in report.findings} == {"passed", "skipped"}
     assert [each.check for each in report.findings if each.verdict == "skipped"] == [
         "torch-companions",
@@ -17,16 +18,16 @@ def test_good_wheel_passes_every_check(laboratory):
         "emulated-amx",
     ]
     assert [each.check for each in report.findings] == [check.name for check in behaviour.CHECKS]
-    assert report.sha256 == laboratory.plan().inputs["wheel"]
-    assert laboratory.facts["verdict"] == "passed"
-    assert laboratory.facts["measures"]["tokens_per_second"] > 0
+    assert report.sha256 == harness.plan().inputs["wheel"]
+    assert harness.facts["verdict"] == "passed"
+    assert harness.facts["measures"]["tokens_per_second"] > 0
 
 
-def test_only_report_and_log_are_kept(laboratory):
+def test_only_report_and_log_are_kept(harness):
     """The environment of gigabytes is gone when the report is finished."""
-    laboratory.vllm()
-    laboratory.verify()
-    assert sorted(path.name for path in (laboratory.root / "stage").iterdir()) == [
+    harness.vllm()
+    harness.verify()
+    assert sorted(path.name for path in (harness.root / "stage").iterdir()) == [
         "report.html",
         "report.json",
         "report.md",
@@ -34,43 +35,43 @@ def test_only_report_and_log_are_kept(laboratory):
     ]
 
 
-def test_what_was_left_out_is_said_and_not_passed(laboratory):
+def test_what_was_left_out_is_said_and_not_passed(harness):
     """Requirements that torch.packages leaves out are skipped by name, and nothing else is excused."""
-    laboratory.vllm(requires=("torch==2.13.0", "torchvision", "torchcodec>=0.14"))
-    report = laboratory.verify()
+    harness.vllm(requires=("torch==2.13.0", "torchvision", "torchcodec>=0.14"))
+    report = harness.verify()
     assert finding(report, "complete").verdict == "skipped"
     assert "torchcodec, torchvision" in finding(report, "complete").line
     assert "torchcodec, torchvision (left out)" in finding(report, "requirements-agree").line
     assert report.verdict == "passed"
 
 
-def test_generation_can_be_switched_off_but_is_not_called_passed(laboratory):
+def test_generation_can_be_switched_off_but_is_not_called_passed(harness):
     """With smoke.generate off the report says that no token was generated."""
-    laboratory.generate = False
-    laboratory.vllm(generate="raise SystemExit")
-    assert finding(laboratory.verify(), "generates-tokens").verdict == "skipped"
+    harness.generate = False
+    harness.vllm(generate="raise SystemExit")
+    assert finding(harness.verify(), "generates-tokens").verdict == "skipped"
 
 
-def test_plan_before_the_wheel_shows_every_check(laboratory):
+def test_plan_before_the_wheel_shows_every_check(harness):
     """A dry run on a fresh machine lists the checks, though there is no wheel yet."""
-    plan = smoke.plan(TARGET, wheel=None, settings=laboratory.settings(), find_builder=no_builder)
+    plan = smoke.plan(TARGET, wheel=None, settings=harness.settings(), find_builder=no_builder)
     assert plan.unknown == ("wheel",)
     assert {check.title for check in behaviour.CHECKS} < {step.title for step in plan.steps}
     assert plan.as_json()["steps"]
 
 
-def test_fingerprint_follows_wheel_python_and_settings(laboratory):
+def test_fingerprint_follows_wheel_python_and_settings(harness):
     """Another wheel, Python, setting or missing package is verified anew, the same again is not."""
-    laboratory.vllm()
-    first = laboratory.plan().fingerprint
-    assert laboratory.plan().fingerprint == first
+    harness.vllm()
+    first = harness.plan().key
+    assert harness.plan().key == first
     others = {
-        laboratory.plan(Target(release="0.32.0", python="3.13")).fingerprint,
-        laboratory.plan(unavailable=["torchaudio"]).fingerprint,
+        harness.plan(Target(release="0.32.0", python="3.13")).key,
+        harness.plan(unavailable=["torchaudio"]).key,
     }
-    laboratory.generate = False
-    others.add(laboratory.plan().fingerprint)
-    laboratory.generate = True
-    laboratory.vllm(version="print('0.32.0')")
-    others.add(laboratory.plan().fingerprint)
+    harness.generate = False
+    others.add(harness.plan().key)
+    harness.generate = True
+    harness.vllm(version="print('0.32.0')")
+    others.add(harness.plan().key)
     assert len({first, *others} - {None}) == 4

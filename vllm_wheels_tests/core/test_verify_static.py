@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.look import look, report_on
-from vllm_wheels.core.verify.specimen import opened
 from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.core.verify.static_checks import look, report_on
+from vllm_wheels.core.verify.unpacked import opened
 from vllm_wheels_tests.core.defects import DIST_INFO, judged
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 
@@ -19,9 +19,9 @@ from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 @pytest.mark.parametrize("variant", list(variants()))
 def test_good_wheel_passes_with_no_finding(tmp_path, settings, variant):
     """A wheel without defect gets nothing but green, in every variant."""
-    with opened(Recipe(variant=variant).write(tmp_path), settings=settings, runner=Runner()) as specimen:
-        findings = look(specimen)
-        report = report_on(specimen, findings)
+    with opened(Recipe(variant=variant).write(tmp_path), settings=settings, runner=Runner()) as unpacked:
+        findings = look(unpacked)
+        report = report_on(unpacked, findings)
     assert {each.check: each.line for each in findings if each.verdict not in {"passed", "skipped"}} == {}
     assert [each.check for each in findings] == [check.name for check in STATIC]
     assert (report.verdict, report.variant) == ("passed", variant)
@@ -68,8 +68,8 @@ def test_wheel_for_no_index_is_not_held_against_its_rules(tmp_path, settings):
 def test_index_out_of_reach_leaves_only_a_warning_open(tmp_path):
     """Without network the wheel is judged all the same."""
     settings = Settings(index={"url": "http://127.0.0.1:9/simple/"})
-    with opened(Recipe().write(tmp_path), settings=settings, runner=Runner()) as specimen:
-        report = report_on(specimen, look(specimen))
+    with opened(Recipe().write(tmp_path), settings=settings, runner=Runner()) as unpacked:
+        report = report_on(unpacked, look(unpacked))
     open_ones = {each.check: each.severity for each in report.findings if each.verdict == "could-not-judge"}
     assert open_ones == {"index-project-size": "warning", "index-release-complete": "warning"}
     assert report.verdict == "passed"
@@ -85,7 +85,7 @@ def test_foreign_wheel_without_guard_or_sbom_is_only_warned_of(tmp_path, setting
 
 def test_report_says_what_the_wheel_consists_of(tmp_path, settings):
     """I see how many instructions of which kind there are, and what each part weighs."""
-    with opened(Recipe(variant="amxbf16").write(tmp_path), settings=settings, runner=Runner()) as specimen:
-        anatomy = json.loads(json.dumps(report_on(specimen).as_json()))["anatomy"]
-    assert anatomy["instructions"]["vllm/_C.abi3.so"]["AMX_BF16"] == 1
-    assert {part["name"] for part in anatomy["parts"]} == {"vllm/_C.abi3.so", "Python code", "data", "dist-info"}
+    with opened(Recipe(variant="amxbf16").write(tmp_path), settings=settings, runner=Runner()) as unpacked:
+        composition = json.loads(json.dumps(report_on(unpacked).as_json()))["composition"]
+    assert composition["instructions"]["vllm/_C.abi3.so"]["AMX_BF16"] == 1
+    assert {part["name"] for part in composition["parts"]} == {"vllm/_C.abi3.so", "Python code", "data", "dist-info"}

@@ -8,8 +8,8 @@ import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.settings import SmokeSettings
-from vllm_wheels.core.verify import venue
-from vllm_wheels.core.verify.venue import choose
+from vllm_wheels.core.verify import locations as location
+from vllm_wheels.core.verify.locations import choose
 
 REPAIRED = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_28_x86_64.whl"
 NEWER = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_41_x86_64.whl"
@@ -29,11 +29,11 @@ class NamedBuilder:
 
 @pytest.fixture(autouse=True)
 def debian_12(monkeypatch):
-    monkeypatch.setattr(venue, "platform_tags", lambda: iter(HOST))
+    monkeypatch.setattr(location, "platform_tags", lambda: iter(HOST))
 
 
 def chosen(wheel, builder="container (debian)", where="auto"):
-    return choose(wheel, smoke=SmokeSettings(venue=where), find_builder=lambda: NamedBuilder(builder))
+    return choose(wheel, smoke=SmokeSettings(location=where), find_builder=lambda: NamedBuilder(builder))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,15 @@ import zipfile
 import pytest
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.wheelfile import WheelFile, elf_files, pack_wheel, sha256_of, unpack_wheel, wheel_in, wheel_tag
+from vllm_wheels.core.formats.wheelfile import (
+    WheelFile,
+    elf_files,
+    pack_wheel,
+    sha256_of,
+    unpack_wheel,
+    wheel_in,
+    wheel_tag,
+)
 from vllm_wheels_tests.core.small_wheels import EPOCH, make_wheel, rewrite, write_files
 
 COMMAS = "vllm/configs/N=7168,K=8192,dtype=fp8.json"
@@ -130,7 +138,7 @@ def test_member_below_a_file_is_refused(wheel, tmp_path):
 
 def test_huge_wheel_is_refused(wheel, tmp_path, monkeypatch):
     """A wheel that would fill the disk is refused before anything is written."""
-    monkeypatch.setattr("vllm_wheels.core.wheelfile.UNPACKED_LIMIT", 100)
+    monkeypatch.setattr("vllm_wheels.core.formats.wheelfile.UNPACKED_LIMIT", 100)
     with pytest.raises(WheelError) as caught:
         unpack_wheel(wheel, tmp_path / "unpacked")
     assert "more than 100 bytes" in caught.value.why

@@ -195,7 +195,7 @@ def test_second_machine_compiles_from_the_shared_cache(redis, settings_environme
         shutil.rmtree(state, ignore_errors=True)
         place = Workplace()
         place.materialize(["wheel/avx512"])
-        (piece,) = place.workshop.store.pieces("compiled")
-        counts.append(piece.facts["ccache"])
+        (artifact,) = place.builds.store.artifacts("compiled")
+        counts.append(artifact.facts["ccache"])
     assert counts[0]["hits"] == counts[1]["misses"] == 0
     assert counts[1]["hits"] == counts[0]["misses"] > 0

@@ -9,10 +9,11 @@ import dagster as dg
 import jsonschema
 import pytest
 
-from vllm_wheels.core import rendering, workshop
 from vllm_wheels.core.builders.local import LocalBuilder
-from vllm_wheels.core.plan import PATH, PYTHON, Invocation
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.engine import graph as builds
+from vllm_wheels.core.engine import rendering
+from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.defs import assets, internals, partitions
 from vllm_wheels_tests.core.commands import Started, started, unlike
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, Workplace, graph
@@ -38,11 +39,11 @@ def asset_events(instance: dg.DagsterInstance) -> int:
 
 
 def shown(place: Workplace, name: str = "wheel/baseline") -> dict[str, dict]:
-    """The JSON that a dry run of an asset leaves, by piece."""
+    """The JSON that a dry run of an asset leaves, by artifact."""
     outcome = place.materialize([name], dry_run=True)
     path = place.settings.state_folder / "plans" / outcome.run_id / f"{name.replace('/', '-')}.json"
     document = json.loads(path.read_text("utf-8"))
-    return {piece["piece"]: piece for piece in document["pieces"]}
+    return {artifact["artifact"]: artifact for artifact in document["artifacts"]}
 
 
 def test_dry_run_of_a_whole_chain_executes_and_records_nothing(workplace):
@@ -50,12 +51,12 @@ def test_dry_run_of_a_whole_chain_executes_and_records_nothing(workplace):
     outcome = workplace.materialize(CHAIN, dry_run=True)
     plans = workplace.settings.state_folder / "plans" / outcome.run_id
     assert {path.stem.replace("-", "/") for path in plans.iterdir()} == set(CHAIN)
-    assert workplace.pieces() == {}
+    assert workplace.artifacts() == {}
     assert asset_events(workplace.instance) == 0
     assert statuses(workplace) == {dg.AssetKey.from_user_string(name) for name in CHAIN}
 
 
-def test_dry_run_over_finished_pieces_leaves_them_fresh(workplace):
+def test_dry_run_over_finished_artifacts_leaves_them_fresh(workplace):
     """A dry run of what is up to date says so, and it stays up to date."""
     workplace.materialize(["source", "metadata/baseline"])
     before = asset_events(workplace.instance)
@@ -64,35 +65,35 @@ def test_dry_run_over_finished_pieces_leaves_them_fresh(workplace):
     assert not statuses(workplace) & {dg.AssetKey("source"), dg.AssetKey(["metadata", "baseline"])}
 
 
-def test_missing_upstream_pieces_are_named_as_unknown(workplace):
+def test_missing_upstream_artifacts_are_named_as_unknown(workplace):
     """On a bare machine the whole plan comes out, and says what it cannot know yet."""
-    pieces = shown(workplace)
-    assert pieces["source"]["unknown"] == []
-    assert pieces["compiled"]["unknown"] == ["source", "onednn", "torch_env", "metadata"]
-    assert pieces["compiled"]["fingerprint"] is None
-    assert "abi of source, not made yet" in json.dumps(pieces["compiled"]["steps"])
+    artifacts = shown(workplace)
+    assert artifacts["source"]["unknown"] == []
+    assert artifacts["compiled"]["unknown"] == ["source", "onednn", "torch_env", "metadata"]
+    assert artifacts["compiled"]["key"] is None
+    assert "abi of source, not made yet" in json.dumps(artifacts["compiled"]["steps"])
 
 
 def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
     """Steps, arguments, commands and environment of the real run are those that were shown."""
     workplace.materialize(["source", "torch_env", "metadata/baseline"])
-    workplace.workshop.ensure("onednn", TARGET)
+    workplace.builds.ensure("onednn", TARGET)
     before = shown(workplace)
     walked, started = {}, []
-    walk, run = workshop.carry_out, LocalBuilder.run
+    walk, run = builds.carry_out, LocalBuilder.run
 
-    def watched_walk(plan, bench):
-        walked[plan.piece] = plan
-        return walk(plan, bench)
+    def watched_walk(plan, context):
+        walked[plan.artifact] = plan
+        return walk(plan, context)
 
     def watched_run(builder, command, **more):
         started.append(command)
         return run(builder, command, **more)
 
-    monkeypatch.setattr(workshop, "carry_out", watched_walk)
+    monkeypatch.setattr(builds, "carry_out", watched_walk)
     monkeypatch.setattr(LocalBuilder, "run", watched_run)
     workplace.materialize(["wheel/baseline"])
-    missing = {name for name, piece in before.items() if piece["state"] == "to be made"}
+    missing = {name for name, artifact in before.items() if artifact["state"] == "to be made"}
     assert set(walked) == missing
     assert as_shown(workplace, walked["compiled"])["steps"] == before["compiled"]["steps"]
     assert [step.title for step in walked["wheel"].steps] == [step["title"] for step in before["wheel"]["steps"]]
@@ -106,7 +107,7 @@ def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
 
 @pytest.fixture
 def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
-    """Commands that a run starts, by piece, verb and check; questions about the machine are no step's work."""
+    """Commands that a run starts, by artifact, action and check; questions about the machine are no step's work."""
     found: dict[tuple[str, str, str], list[Started]] = {}
     steps: list[list[Started]] = []
     start, build, ask = Runner.run, LocalBuilder.run, LocalBuilder._ask  # noqa: SLF001 - what is not to be counted
@@ -130,12 +131,12 @@ def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
         steps[-1].append(started(command.argv, command.env))
         return aside(build)(builder, command, **more)
 
-    def watched_verb(name, verb):
-        def called(bench, **arguments):
-            piece, _, _ = bench.stage.name.partition("-")
-            steps.append(found.setdefault((piece, name, arguments.get("name", "")), []))
+    def watched_verb(name, action):
+        def called(context, **arguments):
+            artifact, _, _ = context.stage.name.partition("-")
+            steps.append(found.setdefault((artifact, name, arguments.get("name", "")), []))
             try:
-                return verb(bench, **arguments)
+                return action(context, **arguments)
             finally:
                 steps.pop()
 
@@ -144,28 +145,30 @@ def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
     monkeypatch.setattr(Runner, "run", watched_start)
     monkeypatch.setattr(LocalBuilder, "run", watched_build)
     monkeypatch.setattr(LocalBuilder, "_ask", aside(ask))
-    monkeypatch.setattr(workshop, "VERBS", {name: watched_verb(name, verb) for name, verb in workshop.VERBS.items()})
+    monkeypatch.setattr(
+        builds, "ACTIONS", {name: watched_verb(name, action) for name, action in builds.ACTIONS.items()}
+    )
     return found
 
 
 def test_commands_of_a_run_are_those_that_a_dry_run_on_a_bare_machine_showed(workplace, really_started):
     """Every process of the whole chain stood in the plan, with its environment, and nothing else was started."""
-    pieces = shown(workplace, "verification/baseline")
-    steps = [(name, step) for name, piece in pieces.items() for step in piece["steps"]]
+    artifacts = shown(workplace, "verification/baseline")
+    steps = [(name, step) for name, artifact in artifacts.items() for step in artifact["steps"]]
     assert really_started == {}
     workplace.materialize(["verification/baseline"])
     differences = []
-    for piece, step in steps:
+    for artifact, step in steps:
         commands = [Invocation(**{**each, "argv": tuple(each["argv"])}) for each in step["invocations"]]
-        found = really_started.pop((piece, step["verb"], step["arguments"].get("name", "")), [])
-        differences += [(piece, step["title"], wrong) for wrong in unlike(commands, found)]
+        found = really_started.pop((artifact, step["action"], step["arguments"].get("name", "")), [])
+        differences += [(artifact, step["title"], wrong) for wrong in unlike(commands, found)]
     assert differences == []
-    assert {verb: commands for verb, commands in really_started.items() if commands} == {}
+    assert {action: commands for action, commands in really_started.items() if commands} == {}
 
 
 def as_shown(place: Workplace, plan) -> dict:
-    document = rendering.document(TARGET, [(plan, None)], place.workshop.store)
-    return rendering.as_json(document)["pieces"][0]
+    document = rendering.document(TARGET, [(plan, None)], place.builds.store)
+    return rendering.as_json(document)["artifacts"][0]
 
 
 def test_estimate_comes_from_past_runs(workplace):
@@ -234,7 +237,7 @@ def test_dagsters_own_command_takes_the_switch_too(workplace, selection, planned
     assert {path.stem for path in plans} == planned
     for path in plans:
         jsonschema.validate(json.loads(path.read_text("utf-8")), published)
-    assert workplace.pieces() == {}
+    assert workplace.artifacts() == {}
     assert asset_events(workplace.instance) == 0
     assert statuses(workplace) == before != set()
 

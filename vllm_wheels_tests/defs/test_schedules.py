@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.window import targets
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import assets, internals, partitions, schedules, staleness
 from vllm_wheels.defs.code_versions import code_version
 from vllm_wheels.defs.inputs import INPUTS
@@ -36,7 +36,7 @@ def settings(settings_environment, monkeypatch):
 
 
 def record(instance, kind: str, partition: str, *, variant="avx512", data="1", code=None) -> None:
-    """Records a piece as made now, from its inputs as they are."""
+    """Records an artifact as made now, from its inputs as they are."""
     needs = {assets.key(needed, variant): needed in INPUTS for needed in assets.NEEDS[kind]}
     of_variant = variant if kind in assets.PER_VARIANT else None
     tags = internals.version_tags(data=data, code=code or code_version(kind, of_variant))
@@ -74,7 +74,7 @@ def test_up_to_date_partition_is_left_alone(instance, settings):
 
 
 def test_changed_code_is_requested_with_all_that_hangs_on_it(instance, settings):
-    """A changed patch makes the metadata stale, and through it the wheel and its trial; nothing above it."""
+    """A changed patch makes the metadata stale, and through it the wheel and its test_run; nothing above it."""
     record_all(instance, "3.12|0.34.0")
     record(instance, "metadata", "3.12|0.34.0", code="before the change")
     assert requested(instance, settings, "3.12|0.34.0") == {
@@ -126,14 +126,14 @@ def test_window_holds_the_newest_releases(settings, monkeypatch, wishes, expecte
     for name, value in wishes.items():
         monkeypatch.setenv(f"VLLM_WHEELS_AUTOMATION__{name}", value)
     current = configuration.load()
-    store = Workshop(settings=current, say=print).store
+    store = BuildGraph(settings=current, say=print).store
     found = targets(NEWEST, pythons=("3.12",), settings=current, store=store)
     assert {target.release for target in found} == expected
 
 
 def test_window_holds_the_pythons_that_a_release_supports(settings):
     """Which Pythons a release supports is asked of the index, while its source is not here."""
-    store = Workshop(settings=settings, say=print).store
+    store = BuildGraph(settings=settings, say=print).store
     found = targets(["0.32.0", "0.16.0"], pythons=partitions.PYTHONS, settings=settings, store=store)
     assert [(target.release, target.python) for target in found] == [
         *(("0.32.0", python) for python in ("3.11", "3.12", "3.13", "3.14")),
@@ -156,7 +156,7 @@ def evaluate(instance):
 def test_tick_requests_runs_of_the_rebuild_job_by_partition(instance, settings, monkeypatch):
     """At night the daemon gets one request per stale partition, newest release first."""
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__PYTHONS", '["3.12"]')
-    monkeypatch.setattr("vllm_wheels.core.window.supports", lambda *_: True)
+    monkeypatch.setattr("vllm_wheels.core.operations.tracked_releases.supports", lambda *_: True)
     record_all(instance, "3.12|0.33.0")
     tick = evaluate(instance)
     assert [request.partition_key for request in tick.run_requests] == ["3.12|0.34.0", "3.12|0.32.0"]
@@ -166,7 +166,7 @@ def test_tick_without_anything_stale_is_skipped_with_the_reason(instance, settin
     """A quiet night says that it was one."""
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__PYTHONS", '["3.12"]')
     monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__NEWEST_RELEASES", "1")
-    monkeypatch.setattr("vllm_wheels.core.window.supports", lambda *_: True)
+    monkeypatch.setattr("vllm_wheels.core.operations.tracked_releases.supports", lambda *_: True)
     record_all(instance, "3.12|0.34.0")
     tick = evaluate(instance)
     assert (tick.run_requests, tick.skip_message) == ([], "nothing is stale in 1 partitions, or a run is at it already")

@@ -9,7 +9,7 @@ import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import SettingsError
-from vllm_wheels.core.window import Announced, announced
+from vllm_wheels.core.operations.tracked_releases import Announced, announced
 from vllm_wheels.defs import automation, freshness, partitions, staleness
 from vllm_wheels.defs.sensors import Memory, new_among
 from vllm_wheels_tests.defs.test_schedules import record_all

@@ -12,7 +12,7 @@ import yaml
 from docker.models.containers import Container
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.builders.engine import OWNER, engine
+from vllm_wheels.core.builders.docker_engine import OWNER, engine
 from vllm_wheels.defs import home
 from vllm_wheels.defs.services import Service, Services
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import metadata, patches
+from vllm_wheels.core import patches
 from vllm_wheels.core import variants as variants_module
+from vllm_wheels.core.artifacts import metadata
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.defs import code_versions
-from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, new_pieces
+from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, new_artifacts
 from vllm_wheels_tests.fixtures import releases, torchlike
-from vllm_wheels_tests.fixtures.building import copy_pieces, share_compiled
+from vllm_wheels_tests.fixtures.building import copy_artifacts, share_compiled
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 from vllm_wheels_tests.fixtures.miniature import variables
 
@@ -30,7 +31,7 @@ def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compi
     """State of a workplace in which two variants are built and tried."""
     folder = tmp_path_factory.mktemp("two_built")
     share_compiled(folder / "state", compiled_once)
-    copy_pieces(built_once / "state", folder / "state")
+    copy_artifacts(built_once / "state", folder / "state")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables(folder, miniature_index, torch_folder).items():
             patch.setenv(name, value)
@@ -42,7 +43,7 @@ def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compi
 @pytest.fixture
 def workplace(settings_environment, two_built, tmp_path):
     """A copy of the built workplace, and every cache of code and data empty."""
-    copy_pieces(two_built, tmp_path / "state")
+    copy_artifacts(two_built, tmp_path / "state")
     forget()
     yield Workplace()
     forget()
@@ -160,21 +161,21 @@ def scene(tmp_path, monkeypatch, miniature_index, torch_folder):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_change_makes_stale_and_rebuilds_exactly_what_it_touches(change, workplace, scene):
-    """After this change these assets are stale, these pieces are made again, and then the lane is fresh."""
+    """After this change these assets are stale, these artifacts are made again, and then the lane is fresh."""
     alter, stale, made = CHANGES[change]
     if alter:
         alter(scene)
     assert workplace.stale() == stale
-    before = workplace.pieces()
+    before = workplace.artifacts()
     wanted = stale & of(*MADE_AGAIN, variants=LANE)
     if wanted:
         workplace.materialize(sorted(wanted))
-    assert new_pieces(before, workplace.pieces()) == made
+    assert new_artifacts(before, workplace.artifacts()) == made
     assert workplace.stale(kinds=MADE_AGAIN, variants=LANE) == set()
 
 
 def test_whole_lane_is_fresh_after_a_run_of_what_was_stale(workplace, scene):
-    """After a changed template, one run over the stale assets, trials included, leaves nothing stale."""
+    """After a changed template, one run over the stale assets, test_runs included, leaves nothing stale."""
     readme(scene)
     workplace.materialize(sorted(workplace.stale(variants=LANE)))
     assert workplace.stale(variants=LANE) == set()

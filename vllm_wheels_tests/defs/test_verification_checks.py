@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from vllm_wheels.core.store import Piece
-from vllm_wheels.core.verify import smoke
+from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core.verify import planning as smoke
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.report import Finding
 from vllm_wheels.core.verify.static import STATIC
@@ -20,19 +20,17 @@ BAD = Finding(check="stripped", severity="error", verdict="convicted", line="deb
 
 
 @pytest.fixture
-def piece(tmp_path, monkeypatch):
+def artifact(tmp_path, monkeypatch):
     def made(*findings):
         report = type("Report", (), {"findings": findings})
         monkeypatch.setattr(smoke, "read_report", lambda _: report)
-        return Piece(
-            kind="verification", fingerprint="f", folder=tmp_path, inputs={}, facts={}, made_at=0.0, seconds=0.0
-        )
+        return Artifact(kind="verification", key="f", folder=tmp_path, inputs={}, facts={}, made_at=0.0, seconds=0.0)
 
     return made
 
 
-def shown(piece):
-    return {each.check_name: each for each in checks.results(piece, KEY, {spec.key for spec in checks.specs(KEY)})}
+def shown(artifact):
+    return {each.check_name: each for each in checks.results(artifact, KEY, {spec.key for spec in checks.specs(KEY)})}
 
 
 def test_every_check_is_an_asset_check():
@@ -49,9 +47,9 @@ def test_only_what_forbids_a_release_stops_a_run():
     assert not blocking["size"]
 
 
-def test_findings_become_results(piece):
+def test_findings_become_results(artifact):
     """What passed is green, what was skipped too, a warning yellow, a conviction red."""
-    found = shown(piece(GOOD, SKIPPED, WARNING, BAD))
+    found = shown(artifact(GOOD, SKIPPED, WARNING, BAD))
     assert {name: each.passed for name, each in found.items()} == {
         "record": True,
         "sbom": True,
@@ -64,22 +62,22 @@ def test_findings_become_results(piece):
     assert found["record"].metadata["files"].value == 3.0
 
 
-def test_checks_that_nobody_asked_for_are_not_reported(piece):
+def test_checks_that_nobody_asked_for_are_not_reported(artifact):
     """Whoever selects one check gets that one."""
     chosen = {dg.AssetCheckKey(KEY, "record")}
-    assert [each.check_name for each in checks.results(piece(GOOD, BAD), KEY, chosen)] == ["record"]
+    assert [each.check_name for each in checks.results(artifact(GOOD, BAD), KEY, chosen)] == ["record"]
 
 
 class Gate:
     """A verification and a release, of which a run makes one partition."""
 
-    def __init__(self, instance, piece):
-        self.instance, self.released, self.piece = instance, [], piece
+    def __init__(self, instance, artifact):
+        self.instance, self.released, self.artifact = instance, [], artifact
         partitions.register(instance, "0.32.0")
 
     def run(self, python, finding):
         """Verifies with that finding, and then releases if nothing is in the way."""
-        made = self.piece(finding)
+        made = self.artifact(finding)
         spec = dg.AssetSpec(KEY, partitions_def=partitions.PARTITIONS)
 
         @dg.multi_asset(specs=[spec], check_specs=checks.specs(KEY), can_subset=True, name="verified")
@@ -96,9 +94,9 @@ class Gate:
 
 
 @pytest.fixture
-def gate(piece):
+def gate(artifact):
     with dg.instance_for_test() as instance:
-        yield Gate(instance, piece)
+        yield Gate(instance, artifact)
 
 
 @pytest.mark.parametrize(("finding", "released"), [(GOOD, True), (WARNING, True), (BAD, False)])

@@ -10,8 +10,8 @@ from functools import cached_property
 import dagster as dg
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.workshop import Workshop
 from vllm_wheels.defs import assets, freshness, home, inputs, launch, partitions, staleness
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -38,21 +38,21 @@ class Workplace:
         return home.instance(self.settings)
 
     @property
-    def workshop(self) -> Workshop:
+    def builds(self) -> BuildGraph:
         """A new one, which remembers nothing."""
-        return Workshop(settings=self.settings, say=self.lines.append)
+        return BuildGraph(settings=self.settings, say=self.lines.append)
 
-    def pieces(self) -> dict[str, set[str]]:
-        """Fingerprints of all pieces in the store, by kind."""
+    def artifacts(self) -> dict[str, set[str]]:
+        """Fingerprints of all artifacts in the store, by kind."""
         root = self.settings.state_folder / "store"
         found: dict[str, set[str]] = {}
-        for record in root.glob("*/*/piece.json"):
+        for record in root.glob("*/*/artifact.json"):
             found.setdefault(record.parent.parent.name, set()).add(record.parent.name)
         return found
 
     def moved(self) -> dict[str, list[str]]:
         """Inputs that moved since they were last observed, by partition."""
-        return staleness.observe(self.instance, self.workshop, [TARGET], self.lines.append)
+        return staleness.observe(self.instance, self.builds, [TARGET], self.lines.append)
 
     def stale(self, kinds: Iterable[str] = KINDS, variants: Iterable[str] = VARIANTS) -> set[str]:
         """Assets that the nightly rebuild would request for the one partition there is."""
@@ -83,7 +83,7 @@ def graph() -> dg.AssetGraph:
     return definitions.resolve_asset_graph()
 
 
-def new_pieces(before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> dict[str, int]:
-    """How many pieces of each kind were made."""
+def new_artifacts(before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> dict[str, int]:
+    """How many artifacts of each kind were made."""
     counts: Iterator[tuple[str, int]] = ((kind, len(after[kind] - before.get(kind, set()))) for kind in after)
     return {kind: count for kind, count in counts if count}

@@ -19,10 +19,10 @@ import yaml
 from uv import find_uv_bin
 
 from vllm_wheels.core.builders.choose import choose
-from vllm_wheels.core.builders.engine import engine
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.builders.docker_engine import engine
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.static_index import write_index
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.simple_index import write_index
 from vllm_wheels_tests.docs.pages import ROOT, Page
 from vllm_wheels_tests.fixtures import torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer

@@ -52,7 +52,7 @@ def test_files_that_are_named_exist(page):
 
 def test_lost_file_is_found(tmp_path):
     """A page that names a module which is gone is noticed."""
-    (tmp_path / "page.md").write_text("`core/store.py` and `core/shop.py::keep`\n")
+    (tmp_path / "page.md").write_text("`core/engine/store.py` and `core/shop.py::keep`\n")
     assert lost(Page(tmp_path / "page.md")) == ["core/shop.py"]
 
 

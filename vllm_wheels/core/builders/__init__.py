@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished
 
 PLACE = "/vllm-wheels"
 """Folder below which a container sees everything; fixed, so that compiler caches hit."""

@@ -7,13 +7,13 @@ from typing import Literal
 
 from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.builders.container import ContainerBuilder
-from vllm_wheels.core.builders.engine import engine, sweep
+from vllm_wheels.core.builders.docker_engine import engine, sweep
 from vllm_wheels.core.builders.image import ensure_image
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.errors import EngineUnreachableError, MachineError
-from vllm_wheels.core.machine import distribution
-from vllm_wheels.core.ownership import end_orphans
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.machine import distribution
+from vllm_wheels.core.host.ownership import end_orphans
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 
 

@@ -22,13 +22,13 @@ from docker.types import LogConfig
 from docker.types import Mount as Bind
 
 from vllm_wheels.core.builders import Command, network
-from vllm_wheels.core.builders.engine import OWNER, discard, engine, explanation, kill, sweep
+from vllm_wheels.core.builders.docker_engine import OWNER, discard, engine, explanation, kill, sweep
 from vllm_wheels.core.builders.image import Image
 from vllm_wheels.core.errors import ImageError, MachineError, StepTimeoutError, UnsupportedPythonError
-from vllm_wheels.core.machine import GIGABYTE
-from vllm_wheels.core.ownership import owner
-from vllm_wheels.core.runner import TAIL_LINES, Finished
-from vllm_wheels.core.store import write_atomically
+from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.machine import GIGABYTE
+from vllm_wheels.core.host.ownership import owner
+from vllm_wheels.core.host.processes import TAIL_LINES, Finished
 
 PROBE_SECONDS = 120.0
 STOP_SECONDS = 60

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vllm_wheels.core.errors import ImageError, MachineError
-from vllm_wheels.core.machine import distribution, program
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.machine import distribution, program
+from vllm_wheels.core.host.processes import Finished, Runner
 
 TIMEOUT_SECONDS = 1800.0
 ASK_SECONDS = 60.0

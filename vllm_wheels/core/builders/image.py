@@ -20,12 +20,13 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from filelock import FileLock, Timeout
 
 from vllm_wheels.core.builders import debootstrap
-from vllm_wheels.core.builders.engine import engine, explanation
+from vllm_wheels.core.builders.docker_engine import engine, explanation
 from vllm_wheels.core.builders.network import proxies
+from vllm_wheels.core.engine.plan import Step, digest
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError, StoreBusyError
-from vllm_wheels.core.machine import require_room
-from vllm_wheels.core.plan import STAGE, Download, Invocation, Step, fingerprint
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.commands import STAGE, Download, Invocation
+from vllm_wheels.core.host.machine import require_room
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 
 REPOSITORY = "vllm-wheels"
@@ -77,7 +78,7 @@ class Recipe:
         if "reference" in self.entry:
             return str(self.entry["reference"])
         content = {"suite": self.entry["suite"], "packages": self.entry["packages"]}
-        return f"{REPOSITORY}/{self.kind}-base:{fingerprint(content)[:NAME_LENGTH]}"
+        return f"{REPOSITORY}/{self.kind}-base:{digest(content)[:NAME_LENGTH]}"
 
     @property
     def name(self) -> str:
@@ -160,7 +161,7 @@ def _ensure(chosen: Recipe, settings: Settings, say: Callable[[str], None]) -> I
                     arguments = {key: _real(value, stage) for key, value in step.arguments.items()}
                     started = tuple(each.filled({STAGE: str(stage)}) for each in step.invocations)
                     arguments |= {"invocations": started} if any(each.place == "host" for each in started) else {}
-                    VERBS[step.verb](client, settings, **arguments)
+                    ACTIONS[step.action](client, settings, **arguments)
         return _image(chosen, client.images.get(chosen.name).id)
 
 
@@ -182,7 +183,7 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
     seconds = chosen.entry["seconds"]
     build = Step(
         title=f"build the {chosen.kind} builder image {chosen.name}",
-        verb="image.build",
+        action="image.build",
         arguments={"base": chosen.base, "name": chosen.name, "dockerfile": chosen.dockerfile},
         seconds=seconds["build"],
         invocations=(
@@ -194,7 +195,7 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
     if "reference" in chosen.entry:
         pull = Step(
             title=f"pull the builder image {chosen.base} ({chosen.entry['tag']})",
-            verb="image.pull",
+            action="image.pull",
             arguments={"reference": chosen.base},
             downloads=(Download(url=chosen.base),),
             seconds=seconds["pull"],
@@ -208,7 +209,7 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
     suite, packages, seconds = chosen.entry["suite"], chosen.entry["packages"], chosen.entry["seconds"]
     bootstrap = Step(
         title=f"make a base system of Debian {suite} with debootstrap, from this host's own mirror",
-        verb="image.bootstrap",
+        action="image.bootstrap",
         arguments={"suite": suite, "gigabytes": chosen.entry["gigabytes"], "tar": TAR},
         writes=(TAR,),
         seconds=seconds["bootstrap"],
@@ -217,7 +218,7 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
     )
     load = Step(
         title=f"import it as image {chosen.base}",
-        verb="image.import",
+        action="image.import",
         arguments={"tar": TAR, "name": chosen.base},
         reads=(TAR,),
         seconds=seconds["import"],
@@ -227,7 +228,7 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
 
 
 def _asked(*arguments: str) -> Invocation:
-    """The docker command that asks for the same as the verb does through the engine's API."""
+    """The docker command that asks for the same as the action does through the engine's API."""
     return Invocation(argv=("docker", *arguments), place="engine")
 
 
@@ -283,7 +284,7 @@ def _build(client: docker.DockerClient, settings: Settings, *, base: str, name: 
         raise ImageError(what, why=explanation(error), remedy=remedy) from error
 
 
-VERBS: Mapping[str, Callable[..., None]] = {
+ACTIONS: Mapping[str, Callable[..., None]] = {
     "image.pull": _pull,
     "image.bootstrap": _bootstrap,
     "image.import": _import,

@@ -19,9 +19,9 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.builders import PLACE, Command, Mount, network
 from vllm_wheels.core.errors import CompilerError, MachineError, UnsupportedPythonError
-from vllm_wheels.core.machine import CONTAINER_REMEDY, distribution
-from vllm_wheels.core.ownership import VARIABLE, owner
-from vllm_wheels.core.runner import Finished, Runner
+from vllm_wheels.core.host.machine import CONTAINER_REMEDY, distribution
+from vllm_wheels.core.host.ownership import VARIABLE, owner
+from vllm_wheels.core.host.processes import Finished, Runner
 
 MINIMUM_COMPILER = "12.3"
 """Oldest g++ that knows all variants; older ones drop BF16, VNNI and AMX or are refused (cmake/cpu_extension.cmake)."""
@@ -34,7 +34,7 @@ PROGRAMS = ("cc1", "cc1plus", "as", "ld")
 
 ASK_SECONDS = 60.0
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
-"""What commands get of this process's environment: an unseen CXXFLAGS would change what a fingerprint stands for."""
+"""What commands get of this process's environment: an unseen CXXFLAGS would change what a key stands for."""
 
 DESCRIBE_PYTHON = """
 import os, sys, sysconfig

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Edit, Tree
-from vllm_wheels.core.upstream import Family
+from vllm_wheels.core.patches.upstream import Family
 
 STAND_INS = "vllm/utils/cpu_triton_utils.py"
 KERNELS = "vllm/v1/worker/block_table.py"

@@ -1,6 +1,6 @@
 """What a wheel says about its machine code where the variant's name alone would mislead, and reads it back.
 
-A variant is *hollow* in a release whose source gives it nothing over a lower variant. Its wheel then holds the lower
+A variant is *same_code* in a release whose source gives it nothing over a lower variant. Its wheel then holds the lower
 variant's machine code and says so in the one line of its description, ``Summary`` of METADATA, where people and
 ``as_labelled`` read it. So does a baseline wheel that holds all of upstream's extensions.
 """
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vllm_wheels.core.variants import Hollow, Variant, variants
+from vllm_wheels.core.variants import SameCode, Variant, variants
 
 SAME_CODE = "; in this release the same machine code as {distribution}"
 SAME_CODE_STATED = re.compile(re.escape(SAME_CODE).replace(re.escape("{distribution}"), r"([\w.-]*\w)"))
 ALL_EXTENSIONS = "; with all of upstream's extensions, one of which is chosen on import"
 
 
-def hollow_in(variant: Variant, tree: Path) -> Hollow | None:
+def same_code_in(variant: Variant, tree: Path) -> SameCode | None:
     """Why the variant gains nothing in a release, told by its unpacked tree; None where it gains something."""
-    return next((rule for rule in variant.hollow if not _holds(tree, rule)), None)
+    return next((rule for rule in variant.same_code if not _holds(tree, rule)), None)
 
 
-def _holds(tree: Path, rule: Hollow) -> bool:
+def _holds(tree: Path, rule: SameCode) -> bool:
     sign = re.compile(rule.sign)
     return any(
         sign.search(file.read_text("utf-8", errors="replace"))
@@ -35,7 +35,7 @@ def _holds(tree: Path, rule: Hollow) -> bool:
 
 
 def same_code(variant: Variant, lower: Variant) -> Variant:
-    """The hollow variant as it is built: a lower one's machine code, under its own name and for its own CPUs."""
+    """The same_code variant as it is built: a lower one's machine code, under its own name and for its own CPUs."""
     taken = {name: getattr(lower, name) for name in ("sources", "flags", "defines", "cpuinfo", "promises", "forbids")}
     return replace(variant, **taken, ceiling=lower.ceiling)
 

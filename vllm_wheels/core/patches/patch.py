@@ -9,8 +9,8 @@ from packaging.specifiers import SpecifierSet
 
 from vllm_wheels.core.patches.labels import ALL_EXTENSIONS, SAME_CODE, all_extensions, same_code
 from vllm_wheels.core.patches.tree import Tree
-from vllm_wheels.core.upstream import Family, Upstream
-from vllm_wheels.core.variants import Hollow, Variant, variants
+from vllm_wheels.core.patches.upstream import Family, Upstream
+from vllm_wheels.core.variants import SameCode, Variant, variants
 
 CMAKE = "cmake/cpu_extension.cmake"
 SETUP = "setup.py"
@@ -26,14 +26,14 @@ class Wanted:
         upstream: what the release's tree demands.
         variant: the instruction-set level.
         distributions: distribution name of every variant, by variant.
-        hollow: why the variant gains nothing in the release; None where it does.
+        same_code: why the variant gains nothing in the release; None where it does.
         whole: leave all of upstream's extensions in.
     """
 
     upstream: Upstream
     variant: Variant
     distributions: Mapping[str, str]
-    hollow: Hollow | None = None
+    same_code: SameCode | None = None
     whole: bool = False
 
     @property
@@ -46,15 +46,15 @@ class Wanted:
         """The variant with the machine code that it really gets."""
         if self.whole:
             return all_extensions(self.variant)
-        return same_code(self.variant, variants()[self.hollow.same_code_as]) if self.hollow else self.variant
+        return same_code(self.variant, variants()[self.same_code.same_code_as]) if self.same_code else self.variant
 
     @property
     def summary(self) -> str:
         """The wheel's description in one line, which ``labels.as_labelled`` understands."""
         if self.whole:
             return self.variant.summary + ALL_EXTENSIONS
-        if self.hollow:
-            return self.variant.summary + SAME_CODE.format(distribution=self.distributions[self.hollow.same_code_as])
+        if self.same_code:
+            return self.variant.summary + SAME_CODE.format(distribution=self.distributions[self.same_code.same_code_as])
         return self.variant.summary
 
 

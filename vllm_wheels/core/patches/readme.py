@@ -15,7 +15,7 @@ from vllm_wheels.core.variants import variants
 
 README = "README.md"
 BUILT_IN = "readme.md.tmpl"
-PACKAGE = "vllm_wheels.core"
+
 RULE = "\n\n---\n\n"
 GAP = re.compile(r"\n{3,}")
 """Left behind by a value that is empty."""
@@ -29,7 +29,7 @@ def template(settings: Settings) -> str:
     """
     path: Path | None = settings.wheel.readme
     if path is None:
-        return files(PACKAGE).joinpath(BUILT_IN).read_text("utf-8")
+        return files(__package__).joinpath(BUILT_IN).read_text("utf-8")
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,11 +75,11 @@ def _values(wanted: Wanted, version: str, settings: Settings) -> dict[str, str]:
 
 def _code(wanted: Wanted) -> str:
     """What the machine code is, where the name would mislead; empty elsewhere."""
-    if wanted.hollow is None:
+    if wanted.same_code is None:
         return ""
-    other = wanted.distributions[wanted.hollow.same_code_as]
+    other = wanted.distributions[wanted.same_code.same_code_as]
     return (
-        f"**In this release it holds the same machine code as `{other}`**: {wanted.hollow.why}. Nothing is gained by "
+        f"**In this release it holds the same machine code as `{other}`**: {wanted.same_code.why}. Nothing is gained by "
         f"installing it in place of `{other}`."
     )
 

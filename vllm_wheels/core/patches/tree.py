@@ -10,7 +10,7 @@ from vllm_wheels.core.errors import PatchError
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A piece of text and what takes its place.
+    """An artifact of text and what takes its place.
 
     Attributes:
         path: relative to the tree's root.

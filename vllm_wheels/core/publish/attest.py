@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vllm_wheels.core.errors import AlteredWheelError, PublicationError
+from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.publish.token import IDENTITY
-from vllm_wheels.core.runner import Runner
 
 SIGNER = "vllm_wheels.core.publish.signer"
 LIBRARY = "pypi_attestations"

@@ -15,14 +15,14 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
-from vllm_wheels.core.patches.names import distributions
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import flagship, variant, variants
-from vllm_wheels.core.verify.gate import Clearance, clearance
-from vllm_wheels.core.verify.ready import Places
+from vllm_wheels.core.verify.gate import TestCoverage, coverage
+from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Report
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of
 
 PROVENANCE, REPORT = ".provenance.json", ".report.json"
 LEFT_OUT = "publish.required_pythons leaves it out"
@@ -60,7 +60,7 @@ class Candidate:
     @property
     def tried(self) -> str:
         """On which Pythons it has passed, and on which it could not be tried and why, in one line."""
-        return str(Clearance(pythons=self.pythons, without=tuple(self.without.items())))
+        return str(TestCoverage(pythons=self.pythons, without=tuple(self.without.items())))
 
 
 def version_of(settings: Settings, release: str) -> str:
@@ -175,11 +175,11 @@ def _candidate(
     if not statement["for_release"]:
         what = f"{path.name} is not for release"
         why = "; ".join(statement["deviations"])
-        raise PublicationError(what, why=why, remedy="build it from the official pieces, with substitutes = refuse")
+        raise PublicationError(what, why=why, remedy="build it from the official artifacts, with substitutes = refuse")
     file = WheelFile.read(path)
     reports = _reports(path, sha256, required=required)
     places = Places(settings=settings, runner=Runner())
-    cleared = clearance(
+    cleared = coverage(
         path,
         [report for report, _ in reports.values()],
         obstacle=lambda python: LEFT_OUT if required else places.obstacle(path, python),

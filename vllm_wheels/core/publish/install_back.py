@@ -12,18 +12,18 @@ from typing import Any
 from uv import find_uv_bin
 
 from vllm_wheels.core.builders import PLACE, Mount
-from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.repositories import Repository
-from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variant
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.checks import Check, Judgement, carry_out
 from vllm_wheels.core.verify.gate import require_passed
 from vllm_wheels.core.verify.install import left_out
+from vllm_wheels.core.verify.locations import choose
 from vllm_wheels.core.verify.report import Report
-from vllm_wheels.core.verify.trial import INSTALLS, Trial, last_lines
-from vllm_wheels.core.verify.venue import choose
+from vllm_wheels.core.verify.test_run import INSTALLS, TestRun, last_lines
 
 COMES_BACK = "comes-back"
 INDEX = "published"
@@ -31,13 +31,13 @@ READER = (f"UV_INDEX_{INDEX.upper()}_USERNAME", f"UV_INDEX_{INDEX.upper()}_PASSW
 """Variables by which uv takes the credentials of the index called so, which keeps them out of its arguments."""
 
 
-def try_back(candidate: Candidate, repository: Repository, bench: Bench) -> dict[str, Any]:
+def try_back(candidate: Candidate, repository: Repository, context: ActionContext) -> dict[str, Any]:
     """Installs a wheel from an index on the first Python that it has passed on, and tries what came.
 
     Args:
         candidate: what was uploaded.
         repository: the index that has it.
-        bench: settings, runner and builder; a folder of its own is made below the stage.
+        context: settings, runner and builder; a folder of its own is made below the stage.
 
     Returns:
         The report as plain JSON.
@@ -46,32 +46,32 @@ def try_back(candidate: Candidate, repository: Repository, bench: Bench) -> dict
         VerificationError: it does not come back with the same bytes, or does not work.
         CannotVerifyError: something here kept it from being tried.
     """
-    with TemporaryDirectory(prefix="back-", dir=bench.stage) as folder:
-        trial = _trial(candidate, replace(bench, stage=Path(folder)))
+    with TemporaryDirectory(prefix="back-", dir=context.stage) as folder:
+        test_run = _test_run(candidate, replace(context, stage=Path(folder)))
         report = Report(
             wheel=candidate.path.name,
             sha256=candidate.sha256,
-            distribution=trial.distribution,
-            version=trial.version,
-            python=trial.python,
-            venue=trial.venue,
+            distribution=test_run.distribution,
+            version=test_run.version,
+            python=test_run.python,
+            location=test_run.location,
             findings=(),
             started=time.time(),
             seconds=0.0,
         )
         for check in _checks(candidate, repository):
-            finding = carry_out(check, trial.facing(check), earlier=report.findings)
-            bench.say(f"{finding.verdict}: {finding.check}: {finding.line}")
+            finding = carry_out(check, test_run.facing(check), earlier=report.findings)
+            context.say(f"{finding.verdict}: {finding.check}: {finding.line}")
             report = report.with_finding(finding, now=time.time())
     require_passed(report, sha256=candidate.sha256)
     return report.as_json()
 
 
-def _trial(candidate: Candidate, bench: Bench) -> Trial:
-    settings = bench.settings
-    return Trial(
-        bench=bench,
-        venue=choose(candidate.path.name, smoke=settings.smoke, find_builder=bench.find_builder),
+def _test_run(candidate: Candidate, context: ActionContext) -> TestRun:
+    settings = context.settings
+    return TestRun(
+        context=context,
+        location=choose(candidate.path.name, smoke=settings.smoke, find_builder=context.find_builder),
         wheel=candidate.path,
         distribution=candidate.project,
         version=candidate.version,
@@ -81,9 +81,9 @@ def _trial(candidate: Candidate, bench: Bench) -> Trial:
     )
 
 
-def _checks(candidate: Candidate, repository: Repository) -> list[Check[Trial]]:
+def _checks(candidate: Candidate, repository: Repository) -> list[Check[TestRun]]:
     """The checks of verification, with one more right after the installation, on which all later ones depend."""
-    found: list[Check[Trial]] = []
+    found: list[Check[TestRun]] = []
     for check in CHECKS:
         found.append(replace(check, needs=(COMES_BACK,)) if INSTALLS in check.needs else check)
         if check.name == INSTALLS:
@@ -91,22 +91,22 @@ def _checks(candidate: Candidate, repository: Repository) -> list[Check[Trial]]:
                 Check(
                     name=COMES_BACK,
                     title=f"install the same bytes by name from {repository.name}",
-                    judge=lambda trial: _come_back(trial, candidate, repository),
+                    judge=lambda test_run: _come_back(test_run, candidate, repository),
                     needs=(INSTALLS,),
                 )
             )
     return found
 
 
-def _come_back(trial: Trial, candidate: Candidate, repository: Repository) -> Judgement:
+def _come_back(test_run: TestRun, candidate: Candidate, repository: Repository) -> Judgement:
     line = f"{candidate.project}=={candidate.version} --hash=sha256:{candidate.sha256}\n"
-    (trial.folder / "back.txt").write_text(line, "utf-8")
+    (test_run.folder / "back.txt").write_text(line, "utf-8")
     finished = _uv(
-        trial,
+        test_run,
         [
-            *("pip", "install", "--python", f"{trial.programs}/python", "--reinstall", "--no-cache", "--no-deps"),
+            *("pip", "install", "--python", f"{test_run.programs}/python", "--reinstall", "--no-cache", "--no-deps"),
             *("--require-hashes", "--no-build", "--default-index", f"{INDEX}={repository.simple_url}"),
-            *("--requirements", f"{trial.place}/back.txt"),
+            *("--requirements", f"{test_run.place}/back.txt"),
         ],
         env=dict(zip(READER, repository.reader, strict=True)) if repository.reader else {},
     )
@@ -117,11 +117,11 @@ def _come_back(trial: Trial, candidate: Candidate, repository: Repository) -> Ju
     return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=remedy)
 
 
-def _uv(trial: Trial, arguments: list[str], *, env: Mapping[str, str]) -> Finished:
+def _uv(test_run: TestRun, arguments: list[str], *, env: Mapping[str, str]) -> Finished:
     common = ("--color", "never", "--no-progress", "--no-python-downloads")
     # No other index than the one that is being tested may answer.
     env = {"UV_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_FIND_LINKS": "", **env}
-    if not trial.in_container:
-        return trial.run_with_network([find_uv_bin(), *arguments, *common], env=env)
+    if not test_run.in_container:
+        return test_run.run_with_network([find_uv_bin(), *arguments, *common], env=env)
     mounts = [Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv")]
-    return trial.run_with_network([f"{PLACE}/uv", *arguments, *common], env=env, mounts=mounts)
+    return test_run.run_with_network([f"{PLACE}/uv", *arguments, *common], env=env, mounts=mounts)

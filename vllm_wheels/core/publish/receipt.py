@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vllm_wheels.core.plan import fingerprint
-from vllm_wheels.core.store import write_atomically
+from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.host.files import write_atomically
 
 SCHEMA = 1
 FOLDER = "publish"
@@ -72,7 +72,7 @@ class Receipt:
     @property
     def data_version(self) -> str:
         """Hash of the receipt."""
-        return fingerprint(self.as_json())
+        return digest(self.as_json())
 
     @property
     def hashes(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.errors import (
     AlteredWheelError,
     ClockError,
@@ -17,7 +18,8 @@ from vllm_wheels.core.errors import (
     PublicationError,
     UnknownRepositoryError,
 )
-from vllm_wheels.core.plan import Bench
+from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.index.state import ProjectState, RemoteFile, project_state
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.attest import attestations
 from vllm_wheels.core.publish.candidate import Candidate, candidates, required_variants
@@ -26,12 +28,10 @@ from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.plan import ReleasePlan, release_plan
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
 from vllm_wheels.core.publish.repositories import Repository, repository
-from vllm_wheels.core.publish.state import ProjectState, RemoteFile, project_state
 from vllm_wheels.core.publish.token import Credentials, credentials
 from vllm_wheels.core.publish.upload import Clock, Sent, Upload
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import flagship
-from vllm_wheels.core.wheelfile import sha256_of
 
 CLOCK_SECONDS = 300.0
 """How far this machine's clock may be from the index's: an OIDC identity of another time is refused."""
@@ -147,19 +147,19 @@ class Publisher:
     """Carries a release out.
 
     Attributes:
-        bench: settings, runner, builder and where to speak; its stage is a folder for temporary files.
+        context: settings, runner, builder and where to speak; its stage is a folder for temporary files.
         environ: where tokens are read from; None for this process's own environment.
         clock: time.
     """
 
-    bench: Bench
+    context: ActionContext
     environ: Mapping[str, str] | None = field(default=None, repr=False)
     clock: Clock = field(default_factory=Clock)
 
     @property
     def settings(self) -> Settings:
         """Of the user."""
-        return self.bench.settings
+        return self.context.settings
 
     def publish(self, release: Release, *, chosen: Collection[str]) -> tuple[Receipt, ...]:
         """Uploads what the indexes lack and returns a receipt for every chosen variant.
@@ -182,8 +182,8 @@ class Publisher:
         keys = self._keys(release)
         for stage in release.stages:
             for wheel in self._lacking(release, stage):
-                self._upload(stage).knock(wheel, keys[stage.repository.name, wheel.project])
-                self.bench.say(f"{stage.repository.name} would take files of {wheel.project} from us")
+                self._upload(stage).preflight(wheel, keys[stage.repository.name, wheel.project])
+                self.context.say(f"{stage.repository.name} would take files of {wheel.project} from us")
         tested: dict[str, Any] = {}
         given: tuple[Receipt, ...] = ()
         for number, stage in enumerate(release.stages):
@@ -215,11 +215,11 @@ class Publisher:
         return Upload(
             repository=stage.repository,
             journal=_journal(self.settings, stage.repository),
-            runner=self.bench.runner,
+            runner=self.context.runner,
             answer_seconds=self.settings.index.timeout_seconds,
             patience_seconds=publish.patience_seconds,
             settle_seconds=publish.settle_seconds,
-            say=self.bench.say,
+            say=self.context.say,
             clock=self.clock,
         )
 
@@ -248,9 +248,9 @@ class Publisher:
         if there:
             sent = Sent(remote=there)
             self._note(stage, wheel)
-            self.bench.say(f"{wheel.path.name} is on {stage.repository.name} already, with the same bytes")
+            self.context.say(f"{wheel.path.name} is on {stage.repository.name} already, with the same bytes")
         else:
-            self.bench.say(f"upload {wheel.path.name} to {stage.repository.name}")
+            self.context.say(f"upload {wheel.path.name} to {stage.repository.name}")
             try:
                 sent = self._sent(stage, wheel, keys[stage.repository.name, wheel.project])
             except PublicationError:
@@ -273,7 +273,7 @@ class Publisher:
         listed = _journal(self.settings, stage.repository).listed()
         there = [file.file for file in stage.plan.files if file.file in listed]
         state = f"partial: {', '.join(there)}" if there else "empty"
-        self.bench.say(f"{stage.plan.version} on {stage.repository.name} is {state}; publish again to complete it")
+        self.context.say(f"{stage.plan.version} on {stage.repository.name} is {state}; publish again to complete it")
 
     def _note(self, stage: Stage, wheel: Candidate) -> None:
         journal = _journal(self.settings, stage.repository)
@@ -281,7 +281,7 @@ class Publisher:
             journal.write("listed", wheel.path.name, wheel.sha256)
 
     def _sent(self, stage: Stage, wheel: Candidate, key: Credentials) -> Sent:
-        with TemporaryDirectory(prefix="outgoing-", dir=self.bench.stage) as folder:
+        with TemporaryDirectory(prefix="outgoing-", dir=self.context.stage) as folder:
             # A copy that nobody writes to: what is hashed here is what is sent.
             copy = Path(shutil.copyfile(wheel.path, Path(folder, wheel.path.name)))
             if (found := sha256_of(copy)) != wheel.sha256:
@@ -289,7 +289,7 @@ class Publisher:
                 why = f"the report is of sha256 {wheel.sha256[:12]}, the file now has {found[:12]}"
                 raise AlteredWheelError(what, why=why, remedy="build it again: it comes from the store within seconds")
             signed = attestations(
-                copy, stage.repository, sha256=wheel.sha256, runner=self.bench.runner, environ=self.environ
+                copy, stage.repository, sha256=wheel.sha256, runner=self.context.runner, environ=self.environ
             )
             return self._upload(stage).send(wheel, copy, key, attestations=signed)
 
@@ -300,7 +300,7 @@ class Publisher:
         earlier = receipts.find(self.settings.state_folder, repository=stage.repository.name, **key)
         if earlier and earlier.tested and earlier.hashes == {wheel.path.name: wheel.sha256 for wheel in wheels}:
             return dict(earlier.tested)
-        reports = {wheel.path.name: try_back(wheel, stage.repository, self.bench) for wheel in wheels}
+        reports = {wheel.path.name: try_back(wheel, stage.repository, self.context) for wheel in wheels}
         return {"repository": stage.repository.name, "index": stage.repository.shown, "reports": reports}
 
     def _receipt(
@@ -324,10 +324,10 @@ class Publisher:
         return receipts.keep(self.settings.state_folder, made)
 
 
-def publishing_bench(
+def publishing_context(
     settings: Settings, *, runner: Any, find_builder: Callable[[], Any], say: Callable[[str], None]
-) -> Bench:
-    """A bench whose stage is a folder for temporary files below the state folder."""
+) -> ActionContext:
+    """A context whose stage is a folder for temporary files below the state folder."""
     stage = settings.state_folder / receipts.FOLDER / "work"
     stage.mkdir(parents=True, exist_ok=True)
-    return Bench(stage=stage, settings=settings, runner=runner, find_builder=find_builder, say=say)
+    return ActionContext(stage=stage, settings=settings, runner=runner, find_builder=find_builder, say=say)

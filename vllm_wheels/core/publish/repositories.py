@@ -13,7 +13,7 @@ from twine.utils import DEFAULT_REPOSITORY, TEST_REPOSITORY
 
 from vllm_wheels.core.errors import UnknownRepositoryError
 from vllm_wheels.core.settings import RepositorySettings, Settings
-from vllm_wheels.core.urls import redacted, without_credentials
+from vllm_wheels.core.texts import redacted, without_credentials
 
 KNOWN = {
     "pypi": (DEFAULT_REPOSITORY, PYPI_SIMPLE_ENDPOINT),

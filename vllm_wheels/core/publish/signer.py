@@ -12,7 +12,7 @@ from sigstore.models import ClientTrustConfig
 from sigstore.oidc import IdentityError, IdentityToken, detect_credential
 from sigstore.sign import SigningContext
 
-from vllm_wheels.core.ownership import end_with
+from vllm_wheels.core.host.ownership import end_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,12 +25,12 @@ from vllm_wheels.core.errors import (
     StepTimeoutError,
     UnfinishedUploadError,
 )
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.state import RemoteFile, project_state
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.repositories import Repository
-from vllm_wheels.core.publish.state import RemoteFile, project_state
 from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
-from vllm_wheels.core.runner import Runner
 
 Judgement = Literal["accepted", "exists", "again", "credentials", "taken", "refused"]
 
@@ -125,7 +125,7 @@ class Upload:
     say: Callable[[str], None]
     clock: Clock = field(default_factory=Clock)
 
-    def knock(self, candidate: Candidate, credentials: Credentials) -> None:
+    def preflight(self, candidate: Candidate, credentials: Credentials) -> None:
         """Sends everything but the file, to learn whether the index would take files of the project from us.
 
         Indexes look at who asks before they look at the file; what they say of the file itself says nothing.
@@ -137,7 +137,7 @@ class Upload:
         """
         started = self.clock.monotonic()
         for attempt in count(1):
-            answer = self._attempt(candidate.path, candidate, credentials, knock=True)
+            answer = self._attempt(candidate.path, candidate, credentials, preflight=True)
             if answer.judgement in {"credentials", "taken"}:
                 raise self._refusal(candidate, answer, credentials)
             if answer.judgement != "again" or answer.status == CHOKED:
@@ -231,11 +231,17 @@ class Upload:
         candidate: Candidate,
         credentials: Credentials,
         *,
-        knock: bool = False,
+        preflight: bool = False,
         attestations: tuple[Path, ...] = (),
     ) -> Answer:
         words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url]
-        words += ["--timeout", str(self.answer_seconds), "--parent", str(os.getpid()), *(["--knock"] if knock else [])]
+        words += [
+            "--timeout",
+            str(self.answer_seconds),
+            "--parent",
+            str(os.getpid()),
+            *(["--preflight"] if preflight else []),
+        ]
         words += [word for each in attestations for word in ("--attestation", str(each))]
         blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
         try:

@@ -1,4 +1,4 @@
-"""The uploading process: sends one file, or only knocks, through twine, and prints what the index answered as JSON.
+"""The uploading process: sends one file, or only preflights, through twine, and prints what the index answered as JSON.
 
 It is the only process that has a token, in its environment; nothing of it is printed.
 """
@@ -20,7 +20,7 @@ from id import AmbientCredentialError, detect_credential
 from twine.package import PackageFile
 from twine.repository import Repository
 
-from vllm_wheels.core.ownership import end_with
+from vllm_wheels.core.host.ownership import end_with
 
 AUDIENCE, MINT = "/_/oidc/audience", "/_/oidc/mint-token"
 """Where an index exchanges an OIDC identity for a token, by the public index's documentation of trusted publishers."""
@@ -30,7 +30,7 @@ TOKEN_USER = "__token__"  # noqa: S105 - a user's name
 NO_FILE = "does not have a file"
 """The public index's answer to a form without a file, which it gives before it looks whose project it is."""
 
-NO_FILE_NAME = "knock"
+NO_FILE_NAME = "preflight"
 """A name without the ending of a package: refused by the public index, but only after it looked whose project it is."""
 LONGEST_BODY = 2000
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", required=True)
     parser.add_argument("--timeout", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True, help="process with which this one ends")
-    parser.add_argument("--knock", action="store_true", help="send everything but the file")
+    parser.add_argument("--preflight", action="store_true", help="send everything but the file")
     parser.add_argument("--attestation", action="append", default=[])
     parser.add_argument("file")
     given = parser.parse_args(arguments)
@@ -75,7 +75,7 @@ def _send(given: argparse.Namespace) -> dict[str, Any]:
         if given.attestation:
             package.add_attestations(given.attestation)
         # One attempt: twine would send again at once and without looking whether the file arrived.
-        response = _knock(repository, package) if given.knock else repository.upload(package, max_redirects=1)
+        response = _knock(repository, package) if given.preflight else repository.upload(package, max_redirects=1)
     finally:
         repository.close()
     return {

@@ -10,9 +10,9 @@ from urllib.parse import urljoin
 from packaging.version import Version
 
 from vllm_wheels.core.errors import PublicationError
+from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.publish.receipt import FOLDER, Receipt, receipts
 from vllm_wheels.core.publish.repositories import KNOWN
-from vllm_wheels.core.store import write_atomically
 
 YANKED = "yanked.json"
 

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE, cpu_flags
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
-from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
+from vllm_wheels.core.verify.test_run import (
+    HERE,
+    INSTALLS,
+    PROGRAMS,
+    TestRun,
+    answer,
+    answer_lines,
+    last_lines,
+    shut_in,
+)
 
 SOURCE = Path(__file__).with_name("amx.c")
 LIBRARY = f"{HERE}/amx.so"
@@ -36,15 +45,15 @@ TOLERANCE = 0.1
 """Of a logarithm of a likelihood: logits are bfloat16, whose steps are 0.016 at the size that they have here."""
 
 
-def _emulated(trial: Trial) -> Judgement:
-    if reason := _needless(trial.floor):
+def _emulated(test_run: TestRun) -> Judgement:
+    if reason := _needless(test_run.floor):
         return skipped(reason)
-    if not trial.commands:
+    if not test_run.commands:
         return skipped("smoke.generate is off")
-    compiling, *generating = trial.commands
-    _compile(trial, compiling)
-    with_amx, without = (trial.start(command) for command in generating)
-    return judged(with_amx, without, trial.floor)
+    compiling, *generating = test_run.commands
+    _compile(test_run, compiling)
+    with_amx, without = (test_run.start(command) for command in generating)
+    return judged(with_amx, without, test_run.floor)
 
 
 def _emulating(premises: Premises) -> tuple[Invocation, ...]:
@@ -72,7 +81,7 @@ def _needless(floor: Sequence[str]) -> str:
     return f"this machine also lacks {', '.join(beyond)}, which is not emulated" if beyond else ""
 
 
-def _compile(trial: Trial, command: Invocation) -> None:
+def _compile(test_run: TestRun, command: Invocation) -> None:
     """Makes the library with this host's compiler; it needs so little of libc that it works in any container.
 
     Raises:
@@ -82,8 +91,8 @@ def _compile(trial: Trial, command: Invocation) -> None:
     if shutil.which(COMPILER) is None:
         what = "the emulation of AMX cannot be compiled"
         raise CannotVerifyError(what, why=f"{COMPILER} is not on PATH", remedy=remedy)
-    argv = command.filled({HERE: str(trial.folder)}).argv
-    finished = trial.bench.runner.run(argv, timeout_seconds=COMPILE_SECONDS, keep_output=True, quiet=True)
+    argv = command.filled({HERE: str(test_run.folder)}).argv
+    finished = test_run.context.runner.run(argv, timeout_seconds=COMPILE_SECONDS, keep_output=True, quiet=True)
     if finished.status != 0:
         what = f"{COMPILER} cannot compile {SOURCE.name}"
         raise CannotVerifyError(what, why=(finished.tail or ("it says nothing",))[0], remedy=remedy)
@@ -145,7 +154,7 @@ def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     return max(differences, default=float("inf"))
 
 
-CHECKS: tuple[Check[Trial], ...] = (
+CHECKS: tuple[Check[TestRun], ...] = (
     Check(
         name="emulated-amx",
         title="let a tiny model generate tokens with emulated AMX, and without",

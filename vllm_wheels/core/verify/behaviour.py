@@ -13,15 +13,24 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE
 from vllm_wheels.core.patches.guard import GUARD
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished
 from vllm_wheels.core.verify import amx, emulation
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
 from vllm_wheels.core.verify.install import agree, complete, install, to_check, to_install
-from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
-from vllm_wheels.core.wheelfile import WheelFile
+from vllm_wheels.core.verify.test_run import (
+    HERE,
+    INSTALLS,
+    PROGRAMS,
+    TestRun,
+    answer,
+    answer_lines,
+    last_lines,
+    shut_in,
+)
 
 CPUINFO = Path("/proc/cpuinfo")
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
@@ -51,13 +60,15 @@ def lacking(floor: Sequence[str]) -> tuple[str, ...]:
     return tuple(flag for flag in floor if flag not in present)
 
 
-def _processor(trial: Trial) -> Judgement:
-    if missing := lacking(trial.floor):
+def _processor(test_run: TestRun) -> Judgement:
+    if missing := lacking(test_run.floor):
         what = f"this machine's processor lacks {', '.join(missing)}"
         raise CannotVerifyError(
             what, why="the wheel is for processors that have it", remedy="verify it on such a machine"
         )
-    return Judgement(verdict="passed", line=f"this machine has what the wheel needs: {', '.join(trial.floor) or 'any'}")
+    return Judgement(
+        verdict="passed", line=f"this machine has what the wheel needs: {', '.join(test_run.floor) or 'any'}"
+    )
 
 
 def _probe(script: str, *arguments: str, **env: str) -> tuple[Invocation, ...]:
@@ -69,22 +80,22 @@ def _command(*arguments: str, **env: str) -> tuple[Invocation, ...]:
     return (shut_in(f"{PROGRAMS}/vllm", *arguments, **env),)
 
 
-def _probed(judge: Callable[[Trial, Mapping[str, Any]], Judgement]) -> Callable[[Trial], Judgement]:
-    """Runs a probe in the trial's environment, and judges what it saw; a probe that dies convicts."""
-    return lambda trial: _seen(trial, judge)
+def _probed(judge: Callable[[TestRun, Mapping[str, Any]], Judgement]) -> Callable[[TestRun], Judgement]:
+    """Runs a probe in the test run's environment, and judges what it saw; a probe that dies convicts."""
+    return lambda test_run: _seen(test_run, judge)
 
 
-def _started(trial: Trial) -> Finished:
-    (command,) = trial.commands
-    return trial.start(command)
+def _started(test_run: TestRun) -> Finished:
+    (command,) = test_run.commands
+    return test_run.start(command)
 
 
-def _seen(trial: Trial, judge: Callable[[Trial, Mapping[str, Any]], Judgement]) -> Judgement:
-    finished = _started(trial)
+def _seen(test_run: TestRun, judge: Callable[[TestRun, Mapping[str, Any]], Judgement]) -> Judgement:
+    finished = _started(test_run)
     lines = answer_lines(finished)
     if finished.status != 0 or not lines:
         return _died(finished)
-    return replace(judge(trial, answer(lines[-1])), evidence=lines[-1])
+    return replace(judge(test_run, answer(lines[-1])), evidence=lines[-1])
 
 
 def _died(finished: Finished) -> Judgement:
@@ -118,17 +129,17 @@ def _causes(output: str) -> list[str]:
     return list(dict.fromkeys([*logged, *others])) or last
 
 
-def _judge_shim(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_shim(test_run: TestRun, seen: Mapping[str, Any]) -> Judgement:
     if UPSTREAM not in seen["names"]:
         return Judgement(verdict="passed", line="no distribution called vllm is installed")
-    if trial.distribution == UPSTREAM:
+    if test_run.distribution == UPSTREAM:
         return Judgement(verdict="passed", line="the wheel itself, and nothing else, is called vllm")
     line = "a distribution called vllm is installed beside the wheel, and hides what a renamed wheel breaks"
     return Judgement(verdict="convicted", line=line, remedy="do not require or ship a distribution called vllm")
 
 
-def _judge_torch(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
-    if not seen["version"].endswith("+cpu") and not _asks_for_no_cpu_build(trial.wheel):
+def _judge_torch(test_run: TestRun, seen: Mapping[str, Any]) -> Judgement:
+    if not seen["version"].endswith("+cpu") and not _asks_for_no_cpu_build(test_run.wheel):
         what = "no CPU build of the torch that it requires is in reach"
         raise CannotVerifyError(what, why=f"torch {seen['version']} was installed", remedy=CPU_TORCH)
     parts = [name for name in seen["names"] if CUDA_PART.fullmatch(name)]
@@ -142,7 +153,7 @@ def _judge_torch(trial: Trial, seen: Mapping[str, Any]) -> Judgement:
 
 
 def _asks_for_no_cpu_build(wheel: Path) -> bool:
-    """Is it the wheel's own wish: a plain version is met by a CPU build as well, wherever an index offers one."""
+    """Is it the wheel's own spec: a plain version is met by a CPU build as well, wherever an index offers one."""
     lines = WheelFile.read(wheel).metadata.get_all("Requires-Dist", [])
     pins = (match["local"] for line in lines if (match := LOCAL_TORCH.match(str(line))))
     return any(local != "cpu" for local in pins)
@@ -159,49 +170,49 @@ def _of_companions(premises: Premises) -> tuple[Invocation, ...]:
     return _probe("companions.py", *wanted) if wanted else ()
 
 
-def _companions(trial: Trial) -> Judgement:
-    if not trial.commands:
+def _companions(test_run: TestRun) -> Judgement:
+    if not test_run.commands:
         return skipped(f"left out: {', '.join(TORCH_COMPANIONS)}")
-    return _seen(trial, _judge_companions)
+    return _seen(test_run, _judge_companions)
 
 
-def _judge_companions(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_companions(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
     return passed(f"imports {', '.join(f'{name} {version}' for name, version in seen['versions'].items())}")
 
 
-def _refuses(trial: Trial) -> Judgement:
-    with zipfile.ZipFile(trial.wheel) as archive:
+def _refuses(test_run: TestRun) -> Judgement:
+    with zipfile.ZipFile(test_run.wheel) as archive:
         if GUARD not in archive.namelist():
             return skipped("the wheel has no guard")
-    finished = _started(trial)
+    finished = _started(test_run)
     said = [line for line in finished.output.splitlines() if line.strip()]
-    if finished.status == 1 and len(said) == 1 and trial.distribution in said[0]:
+    if finished.status == 1 and len(said) == 1 and test_run.distribution in said[0]:
         return passed(f"on a lesser CPU it says: {said[0]}")
     line = f"on a lesser CPU it ends with status {finished.status} and says {said[-1] if said else 'nothing'}"
     remedy = "let vllm/__init__.py import the guard before anything else"
     return convicted(line, evidence=last_lines(finished.output), remedy=remedy)
 
 
-def _grave(judge: Callable[[Trial], Judgement]) -> Callable[[Trial], Judgement]:
+def _grave(judge: Callable[[TestRun], Judgement]) -> Callable[[TestRun], Judgement]:
     """A check that may be left open, for want of a tool, and leaves no wheel open; its conviction counts in full."""
 
-    def carry_out(trial: Trial) -> Judgement:
-        found = judge(trial)
+    def carry_out(test_run: TestRun) -> Judgement:
+        found = judge(test_run)
         return replace(found, severity="error") if found.verdict == "convicted" else found
 
     return carry_out
 
 
-def _judge_import(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_import(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
     line = f"import vllm works in {seen['seconds']} s and says {seen['version']}"
     return Judgement(verdict="passed", line=line, measures={"import_seconds": seen["seconds"]})
 
 
-def _version_command(trial: Trial) -> Judgement:
-    finished = _started(trial)
+def _version_command(test_run: TestRun) -> Judgement:
+    finished = _started(test_run)
     if finished.status != 0:
         return _died(finished)
-    wanted = Version(trial.version).base_version
+    wanted = Version(test_run.version).base_version
     if wanted in {_base_version(word) for word in finished.output.split()}:
         return Judgement(verdict="passed", line=f"vllm --version says {wanted}", evidence=last_lines(finished.output))
     line = f"vllm --version does not say {wanted}"
@@ -216,14 +227,14 @@ def _base_version(word: str) -> str | None:
         return None
 
 
-def _serve_help(trial: Trial) -> Judgement:
-    finished = _started(trial)
+def _serve_help(test_run: TestRun) -> Judgement:
+    finished = _started(test_run)
     if finished.status != 0:
         return _died(finished)
     return Judgement(verdict="passed", line="vllm serve --help works", evidence=last_lines(finished.output, 5))
 
 
-def _judge_platform(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_platform(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
     if seen["told"] is not None:
         what = "the platform was not vLLM's own choice"
         raise CannotVerifyError(what, why=f"VLLM_TARGET_DEVICE is {seen['told']}", remedy="report this as a defect")
@@ -233,7 +244,7 @@ def _judge_platform(_: Trial, seen: Mapping[str, Any]) -> Judgement:
     return Judgement(verdict="convicted", line=line, remedy=RENAMED)
 
 
-def _judge_tokens(_: Trial, seen: Mapping[str, Any]) -> Judgement:
+def _judge_tokens(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
     first, second = seen["tokens"]
     outside = [token for token in first if not 0 <= token < VOCABULARY]
     faults = {
@@ -247,17 +258,17 @@ def _judge_tokens(_: Trial, seen: Mapping[str, Any]) -> Judgement:
     return _unless(faults, remedy="see smoke.log; look at the kernels", otherwise=passed(line, tokens_per_second=speed))
 
 
-def _generate(trial: Trial) -> Judgement:
-    if not trial.commands:
+def _generate(test_run: TestRun) -> Judgement:
+    if not test_run.commands:
         return Judgement(verdict="skipped", line="smoke.generate is off")
-    return _seen(trial, _judge_tokens)
+    return _seen(test_run, _judge_tokens)
 
 
 def _of_generation(premises: Premises) -> tuple[Invocation, ...]:
     return _probe("generation.py", VLLM_CPU_KVCACHE_SPACE="1") if premises.settings.smoke.generate else ()
 
 
-CHECKS: tuple[Check[Trial], ...] = (
+CHECKS: tuple[Check[TestRun], ...] = (
     Check(name="processor", title="look at this machine's processor", judge=_processor, seconds=0),
     Check(
         name=INSTALLS,

@@ -14,7 +14,7 @@ from vllm_wheels.core.errors import (
     UnsupportedPythonError,
     VllmWheelsError,
 )
-from vllm_wheels.core.plan import Invocation
+from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.report import Finding, Severity, Verdict
 
@@ -40,7 +40,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Premises:
-    """What is known of a trial before there is a wheel to try.
+    """What is known of a test run before there is a wheel to try.
 
     Attributes:
         settings: of the user.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag
 
-from vllm_wheels.core.wheelfile import WheelFile
+from vllm_wheels.core.formats.wheelfile import WheelFile
 
 KNOWN = tuple(f"3.{minor}" for minor in range(8, 15))
 """Pythons that vLLM was ever released for; without this end an open ``Requires-Python`` would claim them all."""

@@ -6,11 +6,20 @@ import shutil
 from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
-from vllm_wheels.core.verify.trial import HERE, INSTALLS, PROGRAMS, Trial, answer, answer_lines, last_lines, shut_in
+from vllm_wheels.core.verify.test_run import (
+    HERE,
+    INSTALLS,
+    PROGRAMS,
+    TestRun,
+    answer,
+    answer_lines,
+    last_lines,
+    shut_in,
+)
 
 EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
 """The static one first: it runs in a container as well."""
@@ -25,13 +34,13 @@ ILLEGAL = 132
 """How a shell ends whose command SIGILL killed."""
 
 
-def _emulated(trial: Trial) -> Judgement:
-    cpu = cpu_of(trial)
+def _emulated(test_run: TestRun) -> Judgement:
+    cpu = cpu_of(test_run)
     if not cpu:
         return skipped("qemu emulates no CPU of the variant's level")
-    copy_emulator(trial.folder, static=trial.in_container)
-    (command,) = trial.commands
-    return judged(trial.start(command), cpu)
+    copy_emulator(test_run.folder, static=test_run.in_container)
+    (command,) = test_run.commands
+    return judged(test_run.start(command), cpu)
 
 
 def _emulating(premises: Premises) -> tuple[Invocation, ...]:
@@ -41,7 +50,7 @@ def _emulating(premises: Premises) -> tuple[Invocation, ...]:
     return (shut_in(*UNDER_A_SHELL, *emulator, *probe),) if cpu else ()
 
 
-def cpu_of(known: Trial | Premises) -> str:
+def cpu_of(known: TestRun | Premises) -> str:
     """Qemu's name of a CPU that has the wheel's floor and nothing above it; empty where qemu knows none."""
     return next((each.emulated for each in variants().values() if each.floor == known.floor), "")
 
@@ -91,7 +100,7 @@ def judged(finished: Finished, cpu: str) -> Judgement:
     return passed(line, evidence=evidence, emulation_seconds=finished.seconds)
 
 
-CHECKS: tuple[Check[Trial], ...] = (
+CHECKS: tuple[Check[TestRun], ...] = (
     Check(
         name="runs-on-lowest-cpu",
         title="run the extension on an emulated CPU of the variant's level",

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.verify.claims import claimed
 from vllm_wheels.core.verify.report import Report
-from vllm_wheels.core.wheelfile import WheelFile, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clearance:
+class TestCoverage:
     """On which Pythons a wheel has been tried before its release.
 
     Attributes:
@@ -30,9 +30,9 @@ class Clearance:
         return f"{tried}; {missing}" if missing else tried
 
 
-def clearance(
+def coverage(
     wheel: Path, reports: Sequence[Report], *, obstacle: Callable[[str], str | None], required: Sequence[str] = ()
-) -> Clearance:
+) -> TestCoverage:
     """Lets a wheel through only with a passed report of exactly its bytes on every Python that it claims.
 
     Args:
@@ -62,7 +62,7 @@ def clearance(
         remedy = f"vllm-wheels build --python-version {first}, or name only the others in publish.required_pythons"
         raise IncompleteReleaseError(what, why=why, remedy=remedy)
     without = tuple((python, why) for python, why in reasons.items() if why)
-    return Clearance(pythons=tuple(sorted(found, key=_order)), without=without)
+    return TestCoverage(pythons=tuple(sorted(found, key=_order)), without=without)
 
 
 def _order(python: str) -> tuple[int, ...]:

@@ -12,21 +12,21 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
+from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
+from vllm_wheels.core.artifacts.torch_env.locking import CPU_INDEX, UNREACHABLE
+from vllm_wheels.core.artifacts.wheel.repair import WHEEL
 from vllm_wheels.core.builders import PLACE, Mount
-from vllm_wheels.core.environment import index_arguments
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.locking import CPU_INDEX, UNREACHABLE
-from vllm_wheels.core.plan import INDEX, PYTHON, UV, Invocation
-from vllm_wheels.core.repair import WHEEL
-from vllm_wheels.core.runner import Finished
+from vllm_wheels.core.host.commands import INDEX, PYTHON, UV, Invocation
+from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.checks import Judgement, Premises
 from vllm_wheels.core.verify.pythons import host_python
-from vllm_wheels.core.verify.trial import HERE, PROGRAMS, Trial, last_lines
+from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TestRun, last_lines
 
 PROBES = Path(__file__).parent / "probes"
 
-COMPANIONS = {"torchvision": "torchvision", "torchaudio": "torchaudio", "torchcodec": "torchaudio"}
+SIDECARS = {"torchvision": "torchvision", "torchaudio": "torchaudio", "torchcodec": "torchaudio"}
 """Torch packages that vLLM requires, and the entry of ``torch.packages`` that stands for each: torchaudio's
 decoder is torchcodec."""
 
@@ -53,12 +53,12 @@ def left_out(settings: Settings, *, unavailable: Sequence[str] = ()) -> tuple[st
     without = {canonicalize_name(name) for name in unavailable}
     return tuple(
         name
-        for name, entry in COMPANIONS.items()
+        for name, entry in SIDECARS.items()
         if name in without or (name not in configured and (entry not in configured or entry in without))
     )
 
 
-def install(trial: Trial) -> Judgement:
+def install(test_run: TestRun) -> Judgement:
     """Makes the environment and installs the wheel there.
 
     Raises:
@@ -68,24 +68,24 @@ def install(trial: Trial) -> Judgement:
         StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
     """
     for name in ("home", "wheel"):
-        (trial.folder / name).mkdir(parents=True)
-    shutil.copytree(PROBES, trial.folder / "probes", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(trial.wheel, trial.folder / "wheel" / trial.wheel.name)
-    overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in trial.left_out)
-    (trial.folder / "overrides.txt").write_text(overrides, "utf-8")
+        (test_run.folder / name).mkdir(parents=True)
+    shutil.copytree(PROBES, test_run.folder / "probes", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(test_run.wheel, test_run.folder / "wheel" / test_run.wheel.name)
+    overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in test_run.left_out)
+    (test_run.folder / "overrides.txt").write_text(overrides, "utf-8")
     python = (
-        trial.bench.builder.python(trial.python)
-        if trial.in_container
-        else host_python(trial.python, trial.bench.runner)
+        test_run.context.builder.python(test_run.python)
+        if test_run.in_container
+        else host_python(test_run.python, test_run.context.runner)
     )
-    making, *rest = trial.commands
-    made = _uv(trial, making.filled({PYTHON: python}))
+    making, *rest = test_run.commands
+    made = _uv(test_run, making.filled({PYTHON: python}))
     if made.status != 0:
         what = f"uv cannot make an environment of {python}"
         raise CannotVerifyError(
             what, why=_reason(made.output), remedy="see smoke.log; correct or reinstall that Python"
         )
-    finished, beside = _installed(trial, *rest)
+    finished, beside = _installed(test_run, *rest)
     if finished.status == 0:
         line = f"installs with all that it requires, in {finished.seconds:.0f} s{beside}"
         seconds = {"install_seconds": round(finished.seconds, 1)}
@@ -123,33 +123,33 @@ def to_check(premises: Premises) -> tuple[Invocation, ...]:
 def _client(settings: Settings, *arguments: str, **env: str) -> Invocation:
     common = ("--color", "never", "--no-progress", "--no-python-downloads")
     timeout = str(max(1, round(settings.index.timeout_seconds)))
-    return Invocation(argv=(UV, *arguments, *common), environment={"UV_HTTP_TIMEOUT": timeout, **env}, place="venue")
+    return Invocation(argv=(UV, *arguments, *common), environment={"UV_HTTP_TIMEOUT": timeout, **env}, place="location")
 
 
-def _installed(trial: Trial, wished: Invocation, fallback: Invocation | None = None) -> tuple[Finished, str]:
-    finished = _uv(trial, wished)
+def _installed(test_run: TestRun, wished: Invocation, fallback: Invocation | None = None) -> tuple[Finished, str]:
+    finished = _uv(test_run, wished)
     failed = finished.status != 0 and UNREACHABLE.search(finished.output) and CPU_INDEX.search(_reason(finished.output))
     if not failed or fallback is None:
         return finished, ""
     # The environment that the wheel was built with fell back in the same way.
     beside = ", without PyTorch's own index of CPU builds, which cannot be reached"
-    trial.bench.say(f"NOTICE: installing{beside}")
-    return _uv(trial, fallback), beside
+    test_run.context.say(f"NOTICE: installing{beside}")
+    return _uv(test_run, fallback), beside
 
 
-def complete(trial: Trial) -> Judgement:
+def complete(test_run: TestRun) -> Judgement:
     """Names what the wheel requires and was not installed on purpose."""
-    absent = [name for name in _absent(_pip_check(trial)) if name in trial.left_out]
+    absent = [name for name in _absent(_pip_check(test_run)) if name in test_run.left_out]
     if absent:
         line = f"left out: {', '.join(absent)}, which torch.packages leaves out or no index in reach offers"
         return Judgement(verdict="skipped", line=line)
     return Judgement(verdict="passed", line="nothing that it requires was left out")
 
 
-def agree(trial: Trial) -> Judgement:
+def agree(test_run: TestRun) -> Judgement:
     """Lets uv compare what is installed with what every installed package requires, and with the wheel's own tags."""
-    output = _pip_check(trial)
-    excused = set(trial.left_out)
+    output = _pip_check(test_run)
+    excused = set(test_run.left_out)
     complaints = [line for line in COMPLAINT.findall(output) if not excused.issuperset(_absent(line) or ("",))]
     without = [name for name in _absent(output) if name in excused]
     beside = f", apart from {', '.join(without)} (left out)" if without else ""
@@ -161,9 +161,9 @@ def agree(trial: Trial) -> Judgement:
     return Judgement(verdict="passed", line=f"all requirements are met{beside}", evidence=last_lines(output))
 
 
-def _pip_check(trial: Trial) -> str:
-    (command,) = trial.commands
-    finished = _uv(trial, command)
+def _pip_check(test_run: TestRun) -> str:
+    (command,) = test_run.commands
+    finished = _uv(test_run, command)
     if finished.status != 0 and not COMPLAINT.search(finished.output):
         what = "uv could not check the environment"
         raise CannotVerifyError(what, why=_reason(finished.output), remedy="see smoke.log")
@@ -174,8 +174,8 @@ def _absent(output: str) -> list[str]:
     return sorted({canonicalize_name(match["name"]) for match in MISSING.finditer(output)})
 
 
-def _index(trial: Trial) -> list[str]:
-    words = index_arguments(trial.bench.settings, trial.environ())
+def _index(test_run: TestRun) -> list[str]:
+    words = index_arguments(test_run.context.settings, test_run.environ())
     # uv runs in another folder than the one that the user's relative paths start from.
     return [str(path.absolute()) if (path := _folder(word)) and "://" not in word else word for word in words]
 
@@ -191,13 +191,13 @@ def _folder(word: str) -> Path | None:
     return path if not parts.scheme and len(path.parts) > 1 and path.is_dir() else None
 
 
-def _uv(trial: Trial, command: Invocation) -> Finished:
-    uv = f"{PLACE}/uv" if trial.in_container else find_uv_bin()
-    known = {UV: uv, HERE: trial.place, WHEEL: trial.wheel.name, INDEX: _index(trial)}
+def _uv(test_run: TestRun, command: Invocation) -> Finished:
+    uv = f"{PLACE}/uv" if test_run.in_container else find_uv_bin()
+    known = {UV: uv, HERE: test_run.place, WHEEL: test_run.wheel.name, INDEX: _index(test_run)}
     real = command.filled(known)
-    if not trial.in_container:
-        return trial.run_with_network(real.argv, env=real.environment)
-    cache = trial.bench.settings.state_folder / "uv-cache"
+    if not test_run.in_container:
+        return test_run.run_with_network(real.argv, env=real.environment)
+    cache = test_run.context.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
     mounts = [
         Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv"),
@@ -206,7 +206,7 @@ def _uv(trial: Trial, command: Invocation) -> Finished:
     ]
     # Between two mounts there are no hard links.
     given = {**real.environment, "UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
-    return trial.run_with_network(real.argv, env=given, mounts=mounts)
+    return test_run.run_with_network(real.argv, env=given, mounts=mounts)
 
 
 def _local_indexes(arguments: Sequence[str]) -> list[Mount]:

@@ -16,10 +16,10 @@ from auditwheel.policy import Policy, WheelPolicies
 from auditwheel.wheel_abi import analyze_wheel_abi, get_wheel_elfdata
 from elftools.elf.elffile import ELFFile
 
+from vllm_wheels.core.artifacts.wheel.repair import TORCH_LIBRARIES
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.repair import TORCH_LIBRARIES
-from vllm_wheels.core.verify.elf import DAMAGED, Binary
-from vllm_wheels.core.verify.venue import glibc
+from vllm_wheels.core.formats.elf import DAMAGED, Binary
+from vllm_wheels.core.verify.locations import glibc
 
 NOWHERE = "/nonexistent"
 """In place of this host's library folders, or the verdict would depend on what is installed here."""

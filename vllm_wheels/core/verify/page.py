@@ -35,9 +35,9 @@ def as_html(report: Report) -> str:
     """The page; everything that comes from the wheel is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
-    anatomy = report.anatomy
-    features = _bars(anatomy.features, "{:,.0f}") if anatomy else []
-    parts = {part.name: part.packed for part in anatomy.parts} if anatomy else {}
+    composition = report.composition
+    features = _bars(composition.features, "{:,.0f}") if composition else []
+    parts = {part.name: part.packed for part in composition.parts} if composition else {}
     return template.render(
         report=report,
         findings=sorted(report.findings, key=lambda finding: _rank(finding.severity, finding.verdict)),

@@ -9,8 +9,8 @@ from uv import find_uv_bin
 
 from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.errors import CannotVerifyError, MachineError, StepTimeoutError, UnsupportedPythonError
-from vllm_wheels.core.runner import Runner
-from vllm_wheels.core.verify.venue import Venue
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.verify.locations import TestLocation
 
 PYTHON_SECONDS = 60.0
 
@@ -31,14 +31,16 @@ def host_python(version: str, runner: Runner) -> str:
     what = f"there is no Python {version} on this host"
     # A pyenv that is asked on the way says more, which is no reason.
     why = next((line.strip() for line in found.output.splitlines() if "interpreter" in line), "uv finds none")
-    remedy = f"install it (uv python install {version}), or set smoke.venue = container"
+    remedy = f"install it (uv python install {version}), or set smoke.location = container"
     raise CannotVerifyError(what, why=why, remedy=remedy)
 
 
-def obstacle(version: str, venue: Venue, *, runner: Runner, find_builder: Callable[[], Builder]) -> str | None:
-    """Why a wheel cannot be tried on a Python in a venue, in one line; None where it can."""
+def obstacle(
+    version: str, location: TestLocation, *, runner: Runner, find_builder: Callable[[], Builder]
+) -> str | None:
+    """Why a wheel cannot be tried on a Python in a location, in one line; None where it can."""
     try:
-        if venue.kind == "container":
+        if location.kind == "container":
             find_builder().python(version)
         else:
             host_python(version, runner)

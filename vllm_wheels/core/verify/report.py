@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.verify.anatomy import Anatomy
-from vllm_wheels.core.verify.venue import Venue
+from vllm_wheels.core.verify.composition import Composition
+from vllm_wheels.core.verify.locations import TestLocation
 
 SCHEMA = 1
 """Number of the layout of the JSON; raised whenever a reader of the old one would misread the new one."""
@@ -69,13 +69,13 @@ class Report:
         distribution: normalised name (PEP 503).
         version: as the file name has it.
         python: such as ``3.11``; None where the wheel was only looked through and nothing was installed.
-        venue: where the wheel was tried, and why there; None where it was not.
+        location: where the wheel was tried, and why there; None where it was not.
         findings: in the order in which they were made.
         started: seconds since the epoch.
         seconds: how long it took.
         variant: instruction-set variant that it was judged as; None where nobody knows.
         claims: Pythons that the wheel claims to run on, lowest first.
-        anatomy: what the wheel consists of; None where it was not taken apart.
+        composition: what the wheel consists of; None where it was not taken apart.
         schema: layout of the JSON.
     """
 
@@ -84,13 +84,13 @@ class Report:
     distribution: str
     version: str
     python: str | None
-    venue: Venue | None
+    location: TestLocation | None
     findings: tuple[Finding, ...]
     started: float
     seconds: float
     variant: str | None = None
     claims: tuple[str, ...] = ()
-    anatomy: Anatomy | None = None
+    composition: Composition | None = None
     schema: int = SCHEMA
 
     @property
@@ -164,7 +164,7 @@ class Report:
     @property
     def tried_in(self) -> str:
         """Where the wheel was tried and why, in one line."""
-        return f"{self.venue.kind} ({self.venue.why})" if self.venue else "nowhere: it was not installed"
+        return f"{self.location.kind} ({self.location.why})" if self.location else "nowhere: it was not installed"
 
     def as_markdown(self) -> str:
         """The verdict first, then a table of the checks, then the evidence of all that did not pass."""

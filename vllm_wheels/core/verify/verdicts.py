@@ -16,20 +16,20 @@ from typing import Any
 
 from packaging.version import Version
 
+from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.plan import Bench
-from vllm_wheels.core.runner import Runner
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.behaviour import CHECKS
 from vllm_wheels.core.verify.checks import UNJUDGEABLE, carry_out, left_open
 from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.look import look, report_on
-from vllm_wheels.core.verify.published import fetch
-from vllm_wheels.core.verify.ready import Places
+from vllm_wheels.core.verify.locations import TestLocation
+from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Finding, Report
-from vllm_wheels.core.verify.specimen import Specimen, opened
-from vllm_wheels.core.verify.trial import TRIAL, Trial
-from vllm_wheels.core.verify.venue import Venue
+from vllm_wheels.core.verify.static_checks import look, report_on
+from vllm_wheels.core.verify.test_run import TEST_RUN, TestRun
+from vllm_wheels.core.verify.unpacked import UnpackedWheel, opened
 
 SCHEMA = 1
 PASSED, CONVICTED, OPEN = 0, 1, 2
@@ -100,7 +100,7 @@ def verify(
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
-        table: list[Specimen] = []
+        table: list[UnpackedWheel] = []
         for given in wheels:
             try:
                 path = _file(given, stack, settings, say)
@@ -110,8 +110,8 @@ def verify(
         session = _Session(settings=settings, runner=runner, say=say)
         reports = [
             report
-            for specimen in table
-            for report in session.reports(_among(specimen, table), pythons=pythons, install=install)
+            for unpacked in table
+            for report in session.reports(_among(unpacked, table), pythons=pythons, install=install)
         ]
     return Verdicts(reports=tuple(reports), unjudged=tuple(unjudged))
 
@@ -134,15 +134,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
-def _among(specimen: Specimen, table: Sequence[Specimen]) -> Specimen:
+def _among(unpacked: UnpackedWheel, table: Sequence[UnpackedWheel]) -> UnpackedWheel:
     others = tuple(
-        other.as_neighbour() for other in table if other is not specimen and _release(other) == _release(specimen)
+        other.as_neighbour() for other in table if other is not unpacked and _release(other) == _release(unpacked)
     )
-    return replace(specimen, neighbours=others)
+    return replace(unpacked, neighbours=others)
 
 
-def _release(specimen: Specimen) -> str:
-    return Version(specimen.version).base_version
+def _release(unpacked: UnpackedWheel) -> str:
+    return Version(unpacked.version).base_version
 
 
 @dataclass(kw_only=True)
@@ -155,39 +155,39 @@ class _Session:
     def _places(self) -> Places:
         return Places(settings=self.settings, runner=self.runner)
 
-    def reports(self, specimen: Specimen, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
-        self.say(f"looking through {specimen.path.name}")
-        looked = report_on(specimen)
-        for finding in look(specimen):
+    def reports(self, unpacked: UnpackedWheel, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
+        self.say(f"looking through {unpacked.path.name}")
+        looked = report_on(unpacked)
+        for finding in look(unpacked):
             looked = looked.with_finding(finding, now=time.time())
         if not install:
             yield looked
             return
-        for python in self._chosen(specimen, pythons):
-            yield self._tried(specimen, replace(looked, python=python))
+        for python in self._chosen(unpacked, pythons):
+            yield self._tried(unpacked, replace(looked, python=python))
 
-    def _chosen(self, specimen: Specimen, pythons: Sequence[str]) -> Sequence[str]:
+    def _chosen(self, unpacked: UnpackedWheel, pythons: Sequence[str]) -> Sequence[str]:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         if not pythons:
-            return (here if here in specimen.claims else next(iter(specimen.claims), here),)
+            return (here if here in unpacked.claims else next(iter(unpacked.claims), here),)
         if ALL not in pythons:
             return tuple(dict.fromkeys(pythons))
         chosen = []
-        for python in specimen.claims:
-            why = self._places.obstacle(specimen.path, python)
+        for python in unpacked.claims:
+            why = self._places.obstacle(unpacked.path, python)
             if why:
                 self.say(f"NOTICE: not tried on Python {python}: {why}")
             else:
                 chosen.append(python)
-        return chosen or specimen.claims[:1] or (here,)
+        return chosen or unpacked.claims[:1] or (here,)
 
-    def _tried(self, specimen: Specimen, report: Report) -> Report:
+    def _tried(self, unpacked: UnpackedWheel, report: Report) -> Report:
         try:
-            venue = self._places.venue(specimen.path)
+            location = self._places.location(unpacked.path)
         except UNJUDGEABLE as error:
             open_question = left_open(error)
             finding = Finding(
-                check="venue",
+                check="location",
                 severity="error",
                 verdict=open_question.verdict,
                 line=open_question.line,
@@ -195,33 +195,33 @@ class _Session:
                 remedy=open_question.remedy,
             )
             return report.with_finding(finding, now=time.time())
-        self.say(f"trying {specimen.path.name} on Python {report.python} in: {venue.kind} ({venue.why})")
-        report = replace(report, venue=venue)
-        with self._trial(specimen, str(report.python), venue) as trial:
+        self.say(f"trying {unpacked.path.name} on Python {report.python} in: {location.kind} ({location.why})")
+        report = replace(report, location=location)
+        with self._test_run(unpacked, str(report.python), location) as test_run:
             for check in CHECKS:
-                finding = carry_out(check, trial.facing(check), earlier=report.findings)
+                finding = carry_out(check, test_run.facing(check), earlier=report.findings)
                 report = report.with_finding(finding, now=time.time())
         return report
 
     @contextmanager
-    def _trial(self, specimen: Specimen, python: str, venue: Venue) -> Iterator[Trial]:
-        with TemporaryDirectory(prefix="vllm-wheels-trial-", ignore_cleanup_errors=True) as folder:
+    def _test_run(self, unpacked: UnpackedWheel, python: str, location: TestLocation) -> Iterator[TestRun]:
+        with TemporaryDirectory(prefix="vllm-wheels-test_run-", ignore_cleanup_errors=True) as folder:
             stage = Path(folder)
-            bench = Bench(
+            context = ActionContext(
                 stage=stage,
                 settings=self.settings,
                 runner=self.runner,
-                find_builder=partial(self._places.builder, specimen.path),
+                find_builder=partial(self._places.builder, unpacked.path),
                 say=self.say,
             )
-            yield Trial(
-                bench=bench,
-                venue=venue,
-                wheel=specimen.path,
-                distribution=specimen.distribution,
-                version=specimen.version,
+            yield TestRun(
+                context=context,
+                location=location,
+                wheel=unpacked.path,
+                distribution=unpacked.distribution,
+                version=unpacked.version,
                 python=python,
                 left_out=left_out(self.settings),
-                floor=specimen.variant.floor if specimen.variant else (),
+                floor=unpacked.variant.floor if unpacked.variant else (),
             )
-            shutil.rmtree(stage / TRIAL, ignore_errors=True)
+            shutil.rmtree(stage / TEST_RUN, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""An index server behind a front, and a desk to publish from."""
+"""An index server behind a front, and a context to publish from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def wheels_of_release(tmp_path_factory):
 
 
 @pytest.fixture
-def desk(tmp_path, front, wheels_of_release) -> Desk:
+def context(tmp_path, front, wheels_of_release) -> Desk:
     """With wheels to be published to ``real``, the front."""
     shutil.copytree(wheels_of_release, tmp_path / "wheels")
     return Desk(tmp_path, {"real": {"upload_url": front.upload_url, "simple_url": front.simple_url}})

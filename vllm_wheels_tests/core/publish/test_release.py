@@ -8,16 +8,11 @@ from datetime import datetime
 
 import pytest
 
-from vllm_wheels.core.errors import (
-    CredentialsError,
-    IncompleteReleaseError,
-    StoreBusyError,
-    VerificationError,
-)
+from vllm_wheels.core.errors import CredentialsError, IncompleteReleaseError, StoreBusyError, VerificationError
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish import release as publishing
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.receipt import find
-from vllm_wheels.core.wheelfile import sha256_of
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.index_servers import devpi, pypiserver
 from vllm_wheels_tests.fixtures.publishing import PYTHON, TOKEN
@@ -28,19 +23,19 @@ TWO = ("avx512", "baseline")
 ORDER = ["avx512", "avx512vnni", "avx512bf16", "amxbf16", "baseline"]
 
 
-def test_release_goes_up_whole_with_the_flagship_last(desk, front):
+def test_release_goes_up_whole_with_the_flagship_last(context, front):
     """All five packages are there afterwards, with the verified bytes, and vllm-cpu came last."""
-    desk.variants = tuple(ORDER)
-    receipts = desk.publish()
-    assert front.stored() == desk.hashes()
-    assert front.accepted[-1] == desk.wheel("vllm_cpu").name
+    context.variants = tuple(ORDER)
+    receipts = context.publish()
+    assert front.stored() == context.hashes()
+    assert front.accepted[-1] == context.wheel("vllm_cpu").name
     assert [receipt.variant for receipt in receipts] == ORDER
 
 
-def test_receipt_says_where_when_and_what_the_index_answered(desk, front):
+def test_receipt_says_where_when_and_what_the_index_answered(context, front):
     """The receipt names index, hashes, reports, time and answer, and is on disk."""
-    receipt = desk.publish()[0]
-    kept = find(desk.state, repository="real", version="0.32.0", variant="baseline")
+    receipt = context.publish()[0]
+    kept = find(context.state, repository="real", version="0.32.0", variant="baseline")
     file = receipt.files[0]
     assert kept == receipt
     assert (receipt.index, file.sha256) == (front.simple_url, front.stored()[file.name])
@@ -48,70 +43,70 @@ def test_receipt_says_where_when_and_what_the_index_answered(desk, front):
     assert datetime.fromisoformat(file.listed_at).tzinfo is not None
 
 
-def test_second_run_uploads_nothing_and_gives_the_same_receipt(desk, front):
+def test_second_run_uploads_nothing_and_gives_the_same_receipt(context, front):
     """Publishing what is published changes nothing, not even the data version."""
-    first = [receipt.data_version for receipt in desk.publish()]
+    first = [receipt.data_version for receipt in context.publish()]
     uploads = len(front.uploads)
-    assert [receipt.data_version for receipt in desk.publish()] == first
+    assert [receipt.data_version for receipt in context.publish()] == first
     assert len(front.uploads) == uploads
 
 
-def test_plan_compares_every_file_with_the_index(desk):
+def test_plan_compares_every_file_with_the_index(context):
     """The plan is empty before, and complete afterwards, file by file."""
-    before = desk.prepare().stages[0].plan
-    desk.publish()
-    after = desk.prepare().stages[0].plan
+    before = context.prepare().stages[0].plan
+    context.publish()
+    after = context.prepare().stages[0].plan
     assert (before.state, {file.action for file in before.files}) == ("empty", {"upload"})
     assert (after.state, {file.action for file in after.files}) == ("complete", {"present"})
     assert (before.next_version, after.next_version) == ("0.32.0.post1", "0.32.0.post1")
     assert json.loads(json.dumps(after.as_json()))["state"] == "complete"
 
 
-def test_partial_release_is_named_and_completed(desk, front, backend):
+def test_partial_release_is_named_and_completed(context, front, backend):
     """What an earlier run left behind is recognised by hash and the rest is added."""
-    desk.variants = TWO
-    there = desk.wheel("vllm_cpu_avx512")
+    context.variants = TWO
+    there = context.wheel("vllm_cpu_avx512")
     shutil.copy(there, backend.packages)
-    plan = desk.prepare().stages[0].plan
-    desk.publish()
+    plan = context.prepare().stages[0].plan
+    context.publish()
     assert (plan.state, [file.file for file in plan.of_action("present")]) == ("partial", [there.name])
     assert there.name not in front.accepted
-    assert front.stored() == desk.hashes()
+    assert front.stored() == context.hashes()
 
 
-def test_flagship_waits_for_the_others(desk, front):
+def test_flagship_waits_for_the_others(context, front):
     """vllm-cpu alone is not published while the index lacks a variant."""
-    desk.variants = ("avx512", "avx512vnni", "baseline")
-    desk.publish(["avx512"])
+    context.variants = ("avx512", "avx512vnni", "baseline")
+    context.publish(["avx512"])
     with pytest.raises(IncompleteReleaseError, match="baseline is published last"):
-        desk.publish(["baseline"])
-    desk.publish(["avx512vnni"])
-    desk.publish(["baseline"])
-    assert front.stored() == desk.hashes()
+        context.publish(["baseline"])
+    context.publish(["avx512vnni"])
+    context.publish(["baseline"])
+    assert front.stored() == context.hashes()
 
 
-def test_two_publishers_do_not_get_in_each_others_way(desk, monkeypatch):
+def test_two_publishers_do_not_get_in_each_others_way(context, monkeypatch):
     """A second run on this machine stops while the first is at it."""
     monkeypatch.setattr("vllm_wheels.core.publish.journal.LOCK_SECONDS", 0.1)
     with (
-        Journal(desk.state / "publish" / "real").held(),
+        Journal(context.state / "publish" / "real").held(),
         pytest.raises(StoreBusyError, match="another process is publishing"),
     ):
-        desk.publish()
+        context.publish()
 
 
 @pytest.fixture
-def with_test_index(desk, front, tmp_path):
+def with_test_index(context, front, tmp_path):
     """A test index of its own in front of the real one."""
-    with pypiserver(tmp_path / "trial") as trial:
-        test = {"upload_url": trial.upload_url, "simple_url": trial.simple_url, "rules": "none"}
-        desk.repositories["test"] = {**test, "token_variable": "PUBLISH_TOKEN_TEST"}
-        desk.environ["PUBLISH_TOKEN_TEST"] = TOKEN
-        desk.changes = {"test_repository": "test"}
-        yield trial
+    with pypiserver(tmp_path / "test_run") as test_run:
+        test = {"upload_url": test_run.upload_url, "simple_url": test_run.simple_url, "rules": "none"}
+        context.repositories["test"] = {**test, "token_variable": "PUBLISH_TOKEN_TEST"}
+        context.environ["PUBLISH_TOKEN_TEST"] = TOKEN
+        context.changes = {"test_repository": "test"}
+        yield test_run
 
 
-def test_test_index_comes_first_and_gets_the_same_bytes(desk, front, with_test_index, monkeypatch):
+def test_test_index_comes_first_and_gets_the_same_bytes(context, front, with_test_index, monkeypatch):
     """The release is installed back from the test index before the real one sees anything; the receipt says so."""
     seen = []
 
@@ -120,8 +115,8 @@ def test_test_index_comes_first_and_gets_the_same_bytes(desk, front, with_test_i
         return {"verdict": "passed"}
 
     monkeypatch.setattr(publishing, "try_back", tried)
-    (receipt,) = desk.publish()
-    name = desk.wheel("vllm_cpu").name
+    (receipt,) = context.publish()
+    name = context.wheel("vllm_cpu").name
     assert seen == [(name, "test", [])]
     assert receipt.tested == {
         "repository": "test",
@@ -131,7 +126,7 @@ def test_test_index_comes_first_and_gets_the_same_bytes(desk, front, with_test_i
     assert sha256_of(with_test_index.packages / name) == front.stored()[name]
 
 
-def test_what_does_not_come_back_is_not_promoted(desk, front, with_test_index, monkeypatch):
+def test_what_does_not_come_back_is_not_promoted(context, front, with_test_index, monkeypatch):
     """If the wheel does not work when installed from the test index, the real one never gets it."""
 
     def broken(*_):
@@ -140,35 +135,35 @@ def test_what_does_not_come_back_is_not_promoted(desk, front, with_test_index, m
 
     monkeypatch.setattr(publishing, "try_back", broken)
     with pytest.raises(VerificationError):
-        desk.publish()
+        context.publish()
     assert list(with_test_index.packages.iterdir())
     assert front.uploads == []
 
 
-def test_pypiserver_as_it_is(desk, backend):
+def test_pypiserver_as_it_is(context, backend):
     """A plain pypiserver takes the release, and asked again sends nothing."""
-    desk.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
-    first = desk.publish()
-    assert {path.name: sha256_of(path) for path in backend.packages.glob("*.whl")} == desk.hashes()
-    assert desk.publish() == first
+    context.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
+    first = context.publish()
+    assert {path.name: sha256_of(path) for path in backend.packages.glob("*.whl")} == context.hashes()
+    assert context.publish() == first
 
 
-def test_pypiserver_refuses_a_wrong_password(desk, backend):
+def test_pypiserver_refuses_a_wrong_password(context, backend):
     """With another server the wrong token is recognised before anything is sent, too."""
-    desk.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
-    desk.environ = tokens("wrong")
+    context.repositories = {"real": {"upload_url": backend.upload_url, "simple_url": backend.simple_url}}
+    context.environ = tokens("wrong")
     with pytest.raises(CredentialsError, match="does not accept"):
-        desk.publish()
+        context.publish()
     assert list(backend.packages.glob("*.whl")) == []
 
 
 @pytest.mark.servers
-def test_devpi_as_it_is(desk, tmp_path):
+def test_devpi_as_it_is(context, tmp_path):
     """A devpi-server takes the release, with a user name of its own; asked again it has everything."""
     with devpi(tmp_path / "devpi") as index:
         real = {"upload_url": index.upload_url, "simple_url": index.simple_url, "user": index.user}
-        desk.repositories = {"real": real}
-        desk.changes = {"repositories": desk.repositories}
-        desk.publish()
-        plan = desk.prepare().stages[0].plan
-    assert (plan.state, {file.file: file.sha256 for file in plan.files}) == ("complete", desk.hashes())
+        context.repositories = {"real": real}
+        context.changes = {"repositories": context.repositories}
+        context.publish()
+        plan = context.prepare().stages[0].plan
+    assert (plan.state, {file.file: file.sha256 for file in plan.files}) == ("complete", context.hashes())

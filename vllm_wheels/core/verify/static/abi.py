@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vllm_wheels.core.artifacts.wheel.repair import EXTENSIONS
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.repair import EXTENSIONS
+from vllm_wheels.core.formats.elf import Binary
+from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.elf import Binary
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
 STABLE = "abi3"
@@ -38,16 +38,16 @@ REMEDY = (
 )
 
 
-def _stable(specimen: Specimen) -> Judgement:
-    tagged = sorted(int(tag.interpreter[3:]) for tag in specimen.file.tags if tag.abi == STABLE)
-    extensions = [binary for binary in specimen.binaries if binary.extension]
+def _stable(unpacked: UnpackedWheel) -> Judgement:
+    tagged = sorted(int(tag.interpreter[3:]) for tag in unpacked.file.tags if tag.abi == STABLE)
+    extensions = [binary for binary in unpacked.binaries if binary.extension]
     if not tagged:
         return skipped("the tag does not claim the stable ABI")
     if not extensions:
         return skipped("it holds no extension")
     lowest = f"3.{tagged[0]}"
     bound = [f"{each.name} is for one Python only" for each in extensions if ONE_PYTHON.search(each.name)]
-    audited = _audit(specimen, extensions, lowest)
+    audited = _audit(unpacked, extensions, lowest)
     faults = bound + [line for each in extensions for line in _faults(each.name, audited[str(each.path)], lowest)]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -55,12 +55,12 @@ def _stable(specimen: Specimen) -> Judgement:
     return passed(f"all extensions ({len(extensions)}) keep to the stable ABI of Python {lowest}")
 
 
-def _audit(specimen: Specimen, extensions: Sequence[Binary], lowest: str) -> Mapping[str, Any]:
+def _audit(unpacked: UnpackedWheel, extensions: Sequence[Binary], lowest: str) -> Mapping[str, Any]:
     with TemporaryDirectory(prefix="vllm-wheels-abi-") as folder:
         report = Path(folder, "report.json")
         paths = [str(each.path) for each in extensions]
         command = AUDIT.filled({REPORT: str(report), LOWEST: lowest, EXTENSIONS: paths})
-        finished = specimen.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, quiet=True)
+        finished = unpacked.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, quiet=True)
         try:
             found = json.loads(report.read_text("utf-8"))["specs"]
             return {name: entry["object"]["result"] for name, entry in found.items()}
@@ -80,7 +80,7 @@ def _faults(name: str, result: Mapping[str, Any], lowest: str) -> list[str]:
     return faults
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
         name="stable-abi",
         title="hold the extensions against the stable ABI",

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.builders import PLACE
+from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.elf import Binary
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 DEBUG = (".debug_*", ".zdebug_*", ".gdb_index", ".stab", ".stabstr")
 SYMBOLS = (".symtab",)
@@ -38,10 +38,10 @@ GPU_FILES = ("*.cubin", "*.fatbin", "*.ptx", "*.hsaco")
 GPU_PACKAGES = ("nvidia-*", "cuda-*", "pytorch-triton-rocm", "flashinfer-*", "cupy-*")
 
 
-def _stripped(specimen: Specimen) -> Judgement:
-    if not specimen.binaries:
+def _stripped(unpacked: UnpackedWheel) -> Judgement:
+    if not unpacked.binaries:
         return skipped("it holds no machine code")
-    found = {binary.name: (_bytes(binary, DEBUG), _bytes(binary, SYMBOLS)) for binary in specimen.binaries}
+    found = {binary.name: (_bytes(binary, DEBUG), _bytes(binary, SYMBOLS)) for binary in unpacked.binaries}
     debug, symbols = (sum(sizes[index] for sizes in found.values()) for index in (0, 1))
     if not debug and not symbols:
         return passed("no debug information, no local symbols")
@@ -60,8 +60,8 @@ def _bytes(binary: Binary, patterns: tuple[str, ...]) -> int:
     )
 
 
-def _build_paths(specimen: Specimen) -> Judgement:
-    found = sorted({path for binary in specimen.binaries for path in _source_paths(binary)})
+def _build_paths(unpacked: UnpackedWheel) -> Judgement:
+    found = sorted({path for binary in unpacked.binaries for path in _source_paths(binary)})
     if not found:
         return passed("no path of a build machine is inside")
     line = f"{len(found)} paths of the build machine are inside, such as {found[0]}"
@@ -76,10 +76,10 @@ def _source_paths(binary: Binary) -> Iterator[str]:
             yield path
 
 
-def _search_paths(specimen: Specimen) -> Judgement:
+def _search_paths(unpacked: UnpackedWheel) -> Judgement:
     found = [
         f"{binary.name} searches {path or 'the working folder'}"
-        for binary in specimen.binaries
+        for binary in unpacked.binaries
         for path in binary.search_paths
         if not path.startswith(ORIGIN)
     ]
@@ -89,8 +89,8 @@ def _search_paths(specimen: Specimen) -> Judgement:
     return passed("libraries are searched for beside the extensions only")
 
 
-def _no_gpu(specimen: Specimen) -> Judgement:
-    found = list(_gpu_traces(specimen))
+def _no_gpu(unpacked: UnpackedWheel) -> Judgement:
+    found = list(_gpu_traces(unpacked))
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         remedy = "build with VLLM_TARGET_DEVICE=cpu against the CPU build of torch"
@@ -98,12 +98,12 @@ def _no_gpu(specimen: Specimen) -> Judgement:
     return passed("no GPU library, code or requirement")
 
 
-def _gpu_traces(specimen: Specimen) -> Iterator[str]:
-    for binary in specimen.binaries:
+def _gpu_traces(unpacked: UnpackedWheel) -> Iterator[str]:
+    for binary in unpacked.binaries:
         yield from (f"{binary.name} is linked to {name}" for name in binary.needed if _any(name, GPU_LIBRARIES))
         yield from (f"{binary.name} has a section {name}" for name in binary.sections if _any(name, GPU_SECTIONS))
-    yield from (f"{name} is GPU code" for name in specimen.file.members if _any(name, GPU_FILES))
-    required = {str(each): each for python in specimen.claims for each in specimen.required(python)}
+    yield from (f"{name} is GPU code" for name in unpacked.file.members if _any(name, GPU_FILES))
+    required = {str(each): each for python in unpacked.claims for each in unpacked.required(python)}
     for line, each in required.items():
         local = [specifier.version for specifier in each.specifier if re.search(r"\+(cu|rocm|xpu)", specifier.version)]
         if local or _any(canonicalize_name(each.name), GPU_PACKAGES):
@@ -114,7 +114,7 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="stripped", title="look for debug information", judge=_stripped),
     Check(name="build-paths", title="look for paths of the build machine", judge=_build_paths, severity="warning"),
     Check(name="search-paths", title="look where libraries are searched for", judge=_search_paths),

@@ -12,12 +12,12 @@ from check_wheel_contents.checks import FailedCheck
 from check_wheel_contents.contents import WheelContents
 from check_wheel_contents.errors import WheelValidationError
 
+from vllm_wheels.core.artifacts.wheel.repair import WHEEL
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.isa import GRAFTED
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.repair import WHEEL
+from vllm_wheels.core.formats.instructions import GRAFTED
+from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
 BESIDE = "{temporary}"
@@ -52,11 +52,11 @@ WISHED_BYTES = 25_000_000
 """A CPU wheel of vLLM without debug information fits into it."""
 
 
-def _contents(specimen: Specimen) -> Judgement:
+def _contents(unpacked: UnpackedWheel) -> Judgement:
     checker = WheelChecker()
     checker.configure_options(configpath=NO_CONFIG, ignore=IGNORED)
     try:
-        failures = checker.check_contents(WheelContents.from_wheel(specimen.path))
+        failures = checker.check_contents(WheelContents.from_wheel(unpacked.path))
     except WheelValidationError as error:
         what = "check-wheel-contents cannot read the wheel"
         raise CannotVerifyError(what, why=str(error), remedy="see the check record") from error
@@ -74,10 +74,10 @@ def _of_grafted(failure: FailedCheck) -> bool:
     return failure.check in {Rule.W009, Rule.W010} and len(others) <= (failure.check is Rule.W009)
 
 
-def _paths(specimen: Specimen) -> Judgement:
-    command = PORTABLE.filled({WHEEL: str(specimen.path), BESIDE: str(specimen.folder.parent)})
+def _paths(unpacked: UnpackedWheel) -> Judgement:
+    command = PORTABLE.filled({WHEEL: str(unpacked.path), BESIDE: str(unpacked.folder.parent)})
     folder = Path(str(command.folder))
-    finished = specimen.runner.run(command.argv, cwd=folder, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
+    finished = unpacked.runner.run(command.argv, cwd=folder, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
     found = FOUND.findall(finished.output)
     if finished.status == 0:
         return passed("every path is portable")
@@ -89,9 +89,9 @@ def _paths(specimen: Specimen) -> Judgement:
     return convicted(f"{found[0]}{more}", evidence="\n".join(found), remedy="rename these files, or leave them out")
 
 
-def _size(specimen: Specimen) -> Judgement:
-    size = specimen.path.stat().st_size
-    line = f"{size / 1e6:.1f} MB, {sum(specimen.file.members.values()) / 1e6:.1f} MB once installed"
+def _size(unpacked: UnpackedWheel) -> Judgement:
+    size = unpacked.path.stat().st_size
+    line = f"{size / 1e6:.1f} MB, {sum(unpacked.file.members.values()) / 1e6:.1f} MB once installed"
     if size <= WISHED_BYTES:
         return passed(line, megabytes=size / 1e6)
     remedy = "build with CMAKE_BUILD_TYPE=Release, strip the extensions, and ship one variant's code only"
@@ -100,7 +100,7 @@ def _size(specimen: Specimen) -> Judgement:
     )
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="contents", title="look for files that do not belong there", judge=_contents, severity="warning"),
     Check(
         name="portable-paths",

@@ -9,10 +9,10 @@ from packaging.metadata import InvalidMetadata, Metadata
 from packaging.utils import canonicalize_name
 from readme_renderer import markdown
 
-from vllm_wheels.core.plan import Invocation
-from vllm_wheels.core.repair import WHEEL
+from vllm_wheels.core.artifacts.wheel.repair import WHEEL
+from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
 VALID = "metadata-valid"
@@ -24,8 +24,8 @@ COMMAND = re.compile(r"\b(?:pip3?|uv|pipx|poetry|pdm)\b[^\n`]*?\b(?:install|add)
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def _valid(specimen: Specimen) -> Judgement:
-    text = (specimen.folder / specimen.file.dist_info / "METADATA").read_bytes()
+def _valid(unpacked: UnpackedWheel) -> Judgement:
+    text = (unpacked.folder / unpacked.file.dist_info / "METADATA").read_bytes()
     try:
         found = Metadata.from_email(text, validate=True)
     except ExceptionGroup as group:
@@ -37,27 +37,27 @@ def _valid(specimen: Specimen) -> Judgement:
     return passed(f"core metadata {found.metadata_version}")
 
 
-def _renders(specimen: Specimen) -> Judgement:
+def _renders(unpacked: UnpackedWheel) -> Judgement:
     remedy = "correct the long description and Description-Content-Type"
-    command = TWINE.filled({WHEEL: str(specimen.path)})
-    finished = specimen.runner.run(
+    command = TWINE.filled({WHEEL: str(unpacked.path)})
+    finished = unpacked.runner.run(
         command.argv, env=command.environment, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True
     )
     if finished.status != 0:
         said = [line.strip() for line in finished.output.splitlines() if line.strip()]
         return convicted(f"twine check: {(said or ['failed'])[-1]}", evidence="\n".join(said), remedy=remedy)
-    kind = str(specimen.file.metadata["Description-Content-Type"] or "").partition(";")[0].strip()
-    if kind == "text/markdown" and not markdown.render(_description(specimen)):
+    kind = str(unpacked.file.metadata["Description-Content-Type"] or "").partition(";")[0].strip()
+    if kind == "text/markdown" and not markdown.render(_description(unpacked)):
         return convicted("the description does not render as Markdown", remedy=remedy)
     return passed(f"the description renders as {kind or 'text'}")
 
 
-def _instructions(specimen: Specimen) -> Judgement:
-    for match in COMMAND.finditer(_description(specimen)):
-        if specimen.distribution in {canonicalize_name(word) for word in _names(match["rest"])}:
+def _instructions(unpacked: UnpackedWheel) -> Judgement:
+    for match in COMMAND.finditer(_description(unpacked)):
+        if unpacked.distribution in {canonicalize_name(word) for word in _names(match["rest"])}:
             return passed("the description tells how to install it", evidence=match[0].strip())
-    line = f"the description does not tell how to install {specimen.distribution}"
-    remedy = f"put a line like 'pip install {specimen.distribution}' with its index of CPU torch into the README"
+    line = f"the description does not tell how to install {unpacked.distribution}"
+    remedy = f"put a line like 'pip install {unpacked.distribution}' with its index of CPU torch into the README"
     return convicted(line, remedy=remedy)
 
 
@@ -66,14 +66,14 @@ def _names(text: str) -> list[str]:
     return [word.rstrip(".") for word in WORD.findall(text)]
 
 
-def _description(specimen: Specimen) -> str:
-    metadata = specimen.file.metadata
+def _description(unpacked: UnpackedWheel) -> str:
+    metadata = unpacked.file.metadata
     payload = metadata.get_payload(decode=True)
     body = payload.decode("utf-8", errors="replace") if isinstance(payload, bytes) else ""
     return body or str(metadata["Description"] or "")
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name=VALID, title="read METADATA strictly", judge=_valid),
     Check(
         name="description-renders",

@@ -11,23 +11,23 @@ from packaging.utils import canonicalize_name
 from vllm_wheels.core.patches.guard import GUARD, INIT
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.report import Severity
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TABLE = "WHEEL"
 MODULE = "_cpu_guard"
 REMEDY = "build it with vllm-wheels, whose patch 'guard' puts the module in"
 
 
-def _guard(specimen: Specimen) -> Judgement:
-    if INIT not in specimen.file.members:
+def _guard(unpacked: UnpackedWheel) -> Judgement:
+    if INIT not in unpacked.file.members:
         return skipped("it holds no package vllm")
-    severity: Severity = "error" if specimen.ours else "warning"
-    if GUARD not in specimen.file.members:
+    severity: Severity = "error" if unpacked.ours else "warning"
+    if GUARD not in unpacked.file.members:
         line = "on a lesser CPU it dies of an illegal instruction: there is no guard"
         return convicted(line, remedy=REMEDY, severity=severity)
-    table = _table(specimen.text(GUARD))
-    faults = list(_faults(specimen, table)) if table else [f"{GUARD} has no table {TABLE}"]
-    if not _comes_first(specimen.text(INIT)):
+    table = _table(unpacked.text(GUARD))
+    faults = list(_faults(unpacked, table)) if table else [f"{GUARD} has no table {TABLE}"]
+    if not _comes_first(unpacked.text(INIT)):
         faults.append(f"{INIT} does not import it before anything else")
     if faults:
         return convicted(faults[0], evidence="\n".join(faults), remedy=REMEDY, severity=severity)
@@ -47,13 +47,13 @@ def _table(source: str) -> Mapping[str, Any]:
     return {}
 
 
-def _faults(specimen: Specimen, table: Mapping[str, Any]) -> Iterator[str]:
-    if canonicalize_name(str(table.get("distribution"))) != specimen.distribution:
-        yield f"the guard speaks of {table.get('distribution')}, the wheel is {specimen.distribution}"
-    if specimen.variant and table.get("variant") != specimen.variant.name:
-        yield f"the guard is that of {table.get('variant')}, the wheel is {specimen.variant.name}"
-    elif specimen.variant and set(table["floor"]) != set(specimen.variant.floor):
-        yield f"the guard asks for {', '.join(table['floor'])}, {specimen.variant.name} needs {specimen.variant.floor}"
+def _faults(unpacked: UnpackedWheel, table: Mapping[str, Any]) -> Iterator[str]:
+    if canonicalize_name(str(table.get("distribution"))) != unpacked.distribution:
+        yield f"the guard speaks of {table.get('distribution')}, the wheel is {unpacked.distribution}"
+    if unpacked.variant and table.get("variant") != unpacked.variant.name:
+        yield f"the guard is that of {table.get('variant')}, the wheel is {unpacked.variant.name}"
+    elif unpacked.variant and set(table["floor"]) != set(unpacked.variant.floor):
+        yield f"the guard asks for {', '.join(table['floor'])}, {unpacked.variant.name} needs {unpacked.variant.floor}"
 
 
 def _comes_first(source: str) -> bool:
@@ -69,6 +69,6 @@ def _comes_first(source: str) -> bool:
     return False
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="guard", title="look for the guard against lesser CPUs", judge=_guard),
 )

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-from vllm_wheels.core.patches.names import distributions
-from vllm_wheels.core.publish.rules import CHECKS as JUDGES
-from vllm_wheels.core.publish.rules import Rule, Upload, rules
-from vllm_wheels.core.publish.state import ProjectState
+from vllm_wheels.core.index.published import allowed, files_of, pythons_of, wheels_of
+from vllm_wheels.core.index.rules import CHECKS as JUDGES
+from vllm_wheels.core.index.rules import Rule, Upload, rules
+from vllm_wheels.core.index.state import ProjectState
+from vllm_wheels.core.names import distributions
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.claims import KNOWN
-from vllm_wheels.core.verify.published import allowed, files_of, pythons_of, wheels_of
-from vllm_wheels.core.verify.specimen import Specimen
 from vllm_wheels.core.verify.static.described import VALID
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 MIB = 2**20
 PRIVATE = "private-classifier"
@@ -30,13 +30,13 @@ REMEDIES = {
 }
 
 
-def _by_itself(rule: Rule, specimen: Specimen) -> Judgement:
+def _by_itself(rule: Rule, unpacked: UnpackedWheel) -> Judgement:
     """Judges a rule that the wheel alone decides."""
-    project = ProjectState(project=specimen.distribution, exists=False)
+    project = ProjectState(project=unpacked.distribution, exists=False)
     upload = Upload(
-        name=specimen.path.name,
-        size=specimen.path.stat().st_size,
-        metadata=specimen.file.metadata,
+        name=unpacked.path.name,
+        size=unpacked.path.stat().st_size,
+        metadata=unpacked.file.metadata,
         project=project,
         growth=0,
         published_before=False,
@@ -49,28 +49,28 @@ def _by_itself(rule: Rule, specimen: Specimen) -> Judgement:
     return passed(f"kept: {rule.says}")
 
 
-def _project_size(specimen: Specimen) -> Judgement:
+def _project_size(unpacked: UnpackedWheel) -> Judgement:
     rule = rules()["project-size"]
     limit = int(rule.limits["limit_bytes"])
-    others = {each.filename: each.size for each in files_of(specimen.settings, specimen.distribution)}
-    others[specimen.path.name] = specimen.path.stat().st_size
+    others = {each.filename: each.size for each in files_of(unpacked.settings, unpacked.distribution)}
+    others[unpacked.path.name] = unpacked.path.stat().st_size
     unknown = [name for name, size in others.items() if size is None]
     if unknown:
         return skipped(f"the index does not tell the size of {len(unknown)} of {len(others)} files")
     total = sum(size or 0 for size in others.values())
-    line = f"{len(others)} files of {specimen.distribution} have {total / MIB:.0f} MiB of {limit / MIB:.0f}"
+    line = f"{len(others)} files of {unpacked.distribution} have {total / MIB:.0f} MiB of {limit / MIB:.0f}"
     if total <= limit:
         return passed(line)
     return convicted(line, evidence=_cited(rule), remedy="ask the index for a higher limit before publishing")
 
 
-def _complete(specimen: Specimen) -> Judgement:
-    own = files_of(specimen.settings, specimen.distribution)
-    if specimen.path.name not in {each.filename for each in own}:
+def _complete(unpacked: UnpackedWheel) -> Judgement:
+    own = files_of(unpacked.settings, unpacked.distribution)
+    if unpacked.path.name not in {each.filename for each in own}:
         return skipped("it is not published on the configured index")
-    names = list(dict.fromkeys([specimen.distribution, *distributions(specimen.settings).values()]))
+    names = list(dict.fromkeys([unpacked.distribution, *distributions(unpacked.settings).values()]))
     wheels = {
-        name: wheels_of(own if name == specimen.distribution else files_of(specimen.settings, name), specimen.version)
+        name: wheels_of(own if name == unpacked.distribution else files_of(unpacked.settings, name), unpacked.version)
         for name in names
     }
     wanted = {python for found in wheels.values() for python in allowed(found, KNOWN)}
@@ -83,21 +83,21 @@ def _complete(specimen: Specimen) -> Judgement:
         more = f" (and {len(holes) - 1} more)" if len(holes) > 1 else ""
         evidence = "\n".join([*holes, _cited(rules()["release-age"])])
         remedy = "publish what is missing under a new version suffix, such as .post1"
-        return convicted(f"of release {specimen.version}, {holes[0]}{more}", evidence=evidence, remedy=remedy)
-    return passed(f"release {specimen.version} has {len(wheels)} variants for {len(wanted)} Pythons")
+        return convicted(f"of release {unpacked.version}, {holes[0]}{more}", evidence=evidence, remedy=remedy)
+    return passed(f"release {unpacked.version} has {len(wheels)} variants for {len(wanted)} Pythons")
 
 
 def _cited(rule: Rule) -> str:
     return f"rule: {rule.says}\nsource: {rule.source}"
 
 
-def _unless_private(judge: Callable[[Specimen], Judgement], specimen: Specimen) -> Judgement:
+def _unless_private(judge: Callable[[UnpackedWheel], Judgement], unpacked: UnpackedWheel) -> Judgement:
     prefix = rules()[PRIVATE].limits["prefix"]
-    marks = [str(line) for line in specimen.file.metadata.get_all("Classifier", []) if str(line).startswith(prefix)]
-    return skipped(f"it is for no index: it is marked {marks[0]!r}") if marks else judge(specimen)
+    marks = [str(line) for line in unpacked.file.metadata.get_all("Classifier", []) if str(line).startswith(prefix)]
+    return skipped(f"it is for no index: it is marked {marks[0]!r}") if marks else judge(unpacked)
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     *(
         Check(
             name=f"index-{name}",

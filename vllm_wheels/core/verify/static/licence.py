@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 UPSTREAM = "Apache-2.0"
 """SPDX identifier of vLLM's licence, in every release."""
@@ -16,8 +16,8 @@ OPERATOR = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]")
 CLASSIFIER = "License :: "
 
 
-def _licence(specimen: Specimen) -> Judgement:
-    metadata = specimen.file.metadata
+def _licence(unpacked: UnpackedWheel) -> Judgement:
+    metadata = unpacked.file.metadata
     expression, text = metadata["License-Expression"], metadata["License"]
     classifiers = [line for line in metadata.get_all("Classifier", []) if line.startswith(CLASSIFIER)]
     stated = [f"License-Expression: {expression}"] if expression else []
@@ -44,22 +44,22 @@ def _named(expression: str) -> bool:
     return UPSTREAM in OPERATOR.split(expression)
 
 
-def _files(specimen: Specimen) -> Judgement:
-    dist_info = specimen.file.dist_info
+def _files(unpacked: UnpackedWheel) -> Judgement:
+    dist_info = unpacked.file.dist_info
     remedy = "ship upstream's LICENSE below dist-info/licenses and name it in License-File (PEP 639)"
-    named = [str(name) for name in specimen.file.metadata.get_all("License-File", [])]
+    named = [str(name) for name in unpacked.file.metadata.get_all("License-File", [])]
     # Before PEP 639 they lay in dist-info itself.
     places = {name: [f"{dist_info}/licenses/{name}", f"{dist_info}/{name}"] for name in named or ["LICENSE"]}
-    lost = [name for name, paths in places.items() if not any(path in specimen.file.members for path in paths)]
+    lost = [name for name, paths in places.items() if not any(path in unpacked.file.members for path in paths)]
     if lost:
         return convicted(f"the licence file {', '.join(lost)} is not in the wheel", remedy=remedy)
-    texts = [specimen.text(path) for paths in places.values() for path in paths]
+    texts = [unpacked.text(path) for paths in places.values() for path in paths]
     if not any(UPSTREAM_TEXT in text for text in texts):
         return convicted(f"no licence file holds the {UPSTREAM_TEXT}", remedy=remedy)
     return passed(f"{', '.join(places)} is in the wheel")
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="licence", title="compare the licence with upstream's", judge=_licence),
     Check(name="licence-files", title="look for the licence's text", judge=_files),
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from vllm_wheels.core.isa import Fault, judge
+from vllm_wheels.core.formats.instructions import Fault, judge
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.anatomy import BASELINE_FEATURES
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.specimen import Neighbour, Specimen
+from vllm_wheels.core.verify.composition import BASELINE_FEATURES
+from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
 
 DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
 """Upstream's own extensions, of which vLLM imports the one that fits the CPU (unified family, from 0.17.0)."""
@@ -16,64 +16,64 @@ DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
 UNKNOWN = "nobody knows which variant it is (give --variant)"
 
 
-def _faults(specimen: Specimen) -> tuple[Fault, ...]:
-    return judge(specimen.scan, specimen.code) if specimen.code else ()
+def _faults(unpacked: UnpackedWheel) -> tuple[Fault, ...]:
+    return judge(unpacked.scan, unpacked.code) if unpacked.code else ()
 
 
-def _promised(specimen: Specimen) -> Judgement:
-    if specimen.variant is None or specimen.code is None:
+def _promised(unpacked: UnpackedWheel) -> Judgement:
+    if unpacked.variant is None or unpacked.code is None:
         return skipped(UNKNOWN)
-    lacking = [fault.feature for fault in _faults(specimen) if fault.file is None]
+    lacking = [fault.feature for fault in _faults(unpacked) if fault.file is None]
     if lacking:
-        line = f"{specimen.variant.name} promises {', '.join(lacking)}, and there is no such instruction"
+        line = f"{unpacked.variant.name} promises {', '.join(lacking)}, and there is no such instruction"
         remedy = "build it with the variant's flags; a release that ignores them cannot be this variant"
-        return convicted(line, evidence=_histogram(specimen), remedy=remedy)
-    features = specimen.scan.features
-    counts = ", ".join(f"{features[name]} of {name}" for name in specimen.code.promises)
-    beside = f", as {specimen.admitted.name}, whose code it says it holds" if specimen.admitted else ""
-    return passed(f"has {counts}{beside}", evidence=_histogram(specimen))
+        return convicted(line, evidence=_histogram(unpacked), remedy=remedy)
+    features = unpacked.scan.features
+    counts = ", ".join(f"{features[name]} of {name}" for name in unpacked.code.promises)
+    beside = f", as {unpacked.admitted.name}, whose code it says it holds" if unpacked.admitted else ""
+    return passed(f"has {counts}{beside}", evidence=_histogram(unpacked))
 
 
-def _forbidden(specimen: Specimen) -> Judgement:
-    if specimen.variant is None:
+def _forbidden(unpacked: UnpackedWheel) -> Judgement:
+    if unpacked.variant is None:
         return skipped(UNKNOWN)
-    found = [fault for fault in _faults(specimen) if fault.file is not None]
-    own = [fault for fault in found if not fault.grafted and fault.file not in _left_alone(specimen, found)]
+    found = [fault for fault in _faults(unpacked) if fault.file is not None]
+    own = [fault for fault in found if not fault.grafted and fault.file not in _left_alone(unpacked, found)]
     evidence = "\n".join(str(fault) for fault in found)
     if own:
         counts = ", ".join(f"{fault.count} of {fault.feature} in {fault.file}" for fault in own)
-        line = f"{specimen.variant.name} must not need {counts}"
+        line = f"{unpacked.variant.name} must not need {counts}"
         remedy = "take the build machine's own instruction sets out of the build (no -march=native, no /proc/cpuinfo)"
         return convicted(line, evidence=evidence, remedy=remedy)
     if found:
         places = ", ".join(dict.fromkeys(str(fault.file) for fault in found))
         return passed(f"only where a CPU without them does not come: {places}", evidence=evidence)
-    return passed(f"nothing above {specimen.variant.name}")
+    return passed(f"nothing above {unpacked.variant.name}")
 
 
-def _left_alone(specimen: Specimen, found: list[Fault]) -> set[str]:
+def _left_alone(unpacked: UnpackedWheel, found: list[Fault]) -> set[str]:
     """Extensions that vLLM does not import on a CPU of the variant's level, because a sibling is for that level."""
-    siblings = {file.name for file in specimen.scan.own if DISPATCHED.fullmatch(file.name)}
+    siblings = {file.name for file in unpacked.scan.own if DISPATCHED.fullmatch(file.name)}
     return siblings if siblings - {fault.file for fault in found} else set()
 
 
-def _histogram(specimen: Specimen) -> str:
+def _histogram(unpacked: UnpackedWheel) -> str:
     lines = []
-    for file in specimen.scan.files:
+    for file in unpacked.scan.files:
         counts = {name: number for name, number in file.features.items() if name not in BASELINE_FEATURES}
         named = ", ".join(f"{name} {number}" for name, number in sorted(counts.items(), key=lambda each: -each[1]))
         lines.append(f"{file.name}: {file.size} bytes of code, {file.instructions} instructions: {named or 'plain'}")
     return "\n".join(lines)
 
 
-def _identical(specimen: Specimen) -> Judgement:
-    own = specimen.as_neighbour()
-    others = [each for each in specimen.neighbours if each.distribution != own.distribution]
+def _identical(unpacked: UnpackedWheel) -> Judgement:
+    own = unpacked.as_neighbour()
+    others = [each for each in unpacked.neighbours if each.distribution != own.distribution]
     if own.code is None:
         return skipped("it holds no machine code")
     if not others:
         return skipped("there is no other variant of the release to compare it with")
-    admitted = specimen.admitted.name if specimen.admitted else None
+    admitted = unpacked.admitted.name if unpacked.admitted else None
     twins = [each for each in others if each.code == own.code and not _higher(each, own)]
     same = [each for each in twins if admitted is None or each.variant != admitted]
     if same:
@@ -94,7 +94,7 @@ def _higher(other: Neighbour, own: Neighbour) -> bool:
     return ranks.index(other.variant) > ranks.index(own.variant)
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="promised-instructions", title="look for the variant's instructions", judge=_promised),
     Check(name="forbidden-instructions", title="look for instructions above the variant", judge=_forbidden),
     Check(name="identical-code", title="compare the machine code with other variants", judge=_identical),

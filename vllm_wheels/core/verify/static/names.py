@@ -8,20 +8,20 @@ from packaging.tags import Tag
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from vllm_wheels.core.formats.wheelfile import DIST_INFO
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
-from vllm_wheels.core.wheelfile import DIST_INFO
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 
-def _names(specimen: Specimen) -> Judgement:
-    name, _, version = specimen.file.dist_info.removesuffix(DIST_INFO).partition("-")
+def _names(unpacked: UnpackedWheel) -> Judgement:
+    name, _, version = unpacked.file.dist_info.removesuffix(DIST_INFO).partition("-")
     stated = {
-        "file name": (specimen.distribution, specimen.version),
+        "file name": (unpacked.distribution, unpacked.version),
         "dist-info": (name, version.replace("_", "-")),
-        "METADATA": (specimen.file.name, specimen.file.version),
+        "METADATA": (unpacked.file.name, unpacked.file.version),
     }
     if len({_normal(*each) for each in stated.values()}) == 1:
-        return passed(f"{specimen.distribution} {specimen.version} everywhere")
+        return passed(f"{unpacked.distribution} {unpacked.version} everywhere")
     told = ", ".join(f"{place} says {one} {other}" for place, (one, other) in stated.items())
     return convicted(f"names or versions disagree: {told}", remedy="name all three alike and pack the wheel anew")
 
@@ -33,15 +33,15 @@ def _normal(name: str, version: str) -> tuple[str, str]:
         return canonicalize_name(name), version
 
 
-def _tags(specimen: Specimen) -> Judgement:
-    file = specimen.file
+def _tags(unpacked: UnpackedWheel) -> Judgement:
+    file = unpacked.file
     remedy = "let auditwheel write both, or repack with 'wheel tags'"
     if file.tags != file.wheel_tags:
         line = f"the file name says {_shown(file.tags)}, WHEEL inside says {_shown(file.wheel_tags) or 'nothing'}"
         return convicted(line, remedy=remedy)
-    if specimen.binaries and str(file.wheel["Root-Is-Purelib"]).lower() == "true":
+    if unpacked.binaries and str(file.wheel["Root-Is-Purelib"]).lower() == "true":
         line = "WHEEL says Root-Is-Purelib: true, but there is machine code inside"
-        return convicted(line, evidence="\n".join(each.name for each in specimen.binaries), remedy=remedy)
+        return convicted(line, evidence="\n".join(each.name for each in unpacked.binaries), remedy=remedy)
     return passed(f"file name and WHEEL say {_shown(file.tags)}")
 
 
@@ -49,7 +49,7 @@ def _shown(tags: Iterable[Tag]) -> str:
     return " ".join(sorted(str(tag) for tag in tags))
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="names-agree", title="compare the names and versions inside", judge=_names),
     Check(name="tags-agree", title="compare the tags of file name and WHEEL", judge=_tags),
 )

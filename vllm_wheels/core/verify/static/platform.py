@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.linkage import TooNew, too_new
-from vllm_wheels.core.verify.specimen import Specimen
-from vllm_wheels.core.verify.venue import glibc
+from vllm_wheels.core.verify.locations import glibc
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 PLAIN = "linux_x86_64"
 REPAIR = "let 'auditwheel repair' find the tag, and never name one by hand"
 
 
-def _tag(specimen: Specimen) -> Judgement:
-    platforms = _platforms(specimen)
-    if not specimen.binaries:
+def _tag(unpacked: UnpackedWheel) -> Judgement:
+    platforms = _platforms(unpacked)
+    if not unpacked.binaries:
         return passed(f"{', '.join(platforms)}: it holds no machine code")
-    found = specimen.linkage
-    lies = {name: excess for name in platforms if (excess := _excess(specimen, name)) is not None}
+    found = unpacked.linkage
+    lies = {name: excess for name in platforms if (excess := _excess(unpacked, name)) is not None}
     if lies:
         each = [excess for excesses in lies.values() for excess in excesses]
         needs = ", ".join(sorted({f"{one.version} of {one.library}" for one in each}))
@@ -28,9 +28,9 @@ def _tag(specimen: Specimen) -> Judgement:
     return passed(f"the code keeps to {found.deserved.name}, the tag says {', '.join(platforms)}")
 
 
-def _excess(specimen: Specimen, platform: str) -> list[TooNew] | None:
+def _excess(unpacked: UnpackedWheel, platform: str) -> list[TooNew] | None:
     """What the code needs beyond a platform tag; None where the tag is true."""
-    found = specimen.linkage
+    found = unpacked.linkage
     if platform == PLAIN:
         return None
     policy = found.claimed(platform)
@@ -39,22 +39,22 @@ def _excess(specimen: Specimen, platform: str) -> list[TooNew] | None:
     promised, deserved = glibc(platform) or glibc(policy.name), glibc(found.deserved.name)
     if promised and deserved and deserved <= promised:
         return None
-    excess = list(too_new(specimen.binaries, policy, platform))
+    excess = list(too_new(unpacked.binaries, policy, platform))
     # Between two policies of auditwheel, a tag's own number promises more than the older of them.
     between = platform not in {policy.name, *policy.aliases}
     return None if between and not excess else excess
 
 
-def _outside(specimen: Specimen) -> Judgement:
-    if not specimen.binaries:
+def _outside(unpacked: UnpackedWheel) -> Judgement:
+    if not unpacked.binaries:
         return skipped("it holds no machine code")
-    found = specimen.linkage
-    policies = [policy for name in _platforms(specimen) if (policy := found.claimed(name))]
+    found = unpacked.linkage
+    policies = [policy for name in _platforms(unpacked) if (policy := found.claimed(name))]
     promising = [policy for policy in policies if policy is not found.policies.linux]
     lost = sorted({library for policy in promising for library in found.outside[policy.name]})
     if lost:
         evidence = "\n".join(
-            f"{each.name} needs {library}" for each in specimen.binaries for library in lost if library in each.needed
+            f"{each.name} needs {library}" for each in unpacked.binaries for library in lost if library in each.needed
         )
         line = f"{', '.join(lost)} is neither inside nor promised by {promising[0].name}"
         remedy = "install it in the builder and let 'auditwheel repair' graft it"
@@ -65,11 +65,11 @@ def _outside(specimen: Specimen) -> Judgement:
     return passed("whatever it needs is inside, or brought by torch or the platform")
 
 
-def _platforms(specimen: Specimen) -> tuple[str, ...]:
-    return tuple(sorted({tag.platform for tag in specimen.file.tags}))
+def _platforms(unpacked: UnpackedWheel) -> tuple[str, ...]:
+    return tuple(sorted({tag.platform for tag in unpacked.file.tags}))
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="platform-tag", title="compare the platform tag with what the code needs", judge=_tag, seconds=3),
     Check(name="outside-libraries", title="look for libraries left outside", judge=_outside),
 )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 
-def _provenance(specimen: Specimen) -> Judgement:
-    statement = specimen.statement
+def _provenance(unpacked: UnpackedWheel) -> Judgement:
+    statement = unpacked.statement
     if statement is None:
-        remedy = f"put {specimen.path.stem}.provenance.json beside the wheel"
+        remedy = f"put {unpacked.path.stem}.provenance.json beside the wheel"
         return convicted("no provenance stands beside it", remedy=remedy)
     stated = {name: statement.get(name) for name in ("sha256", "release", "variant")}
     stated["release"] = _release(str(statement.get("release")))
     own = {
-        "sha256": specimen.sha256,
-        "release": _release(specimen.version),
-        "variant": specimen.variant.name if specimen.variant else None,
+        "sha256": unpacked.sha256,
+        "release": _release(unpacked.version),
+        "variant": unpacked.variant.name if unpacked.variant else None,
     }
     faults = [
         f"it says {name} {stated[name]}, the wheel has {own[name]}"
@@ -41,6 +41,6 @@ def _release(text: str) -> str:
         return text
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="provenance", title="compare the wheel with its provenance", judge=_provenance, severity="warning"),
 )

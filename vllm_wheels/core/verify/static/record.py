@@ -6,22 +6,22 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
+from vllm_wheels.core.formats.wheelfile import SIGNATURES, RecordEntry
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
-from vllm_wheels.core.wheelfile import SIGNATURES, RecordEntry
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 STRONG = ("sha256", "sha384", "sha512")
 """The format forbids weaker ones."""
 
 
-def _record(specimen: Specimen) -> Judgement:
+def _record(unpacked: UnpackedWheel) -> Judgement:
     remedy = "write RECORD with a csv library after the last change, or repack with 'wheel pack'"
-    file = specimen.file
+    file = unpacked.file
     if not file.record:
         line = "RECORD cannot be split into path, hash and size"
-        evidence = _unsplit(specimen.text(f"{file.dist_info}/RECORD"))
+        evidence = _unsplit(unpacked.text(f"{file.dist_info}/RECORD"))
         return convicted(line, evidence=evidence, remedy=remedy)
-    wrong = [*_unlisted(specimen), *_untrue(specimen)]
+    wrong = [*_unlisted(unpacked), *_untrue(unpacked)]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return convicted(f"{wrong[0]}{more}", evidence="\n".join(wrong), remedy=remedy)
@@ -32,8 +32,8 @@ def _unsplit(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if '"' not in line and line.count(",") != 2)[:2000]  # noqa: PLR2004 - path,hash,size
 
 
-def _unlisted(specimen: Specimen) -> Iterator[str]:
-    file = specimen.file
+def _unlisted(unpacked: UnpackedWheel) -> Iterator[str]:
+    file = unpacked.file
     excused = {f"{file.dist_info}/{name}" for name in SIGNATURES}
     for name in sorted(file.members.keys() - file.record.keys() - excused):
         yield f"{name} is not in RECORD"
@@ -41,26 +41,26 @@ def _unlisted(specimen: Specimen) -> Iterator[str]:
         yield f"{name} is in RECORD and not in the wheel"
 
 
-def _untrue(specimen: Specimen) -> Iterator[str]:
-    own = f"{specimen.file.dist_info}/RECORD"
-    for name, entry in specimen.file.record.items():
-        if name in specimen.file.members and name != own and (fault := _fault(specimen, name, entry)):
+def _untrue(unpacked: UnpackedWheel) -> Iterator[str]:
+    own = f"{unpacked.file.dist_info}/RECORD"
+    for name, entry in unpacked.file.record.items():
+        if name in unpacked.file.members and name != own and (fault := _fault(unpacked, name, entry)):
             yield fault
 
 
-def _fault(specimen: Specimen, name: str, entry: RecordEntry) -> str | None:
+def _fault(unpacked: UnpackedWheel, name: str, entry: RecordEntry) -> str | None:
     algorithm, _, digest = entry.hash.partition("=")
     if algorithm not in STRONG:
         return f"{name} has {'a hash of ' + algorithm if algorithm else 'no hash'} in RECORD"
-    with (specimen.folder / name).open("rb") as stream:
+    with (unpacked.folder / name).open("rb") as stream:
         found = urlsafe_b64encode(hashlib.file_digest(stream, algorithm).digest()).rstrip(b"=").decode()
     if found != digest.rstrip("="):
         return f"{name} is not the file that RECORD means: its {algorithm} differs"
-    if entry.size is not None and entry.size != specimen.file.members[name]:
-        return f"{name} has {specimen.file.members[name]} bytes, RECORD says {entry.size}"
+    if entry.size is not None and entry.size != unpacked.file.members[name]:
+        return f"{name} has {unpacked.file.members[name]} bytes, RECORD says {entry.size}"
     return None
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="record", title="compare every file with RECORD", judge=_record, seconds=1),
 )

@@ -9,27 +9,27 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 FORMAT = "CycloneDX"
 
 
-def _documents(specimen: Specimen) -> Iterator[tuple[str, Any]]:
+def _documents(unpacked: UnpackedWheel) -> Iterator[tuple[str, Any]]:
     """Name and content of each SBOM; None for one that is not JSON."""
-    folder = f"{specimen.file.dist_info}/sboms/"
-    for name in sorted(specimen.file.members):
+    folder = f"{unpacked.file.dist_info}/sboms/"
+    for name in sorted(unpacked.file.members):
         if name.startswith(folder):
             try:
-                yield name, json.loads(specimen.text(name))
+                yield name, json.loads(unpacked.text(name))
             except ValueError:
                 yield name, None
 
 
-def components(specimen: Specimen) -> list[tuple[str, str]]:
+def components(unpacked: UnpackedWheel) -> list[tuple[str, str]]:
     """Normalised names and versions of all components that the SBOMs list."""
     return [
         (str(canonicalize_name(str(entry["name"]))), str(entry.get("version", "")))
-        for _, document in _documents(specimen)
+        for _, document in _documents(unpacked)
         for entry in _listed(document)
     ]
 
@@ -39,29 +39,29 @@ def _listed(document: Any) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, dict) and "name" in each] if isinstance(found, list) else []
 
 
-def _sbom(specimen: Specimen) -> Judgement:
-    documents = dict(_documents(specimen))
+def _sbom(unpacked: UnpackedWheel) -> Judgement:
+    documents = dict(_documents(unpacked))
     if not documents:
         remedy = "ship a CycloneDX file below dist-info/sboms (PEP 770)"
-        return convicted("it carries no SBOM", remedy=remedy, severity="error" if specimen.ours else "warning")
-    faults = [f"{name}: {fault}" for name, document in documents.items() if (fault := _fault(specimen, document))]
+        return convicted("it carries no SBOM", remedy=remedy, severity="error" if unpacked.ours else "warning")
+    faults = [f"{name}: {fault}" for name, document in documents.items() if (fault := _fault(unpacked, document))]
     if faults:
         remedy = "write the SBOM anew for this wheel"
         return convicted(faults[0], evidence="\n".join(faults), remedy=remedy, severity="error")
-    return passed(f"{len(documents)} SBOM, {len(components(specimen))} components")
+    return passed(f"{len(documents)} SBOM, {len(components(unpacked))} components")
 
 
-def _fault(specimen: Specimen, document: Any) -> str | None:
+def _fault(unpacked: UnpackedWheel, document: Any) -> str | None:
     if not isinstance(document, dict):
         return "it is not JSON"
     if document.get("bomFormat") != FORMAT:
         return f"it is not of the format {FORMAT}"
     subject = _subject(document)
     name, version = str(subject.get("name", "")), str(subject.get("version", ""))
-    if name and canonicalize_name(name) == specimen.distribution and version not in {"", specimen.version}:
-        return f"it speaks of {name} {version}, the wheel is {specimen.version}"
-    if name and canonicalize_name(name) != specimen.distribution:
-        return f"it speaks of {name}, the wheel is {specimen.distribution}"
+    if name and canonicalize_name(name) == unpacked.distribution and version not in {"", unpacked.version}:
+        return f"it speaks of {name} {version}, the wheel is {unpacked.version}"
+    if name and canonicalize_name(name) != unpacked.distribution:
+        return f"it speaks of {name}, the wheel is {unpacked.distribution}"
     return None
 
 
@@ -71,4 +71,4 @@ def _subject(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-CHECKS: tuple[Check[Specimen], ...] = (Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),)
+CHECKS: tuple[Check[UnpackedWheel], ...] = (Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.plan import PYTHON, Invocation
+from vllm_wheels.core.host.commands import PYTHON, Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.pythons import host_python
-from vllm_wheels.core.verify.specimen import Specimen
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 PROBE = Path(__file__).parent.parent / "probes" / "compiling.py"
 TOOL_SECONDS = 600.0
@@ -21,17 +21,17 @@ UNPACKED, OLDEST = "{unpacked}", "{oldest python}"
 COMPILE = Invocation(argv=(PYTHON, "-I", "-X", "utf8", str(PROBE), UNPACKED, OLDEST))
 
 
-def _compiles(specimen: Specimen) -> Judgement:
-    if not specimen.claims:
+def _compiles(unpacked: UnpackedWheel) -> Judgement:
+    if not unpacked.claims:
         line = "no Python from 3.8 to 3.14 can install it"
         return convicted(line, remedy="correct the tags or Requires-Python, which exclude each other")
-    oldest = specimen.claims[0]
+    oldest = unpacked.claims[0]
     try:
-        interpreter, beside = host_python(oldest, specimen.runner), ""
+        interpreter, beside = host_python(oldest, unpacked.runner), ""
     except CannotVerifyError:
         interpreter, beside = sys.executable, f", as far as {sys.version_info.major}.{sys.version_info.minor} can tell"
-    command = COMPILE.filled({PYTHON: interpreter, UNPACKED: str(specimen.folder), OLDEST: oldest})
-    finished = specimen.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
+    command = COMPILE.filled({PYTHON: interpreter, UNPACKED: str(unpacked.folder), OLDEST: oldest})
+    finished = unpacked.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
     if finished.status != 0:
         what = f"{interpreter} could not compile the code"
         why = (finished.tail or ("it said nothing",))[-1]
@@ -44,7 +44,7 @@ def _compiles(specimen: Specimen) -> Judgement:
     return passed(f"{seen['files']} files compile on Python {oldest}{beside}")
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
         name="python-compiles",
         title="compile the Python code on the oldest Python",

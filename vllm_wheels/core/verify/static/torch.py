@@ -9,30 +9,30 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.specimen import Specimen
 from vllm_wheels.core.verify.static.sbom import components
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TORCH = "torch"
 
 
-def _torch(specimen: Specimen) -> Judgement:
+def _torch(unpacked: UnpackedWheel) -> Judgement:
     pins = {
         str(requirement): requirement
-        for python in specimen.claims
-        for requirement in specimen.required(python)
+        for python in unpacked.claims
+        for requirement in unpacked.required(python)
         if canonicalize_name(requirement.name) == TORCH
     }
-    faults = list(_faults(specimen, list(pins.values())))
+    faults = list(_faults(unpacked, list(pins.values())))
     evidence = "\n".join(f"Requires-Dist: {line}" for line in pins)
     if faults:
         remedy = "require exactly torch==X, the version that it is compiled against, without +cpu"
         return convicted("; ".join(faults), evidence=evidence, remedy=remedy)
-    beside = "" if _built_with(specimen) else "; nothing says which torch it was built with"
+    beside = "" if _built_with(unpacked) else "; nothing says which torch it was built with"
     named = ", ".join(dict.fromkeys(f"{each.name}{each.specifier}" for each in pins.values()))
     return passed(f"requires {named}{beside}", evidence=evidence)
 
 
-def _faults(specimen: Specimen, found: list[Requirement]) -> Iterator[str]:
+def _faults(unpacked: UnpackedWheel, found: list[Requirement]) -> Iterator[str]:
     if not found:
         yield "it does not require torch, without which it cannot be imported"
     pinned = {version for each in found for version in _pins(each)}
@@ -40,11 +40,11 @@ def _faults(specimen: Specimen, found: list[Requirement]) -> Iterator[str]:
         yield f"{found[0]} does not pin one version: the extensions fit only the torch they were compiled against"
     if len({version.public for version in pinned}) > 1:
         yield f"it requires different versions of torch: {', '.join(sorted(str(each) for each in pinned))}"
-    wanted_local = specimen.settings.wheel.torch_requirement == "local"
+    wanted_local = unpacked.settings.wheel.torch_requirement == "local"
     for version in sorted(pinned):
         if version.local and not wanted_local:
             yield f"torch=={version} cannot be met from the package index, which has no local versions (PEP 440)"
-    built = _built_with(specimen)
+    built = _built_with(unpacked)
     if built and pinned and built not in {version.public for version in pinned}:
         yield f"it was built with torch {built} and requires {', '.join(str(each) for each in pinned)}"
 
@@ -55,11 +55,11 @@ def _pins(requirement: Requirement) -> Iterator[Version]:
             yield Version(specifier.version)
 
 
-def _built_with(specimen: Specimen) -> str | None:
+def _built_with(unpacked: UnpackedWheel) -> str | None:
     """Public version of the torch that provenance or else the SBOM names."""
-    statement = specimen.statement or {}
+    statement = unpacked.statement or {}
     named = [statement.get("torch", {}).get("torch")] if isinstance(statement.get("torch"), dict) else []
-    named += [version for name, version in components(specimen) if name == TORCH]
+    named += [version for name, version in components(unpacked) if name == TORCH]
     for text in named:
         try:
             return Version(str(text)).public
@@ -68,6 +68,6 @@ def _built_with(specimen: Specimen) -> str | None:
     return None
 
 
-CHECKS: tuple[Check[Specimen], ...] = (
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(name="torch-requirement", title="compare the torch required with the torch built with", judge=_torch),
 )

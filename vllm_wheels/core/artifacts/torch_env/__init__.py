@@ -1,0 +1,1 @@
+"""CPU torch and the build requirements of a release."""

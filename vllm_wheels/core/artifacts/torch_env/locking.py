@@ -1,0 +1,298 @@
+"""Turns requirements into a lock with hashes through uv, and reads out of the lock whether it stays free of CUDA."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+from uv import find_uv_bin
+
+from vllm_wheels.core.errors import (
+    CudaTorchError,
+    DiskSpaceError,
+    EnvironmentResolutionError,
+    IndexUnreachableError,
+    StepTimeoutError,
+)
+from vllm_wheels.core.host.commands import UV, Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
+
+PLATFORM = "x86_64-manylinux_2_28"
+"""What uv resolves for: the platform of the official builder image; newer builders take these wheels as well."""
+
+Backend = Literal["cpu"] | None
+"""uv's ``--torch-backend``: with ``cpu`` torch and its companions come from PyTorch's own index of CPU builds."""
+
+LIMIT_ANSWERS = 20
+"""A run of uv may last this many times the limit of one answer of the index."""
+
+UNREACHABLE = re.compile(
+    r"failed to (fetch|download)|received some unexpected|error sending request|timed out"
+    r"|network (was|connectivity is) disabled",
+    re.IGNORECASE,
+)
+FULL_DISK = "No space left on device"
+
+CPU_INDEX = re.compile(r"/cpu(/|$)")
+"""How the address of an index of CPU builds ends: PyTorch's own is laid out so, and its mirrors keep the layout."""
+
+OFFER_CPU_TORCH = 'set torch.backend = "cpu", or offer a +cpu wheel of torch through index.find_links'
+
+CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|(pytorch-)?triton(-.+)?")
+"""Names of packages that are parts of CUDA or made for it, unless their version ends in ``+cpu``."""
+
+DECISIVE = re.compile(r"Because|Hash mismatch")
+"""How the line begins in which uv says why; without one, its first two lines do."""
+
+PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>\S+)")
+UV_MARK = re.compile(r"^\W*(error|cause|hint)?:?\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locked:
+    """One package of a lock.
+
+    Attributes:
+        name: canonical name.
+        version: with its local part.
+        origin: index or find-links place it was resolved from; empty where uv did not say.
+    """
+
+    name: str
+    version: Version
+    origin: str
+
+    @property
+    def is_cpu_build(self) -> bool:
+        """Whether a package of PyTorch's family is certainly a CPU build.
+
+        PyTorch marks CPU builds for x86-64 with the local version ``cpu``; its index of CPU builds holds nothing else.
+        What says neither is CUDA's: the plain package index has torchvision and torchaudio in that build only, under
+        versions that satisfy a CPU torch as well, and they fail when they are imported beside it.
+        """
+        return self.version.local == "cpu" or bool(CPU_INDEX.search(self.origin))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """Exact versions with hashes.
+
+    Attributes:
+        text: requirements file with hashes, without comments.
+        packages: the same, by name.
+    """
+
+    text: str
+    packages: tuple[Locked, ...]
+
+    @classmethod
+    def parse(cls, output: str) -> Lock:
+        """Reads what ``uv pip compile --emit-index-annotation`` wrote, or the text of an earlier lock.
+
+        Raises:
+            EnvironmentResolutionError: a line pins no version, as for a requirement that is a URL.
+        """
+        packages: list[Locked] = []
+        kept = []
+        for line in output.splitlines():
+            comment = line.strip()
+            if comment.startswith("#"):
+                if packages and comment.startswith("# from "):
+                    packages[-1] = _from(packages[-1], comment.removeprefix("# from "))
+                continue
+            kept.append(line)
+            if line and not line[0].isspace():
+                packages.append(_pinned(line))
+        return cls(text="".join(f"{line}\n" for line in kept), packages=tuple(packages))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def find(self, name: str) -> Locked | None:
+        """The package of that name."""
+        return next((package for package in self.packages if package.name == canonicalize_name(name)), None)
+
+    def listing(self) -> list[list[str]]:
+        """Name and version of every package, as plain JSON."""
+        return [[package.name, str(package.version)] for package in self.packages]
+
+
+def _from(package: Locked, origin: str) -> Locked:
+    return Locked(name=package.name, version=package.version, origin=origin)
+
+
+def _pinned(line: str) -> Locked:
+    what = f"uv's lock pins no version in {line.split(maxsplit=1)[0]!r}"
+    why = "an environment is made of released wheels with hashes"
+    match = PINNED.match(line)
+    if not match:
+        raise EnvironmentResolutionError(
+            what, why=why, remedy="replace the requirement by a version that the index has"
+        )
+    try:
+        version = Version(match["version"])
+    except InvalidVersion as error:
+        raise EnvironmentResolutionError(what, why=str(error), remedy="pin a version that follows PEP 440") from error
+    return Locked(name=canonicalize_name(match["name"]), version=version, origin="")
+
+
+def lock(
+    requirements: Sequence[str],
+    *,
+    python: str,
+    index: Sequence[str],
+    backend: Backend,
+    answer_seconds: float,
+    environ: Mapping[str, str],
+    retries: int | None = None,
+) -> Lock:
+    """Resolves requirements for one Python on Linux x86-64; wheels only, nothing is built or downloaded whole.
+
+    Args:
+        requirements: requirement lines.
+        python: version without the micro part.
+        index: arguments of ``environment.index_arguments``.
+        backend: ``cpu`` also asks PyTorch's own index.
+        answer_seconds: limit of one answer of an index.
+        environ: this process's environment; uv's own variables in it win.
+        retries: of a failed request; None leaves it to uv.
+
+    Raises:
+        IndexUnreachableError: an index did not answer.
+        EnvironmentResolutionError: no set of packages meets the requirements.
+    """
+    with TemporaryDirectory(prefix="vllm-wheels-lock-") as folder:
+        wanted, answer = Path(folder, "requirements.in"), Path(folder, "lock.txt")
+        wanted.write_text("".join(f"{line}\n" for line in requirements), "utf-8")
+        run_uv(
+            [
+                *(
+                    "pip",
+                    "compile",
+                    "--no-header",
+                    "--generate-hashes",
+                    "--emit-index-annotation",
+                    "--output-file",
+                    str(answer),
+                ),
+                *uv_target(python, backend),
+                *index,
+                str(wanted),
+            ],
+            what=f"the packages of the environment for Python {python} cannot be resolved",
+            answer_seconds=answer_seconds,
+            environ=environ,
+            retries=retries,
+        )
+        return Lock.parse(answer.read_text("utf-8"))
+
+
+def uv_target(python: str, backend: Backend) -> list[str]:
+    """Arguments that make uv choose wheels for one Python on Linux x86-64, whatever it runs on itself."""
+    chosen = ["--torch-backend", backend] if backend else []
+    return [
+        "--python",
+        sys.executable,
+        "--python-version",
+        python,
+        "--python-platform",
+        PLATFORM,
+        "--no-build",
+        *chosen,
+    ]
+
+
+def run_uv(
+    arguments: Sequence[str],
+    *,
+    what: str,
+    answer_seconds: float,
+    environ: Mapping[str, str],
+    retries: int | None = None,
+) -> Finished:
+    """Runs uv with a time-out and turns its failures into errors.
+
+    Args:
+        arguments: of uv.
+        what: the first line of the error, should it fail.
+        answer_seconds: limit of one answer of an index.
+        environ: this process's environment; uv's own variables in it win.
+        retries: of a failed request; None leaves it to uv.
+
+    Raises:
+        IndexUnreachableError: an index did not answer.
+        DiskSpaceError: the disk is full.
+        EnvironmentResolutionError: uv failed for another reason.
+    """
+    command = uv_command(arguments, answer_seconds=answer_seconds, environ=environ, retries=retries)
+    return start_uv(command, Runner(), what=what, limit_seconds=answer_seconds * LIMIT_ANSWERS)
+
+
+def uv_command(
+    arguments: Sequence[str], *, answer_seconds: float, environ: Mapping[str, str], retries: int | None = None
+) -> Invocation:
+    """A command of uv, in a plan; the arguments are those of ``run_uv``."""
+    wishes = {"UV_HTTP_TIMEOUT": str(max(1, round(answer_seconds)))}
+    if retries is not None:
+        wishes["UV_HTTP_RETRIES"] = str(retries)
+    changes = {name: value for name, value in wishes.items() if name not in environ}
+    return Invocation(argv=(UV, *arguments, "--quiet", "--color", "never"), environment=changes)
+
+
+def start_uv(command: Invocation, runner: Runner, *, what: str, limit_seconds: float) -> Finished:
+    """Runs a command of ``uv_command``; raises what ``run_uv`` does."""
+    real = command.filled({UV: find_uv_bin()})
+    try:
+        finished = runner.run(real.argv, env=real.environment, timeout_seconds=limit_seconds, keep_output=True)
+    except StepTimeoutError as error:
+        raise IndexUnreachableError(
+            what, why=error.why, remedy="raise index.timeout_seconds, or look after the network"
+        ) from error
+    if finished.status:
+        raise _failure(what, finished.output)
+    return finished
+
+
+def _failure(what: str, output: str) -> EnvironmentResolutionError | IndexUnreachableError | DiskSpaceError:
+    lines = [text for line in output.splitlines() if (text := UV_MARK.sub("", line))] or ["uv gave no reason"]
+    decisive = next((line for line in lines if DECISIVE.match(line)), None)
+    if FULL_DISK in output:
+        return DiskSpaceError(
+            what, why=FULL_DISK, remedy="free space where state_folder and uv's cache are (uv cache dir)"
+        )
+    if decisive is None and UNREACHABLE.search(output):
+        place = next((line for line in lines if line.startswith("Failed to fetch")), lines[0])
+        why = place if place == lines[-1] else f"{place} ({lines[-1]})"
+        remedy = "check the network, or name another index: index.url, index.find_links"
+        return IndexUnreachableError(what, why=why, remedy=remedy)
+    remedy = "offer a wheel that fits through index.url, index.extra_urls or index.find_links"
+    return EnvironmentResolutionError(what, why=decisive or ": ".join(lines[:2]), remedy=remedy)
+
+
+def refuse_cuda(locked: Lock) -> None:
+    """Makes sure, before anything big is downloaded, that a lock holds CPU torch and no part of CUDA.
+
+    Raises:
+        CudaTorchError: torch is not a ``+cpu`` build, or a package belongs to CUDA.
+    """
+    torch = locked.find("torch")
+    if torch is None or torch.version.local != "cpu":
+        found = f"torch {torch.version}" if torch else "no torch at all"
+        what = "the environment would not hold CPU torch"
+        raise CudaTorchError(what, why=f"uv resolved {found}", remedy=OFFER_CPU_TORCH)
+    parts = [
+        f"{p.name} {p.version}" for p in locked.packages if CUDA_PACKAGE.fullmatch(p.name) and p.version.local != "cpu"
+    ]
+    if parts:
+        what = "the environment would hold parts of CUDA"
+        raise CudaTorchError(what, why=f"uv resolved {', '.join(parts)}", remedy=OFFER_CPU_TORCH)

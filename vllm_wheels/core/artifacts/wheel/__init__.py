@@ -1,0 +1,1 @@
+"""The finished wheel of a variant."""

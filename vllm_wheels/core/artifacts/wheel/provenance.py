@@ -1,0 +1,71 @@
+"""The statement that accompanies a wheel: what it was made of, by which builder, and whether it may be released."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from vllm_wheels.core.errors import CannotVerifyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vllm_wheels.core.engine.store import Artifact
+    from vllm_wheels.core.target import Target
+
+DO_NOT_UPLOAD = "Private :: Do Not Upload"
+"""Classifier by which a package index refuses a wheel that deviates from its release's pins."""
+
+SCHEMA = 1
+
+
+def statement(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What a wheel was made of, as plain JSON.
+
+    Args:
+        target: release, Python and variant.
+        artifacts: the artifacts that went into it, by kind.
+    """
+    source, torch_env, compiled = artifacts["source"], artifacts["torch_env"], artifacts["compiled"]
+    deviations = [line for artifact in artifacts.values() for line in artifact.facts.get("deviations", ())]
+    return {
+        "schema": SCHEMA,
+        "made_by": f"vllm-wheels {version('vllm-wheels')}",
+        "release": target.release,
+        "pythons": list(source.facts["upstream"]["pythons"]),
+        "variant": target.variant,
+        "same_code_as": artifacts["metadata"].facts["same_code_as"],
+        "compiled_on_python": target.python,
+        "for_release": not deviations,
+        "deviations": deviations,
+        "source": {"tree_sha256": source.facts["tree_sha256"], **source.facts["origin"]},
+        "onednn": artifacts["onednn"].facts["onednn"],
+        "torch": {key: torch_env.facts[key] for key in ("torch", "packages", "left_out", "lock_sha256")},
+        "builder": compiled.inputs["builder"],
+        "build": {key: compiled.inputs[key] for key in ("abi", "build", "native")},
+        "compile_seconds": compiled.facts["seconds"],
+        "ccache": compiled.facts["ccache"],
+        "artifacts": {kind: artifact.key for kind, artifact in artifacts.items()},
+    }
+
+
+def beside(wheel: Path) -> Mapping[str, Any] | None:
+    """The statement that stands beside a wheel; None where there is none about a wheel of this name.
+
+    Raises:
+        CannotVerifyError: it cannot be read.
+    """
+    for name in (f"{wheel.stem}.provenance.json", "provenance.json"):
+        path = wheel.with_name(name)
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            what = f"{name} cannot be read"
+            raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
+        if isinstance(found, dict) and found.get("wheel") == wheel.name:
+            return found
+    return None

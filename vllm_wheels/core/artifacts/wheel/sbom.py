@@ -1,0 +1,143 @@
+"""The list of what is in a wheel, as CycloneDX inside dist-info/sboms (PEP 770): the same contents, the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.variants import variant
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.store import Artifact
+    from vllm_wheels.core.target import Target
+
+PLACE = "sboms/vllm-wheels.cdx.json"
+"""Path in dist-info; auditwheel's own list of what it grafted stands beside it."""
+
+ROLE = "vllm-wheels:role"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What goes into a wheel, apart from what is grafted in the end.
+
+    Attributes:
+        distribution: name of the package.
+        version: of the package.
+        release: of vLLM.
+        source_sha256: hash of vLLM's tree.
+        onednn: version of oneDNN.
+        onednn_sha256: hash of its tree; empty where it is not known.
+        torch: version that the extensions are compiled against; it is not inside.
+        builder: identity of the builder, with its compiler.
+        flags: compile flags of the variant.
+    """
+
+    distribution: str
+    version: str
+    release: str
+    source_sha256: str
+    onednn: str
+    onednn_sha256: str
+    torch: str
+    builder: Mapping[str, Any]
+    flags: Iterable[str]
+
+    @classmethod
+    def of(cls, target: Target, artifacts: Mapping[str, Artifact]) -> Contents:
+        """What the artifacts of a wheel are made of."""
+        metadata, onednn = artifacts["metadata"].facts, artifacts["onednn"].facts
+        return cls(
+            distribution=metadata["distribution"],
+            version=metadata["version"],
+            release=target.release,
+            source_sha256=artifacts["source"].facts["tree_sha256"],
+            onednn=onednn["onednn"]["version"],
+            onednn_sha256=onednn.get("tree_sha256", ""),
+            torch=artifacts["torch_env"].facts["torch"],
+            builder=artifacts["compiled"].inputs["builder"],
+            flags=variant(str(target.variant)).flags,
+        )
+
+
+def bill_of_materials(contents: Contents, folder: Path, grafted: Iterable[str], *, epoch: int) -> bytes:
+    """The document, with a serial number that follows from the contents.
+
+    Args:
+        contents: what went in.
+        folder: the unpacked wheel.
+        grafted: members that auditwheel put in.
+        epoch: its time stamp, in seconds since 1970.
+    """
+    libraries = [_grafted(folder / name, name) for name in sorted(grafted)]
+    inside = [_vllm(contents), _onednn(contents), *libraries]
+    used = [_torch(contents), _compiler(contents)]
+    identity = digest({"wheel": [contents.distribution, contents.version], "parts": [_key(each) for each in inside]})
+    bom = Bom(serial_number=uuid5(NAMESPACE_URL, f"urn:vllm-wheels:{identity}"))
+    bom.metadata.timestamp = datetime.fromtimestamp(epoch, UTC)
+    root = _library(contents.distribution, contents.version, pypi=True)
+    bom.metadata.component = root
+    bom.components.update(inside, used)
+    bom.register_dependency(root, inside)
+    return JsonV1Dot6(bom).output_as_string(indent=1).encode() + b"\n"
+
+
+def _key(component: Component) -> list[str]:
+    return [component.name, str(component.version), *(entry.content for entry in component.hashes)]
+
+
+def _library(name: str, version: str | None, *, ref: str = "", pypi: bool = False, **more: Any) -> Component:
+    purl = PackageURL("pypi", None, name, version) if pypi else None
+    return Component(name=name, version=version, type=ComponentType.LIBRARY, bom_ref=ref or name, purl=purl, **more)
+
+
+def _vllm(contents: Contents) -> Component:
+    return _library("vllm", contents.release, pypi=True, properties=[_tree(contents.source_sha256)])
+
+
+def _onednn(contents: Contents) -> Component:
+    tree = [_tree(contents.onednn_sha256)] if contents.onednn_sha256 else []
+    return _library("oneDNN", contents.onednn, ref="onednn", properties=tree)
+
+
+def _tree(sha256: str) -> Property:
+    # Not a hash of CycloneDX: it is of a tree of files, not of one file.
+    return Property(name="vllm-wheels:tree-sha256", value=sha256)
+
+
+def _grafted(path: Path, name: str) -> Component:
+    digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(path))
+    return _library(path.name, None, ref=name, hashes=[digest], properties=[Property(name=ROLE, value="grafted")])
+
+
+def _torch(contents: Contents) -> Component:
+    role = Property(name=ROLE, value="compiled against")
+    return _library("torch", contents.torch, scope=ComponentScope.EXCLUDED, properties=[role])
+
+
+def _compiler(contents: Contents) -> Component:
+    text = str(contents.builder.get("compiler", "unknown"))
+    name, _, version = text.partition(" ")
+    return Component(
+        name=name,
+        version=version or None,
+        type=ComponentType.APPLICATION,
+        bom_ref="compiler",
+        scope=ComponentScope.EXCLUDED,
+        properties=[
+            Property(name=ROLE, value="compiler"),
+            *(Property(name="vllm-wheels:flag", value=flag) for flag in contents.flags),
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Rules, plans, the store, and how an artifact comes from them."""

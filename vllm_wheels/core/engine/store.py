@@ -1,0 +1,206 @@
+"""Keeps finished artifacts on disk, each in a folder named by the key of its inputs.
+
+An artifact is made in a staging folder on the same file system and moved into place in one rename, so that what can be
+found is always whole, whatever was killed when. Folders are never changed after that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vllm_wheels.core.errors import StoreBusyError
+from vllm_wheels.core.host.files import write_synced
+
+RECORD = "artifact.json"
+GATE = "work.lock"
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A finished artifact.
+
+    Attributes:
+        kind: such as ``source`` or ``wheel``.
+        key: hash of its inputs.
+        folder: where its files are; not to be changed.
+        inputs: what the key was taken over.
+        facts: what making it found out, plain JSON.
+        made_at: seconds since the epoch.
+        seconds: how long making it took.
+    """
+
+    kind: str
+    key: str
+    folder: Path
+    inputs: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    made_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Store:
+    """Finished artifacts below ``root``; safe for several processes at once."""
+
+    root: Path
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The artifact of that key, or None."""
+        folder = self._folder(kind, key)
+        try:
+            record = json.loads((folder / RECORD).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        return Artifact(kind=kind, key=key, folder=folder, **record)
+
+    def artifacts(self, kind: str) -> Iterator[Artifact]:
+        """All artifacts of a kind, the newest first."""
+        folders = (self.root / kind).glob(f"*/{RECORD}")
+        found = [artifact for path in folders if (artifact := self.find(kind, path.parent.name))]
+        yield from sorted(found, key=lambda artifact: -artifact.made_at)
+
+    @contextmanager
+    def making(
+        self, kind: str, key: str, *, wait_seconds: float, say: Callable[[str], None] | None = None
+    ) -> Iterator[Path]:
+        """A staging folder for the artifact, under a lock that dies with the process.
+
+        Whatever an earlier, killed process left in staging for the same artifact is removed.
+
+        Args:
+            kind: of the artifact.
+            key: hash of its inputs.
+            wait_seconds: how long to wait for another process that makes the same artifact.
+            say: told before that wait begins.
+
+        Raises:
+            StoreBusyError: another process held the lock for ``wait_seconds``.
+        """
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        stage = self.root / "staging" / f"{kind}-{key}"
+        lock = FileLock(locks / f"{kind}-{key}.lock")
+        try:
+            with _acquired(lock, wait_seconds, lambda: say and say(f"waiting: another process is making this {kind}")):
+                shutil.rmtree(stage, ignore_errors=True)
+                stage.mkdir(parents=True)
+                try:
+                    yield stage
+                finally:
+                    shutil.rmtree(stage, ignore_errors=True)
+        except Timeout as error:
+            what = f"another process is still making {kind} {key[:12]}"
+            why = f"its lock was not free within {wait_seconds:.0f} s"
+            raise StoreBusyError(what, why=why, remedy="wait for it or stop it, then run the command again") from error
+
+    @contextmanager
+    def in_use(self, *, wait_seconds: float) -> Iterator[None]:
+        """Keeps ``alone`` away while artifacts are made or read; any number of processes may be here at once.
+
+        Raises:
+            StoreBusyError: another process went on clearing it for ``wait_seconds``.
+        """
+        with self._gate(fcntl.LOCK_SH, wait_seconds):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps every other process from making or reading artifacts, so that some may be removed.
+
+        Raises:
+            StoreBusyError: another process is at it.
+        """
+        with self._gate(fcntl.LOCK_EX, 0):
+            yield
+
+    @contextmanager
+    def _gate(self, mode: int, wait_seconds: float) -> Iterator[None]:
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_seconds
+        with (locks / GATE).open("a") as gate:
+            while not _locked(gate.fileno(), mode):
+                if time.monotonic() >= deadline:
+                    what = f"another process works in {self.root.parent}"
+                    why = "artifacts are not made and removed at the same time"
+                    raise StoreBusyError(what, why=why, remedy="wait for it or stop it, then run the command again")
+                time.sleep(POLL_SECONDS)
+            yield
+
+    def keep(
+        self,
+        kind: str,
+        key: str,
+        stage: Path,
+        *,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        seconds: float,
+    ) -> Artifact:
+        """Takes a staging folder as the finished artifact: writes its record, syncs, renames.
+
+        Args:
+            kind: of the artifact.
+            key: hash of ``inputs``.
+            stage: the folder that ``making`` gave.
+            inputs: what determined the artifact.
+            facts: what making it found out.
+            seconds: how long that took.
+        """
+        record = {"inputs": inputs, "facts": facts, "made_at": time.time(), "seconds": seconds}
+        write_synced(stage / RECORD, json.dumps(record, indent=1, sort_keys=True))
+        folder = self._folder(kind, key)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sync_tree(stage)
+        shutil.rmtree(folder, ignore_errors=True)
+        stage.rename(folder)
+        _sync(folder.parent)
+        artifact = self.find(kind, key)
+        assert artifact is not None  # noqa: S101 - it was renamed into place one line above
+        return artifact
+
+    def _folder(self, kind: str, key: str) -> Path:
+        return self.root / kind / key
+
+
+def _locked(descriptor: int, mode: int) -> bool:
+    # The lock goes with the descriptor, so it dies with the process; filelock knows no shared locks.
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _acquired(lock: FileLock, wait_seconds: float, on_wait: Callable[[], object]) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        return lock.acquire(timeout=wait_seconds)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    # One syncfs-like call is not in the standard library; sync() costs less than an fsync per file of a source tree.
+    os.sync()
+    _sync(folder)

@@ -1,0 +1,1 @@
+"""This machine: processes, memory and cores, archives, downloads, git, locks."""

@@ -1,0 +1,67 @@
+"""Commands and downloads as data: a plan shows them, and one place starts or fetches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+STAGE = "{stage}"
+"""Stands in a plan for the folder in which the artifact is made, known only once it is being made."""
+
+PYTHON, PATH, UV, INDEX = "{python}", "{path}", "{uv}", "{index}"
+"""Stand in a command for what only its place or the settings know: the Python of the target's version, its own PATH,
+the uv that belongs to this program, and the arguments that name the package index, which may hold passwords."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that a step fetches.
+
+    Attributes:
+        url: where from.
+        size: in bytes; None where the server has not said.
+        sha256: published hash; None where nobody publishes one.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """A command that a step starts; names in braces stand for what is known only once the step is carried out.
+
+    Attributes:
+        argv: the command.
+        environment: on top of what its place gives to every command.
+        folder: working folder; folders of a container are below ``/vllm-wheels``.
+        place: this host, the builder, the location of a test run, or the container engine, which is asked for it by its API.
+        condition: when it is started; None for always.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+    place: Literal["host", "builder", "location", "engine"] = "host"
+    condition: str | None = None
+
+    def filled(self, values: Mapping[str, str | Sequence[str]]) -> Invocation:
+        """The command as it is started.
+
+        Args:
+            values: by name in braces; a word that is the name of several becomes several words.
+        """
+        single = {name: value for name, value in values.items() if isinstance(value, str)}
+
+        def real(text: str) -> str:
+            for name, value in single.items():
+                text = text.replace(name, value)
+            return text
+
+        several = {name: value for name, value in values.items() if name not in single}
+        argv = tuple(word for part in self.argv for word in several.get(part, (real(part),)))
+        environment = {name: real(value) for name, value in self.environment.items()}
+        folder = None if self.folder is None else real(self.folder)
+        return replace(self, argv=argv, environment=environment, folder=folder)

@@ -1,0 +1,22 @@
+"""Small files written so that a reader, or a power failure, never sees a part of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_synced(temporary, text)
+    temporary.replace(path)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Writes a file and waits until the disk has it."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())

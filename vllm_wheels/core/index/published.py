@@ -1,0 +1,149 @@
+"""What the configured package index holds of a project, and how a published wheel is fetched from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import requests
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.tags import sys_tags
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
+from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
+from pypi_simple.errors import UnsupportedRepoVersionError
+
+from vllm_wheels.core.errors import CannotVerifyError, IndexUnreachableError
+from vllm_wheels.core.host.commands import Download
+from vllm_wheels.core.host.downloads import download
+from vllm_wheels.core.index.releases import index_url, session, unreachable
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.texts import redacted, without_credentials
+
+SHOWN = 8
+"""How many versions a message names, the newest first."""
+
+
+def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
+    """All files of a project; none for one that the index does not have.
+
+    Raises:
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    url, _ = without_credentials(index_url(settings))
+    timeout = settings.index.timeout_seconds
+    shown = redacted(index_url(settings))
+    try:
+        with PyPISimple(url, session=session(settings, url)) as client:
+            return list(client.get_project_page(canonicalize_name(project), timeout=timeout).packages)
+    except NoSuchProjectError:
+        return []
+    except requests.exceptions.RequestException as error:
+        what = f"package index {shown} cannot be read"
+        raise unreachable(what, error, timeout_seconds=timeout) from error
+    except (ValueError, UnsupportedRepoVersionError) as error:
+        what = f"{shown} is not a package index"
+        why = f"the answer is no index page ({type(error).__name__})"
+        raise IndexUnreachableError(what, why=why, remedy="set index.url to the simple API of an index") from error
+
+
+def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[DistributionPackage]:
+    """The wheels of a version among a project's files."""
+    return [package for package in packages if package.package_type == "wheel" and _same(str(package.version), version)]
+
+
+def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
+    """Downloads the wheel of a release that an installer would take here, and checks its published hash.
+
+    Args:
+        name: of the project.
+        version: of the release.
+        folder: where to.
+        settings: name the index.
+
+    Raises:
+        CannotVerifyError: the index has no such wheel, or publishes no hash of it.
+        SourceError: the file is not the one that was published.
+        IndexUnreachableError: the index did not answer.
+    """
+    packages = files_of(settings, name)
+    found = wheels_of(packages, version)
+    if not found:
+        what = f"there is no wheel of {name} {version}"
+        why = f"{redacted(index_url(settings))} does not have it"
+        raise CannotVerifyError(what, why=why, remedy=_others(packages))
+    chosen = _preferred(found)
+    sha256 = chosen.digests.get("sha256")
+    if sha256 is None:
+        what = f"{chosen.filename} cannot be checked"
+        raise CannotVerifyError(
+            what, why="the index publishes no SHA-256 of it", remedy="set index.url to one that does"
+        )
+    path = folder / chosen.filename
+    url, _ = without_credentials(chosen.url)
+    download(Download(url=url, size=chosen.size, sha256=sha256), path, settings=settings)
+    return path
+
+
+def _others(packages: Sequence[DistributionPackage]) -> str:
+    known = {str(each.version) for each in packages if each.package_type == "wheel"}
+    newest = sorted(known, key=_rank, reverse=True)
+    shown = ", ".join([*newest[:SHOWN], "..."] if len(newest) > SHOWN else newest)
+    return f"choose one of: {shown}" if shown else "check the name"
+
+
+def _rank(version: str) -> Version:
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return Version("0")
+
+
+def pythons_of(packages: Sequence[DistributionPackage], known: Sequence[str]) -> set[str]:
+    """The Pythons on which an installer finds a wheel among these."""
+    return {python for package in packages for python in known if _installable(package, python)}
+
+
+def allowed(packages: Sequence[DistributionPackage], known: Sequence[str]) -> set[str]:
+    """The Pythons that Requires-Python of any of these allows."""
+    return {python for package in packages for python in known if _allows(package, python)}
+
+
+def _installable(package: DistributionPackage, python: str) -> bool:
+    minor = int(python.partition(".")[2])
+    try:
+        tags = parse_wheel_filename(package.filename)[3]
+    except InvalidWheelFilename:
+        return False
+    fits = any(
+        tag.interpreter in {"py3", f"cp3{minor}"}
+        or (tag.abi == "abi3" and tag.interpreter.startswith("cp3") and int(tag.interpreter[3:]) <= minor)
+        for tag in tags
+    )
+    return fits and _allows(package, python)
+
+
+def _allows(package: DistributionPackage, python: str) -> bool:
+    try:
+        return SpecifierSet(package.requires_python or "").contains(f"{python}.99")
+    except InvalidSpecifier:
+        return True
+
+
+def _preferred(packages: Sequence[DistributionPackage]) -> DistributionPackage:
+    ranks = {tag: rank for rank, tag in enumerate(sys_tags())}
+
+    def rank(package: DistributionPackage) -> int:
+        try:
+            return min(ranks.get(tag, len(ranks)) for tag in parse_wheel_filename(package.filename)[3])
+        except InvalidWheelFilename:
+            return len(ranks)
+
+    return min(packages, key=rank)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return False

@@ -1,0 +1,255 @@
+"""Asks the package index which releases of vLLM exist, and what their source archives are.
+
+The index is read by its simple API (PEP 503, PEP 691); the default address is pypi-simple's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+import urllib3.exceptions
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
+from pypi_simple.errors import UnsupportedRepoVersionError
+
+from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.texts import redacted, without_credentials
+
+PROJECT = "vllm"
+
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+"""Asked in this order where the settings name no index."""
+
+CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
+
+UV_NAME = re.compile(r"^[A-Za-z0-9._-]+=")
+"""uv allows ``name=https://...``."""
+
+ARCHIVES = (".tar.gz", ".tar.xz", ".zip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceArchive:
+    """A release's source archive as the index announces it.
+
+    Attributes:
+        filename: such as ``vllm-0.32.0.tar.gz``.
+        url: where it is; without credentials.
+        sha256: published hash.
+        size: in bytes; None where the index does not say.
+    """
+
+    filename: str
+    url: str
+    sha256: str | None
+    size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A release as the index announces it.
+
+    Attributes:
+        version: as upstream writes it.
+        requires_python: specifier such as ``>=3.11,<3.15``; None where the index does not say.
+        yanked: all of its files are withdrawn.
+        prerelease: alpha, beta, candidate or development release.
+        uploaded: when its first file was; None where the index does not say.
+        sdist: its source archive, if there is one.
+    """
+
+    version: str
+    requires_python: str | None
+    yanked: bool
+    prerelease: bool
+    uploaded: datetime | None
+    sdist: SourceArchive | None
+
+
+def index_url(settings: Settings) -> str:
+    """The package index that applies; may hold credentials, so it is never to be shown."""
+    named = (settings.index.url, *(os.environ.get(name) for name in INDEX_VARIABLES))
+    return UV_NAME.sub("", next((url for url in named if url), PYPI_SIMPLE_ENDPOINT))
+
+
+def session(settings: Settings, url: str) -> requests.Session:
+    """An HTTP session for a URL: the index's credentials go along only where it is on the index's own host."""
+    opened = requests.Session()
+    clean, credentials = without_credentials(index_url(settings))
+    if credentials and urlsplit(url).netloc == urlsplit(clean).netloc:
+        opened.auth = credentials
+    opened.verify = next((path for name in CERTIFICATE_VARIABLES if (path := os.environ.get(name))), True)
+    return opened
+
+
+def releases(settings: Settings) -> list[Release]:
+    """All releases that the index knows, the newest last.
+
+    Raises:
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    files: dict[Version, list[DistributionPackage]] = {}
+    for package in _page(settings).packages:
+        try:
+            files.setdefault(Version(package.version or ""), []).append(package)
+        except InvalidVersion:
+            # Names that PEP 440 does not know are no releases; indexes hold some for historical reasons.
+            continue
+    if not files:
+        raise _no_index(settings, f"the page names no file of {PROJECT}")
+    return [_release(version, files[version]) for version in sorted(files)]
+
+
+def find(settings: Settings, version: str) -> Release:
+    """The release of a version.
+
+    Raises:
+        UnknownReleaseError: the index has no such release; names the nearest and the newest ones.
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    known = releases(settings)
+    for release in known:
+        if Version(release.version) == Version(version):
+            return release
+    what = f"there is no release {version} of vLLM"
+    why = f"{_shown(settings)} does not have it"
+    names = [release.version for release in known]
+    older = [name for name in names if Version(name) < Version(version)]
+    near = names[max(len(older) - 1, 0) : len(older) + 1]
+    choice = sorted({*near, *names[-3:]}, key=Version)
+    raise UnknownReleaseError(what, why=why, remedy=f"choose one of {', '.join(choice)}")
+
+
+def require_python(settings: Settings, *, release: str, python: str) -> None:
+    """Makes sure that a release supports a Python, as far as the index announces it.
+
+    Raises:
+        UnsupportedPythonError: it does not.
+        UnknownReleaseError: the index has no such release.
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    asked = find(settings, release).requires_python
+    if asked and not SpecifierSet(asked).contains(python):
+        what = f"vLLM {release} does not support Python {python}"
+        raise UnsupportedPythonError(what, why=f"it asks for {asked}", remedy="give another --python-version")
+
+
+def sdist(settings: Settings, version: str) -> SourceArchive:
+    """The source archive of a release.
+
+    Raises:
+        UnknownReleaseError: the index has no such release.
+        SourceError: it has no source archive, or one without a published SHA-256.
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    return archive_of(settings, find(settings, version))
+
+
+def archive_of(settings: Settings, release: Release) -> SourceArchive:
+    """The source archive of a release that the index announced.
+
+    Raises:
+        SourceError: it has no source archive (0.15.x), or one without a published SHA-256.
+    """
+    archive = release.sdist
+    if archive is None:
+        what = f"vLLM {release.version} has no source archive"
+        why = f"{_shown(settings)} has only wheels of it"
+        raise SourceError(what, why=why, remedy='set source.origin = "git" to take it from its tag')
+    if archive.sha256 is None:
+        what = f"{archive.filename} cannot be checked"
+        why = f"{_shown(settings)} publishes no SHA-256 of it"
+        raise SourceError(what, why=why, remedy="set index.url to an index that does, or source.origin to git or path")
+    return archive
+
+
+def unreachable(what: str, error: Exception, *, timeout_seconds: float) -> IndexUnreachableError:
+    """The error for a failed HTTP request; its text never holds the URL, which may hold credentials."""
+    match error:
+        case requests.HTTPError(response=requests.Response() as response):
+            why = f"it answered {response.status_code} {response.reason}"
+        case requests.Timeout() | urllib3.exceptions.ReadTimeoutError():
+            why = f"no answer within {timeout_seconds:.0f} s"
+        case requests.exceptions.SSLError():
+            why = "its certificate is not trusted"
+        case requests.exceptions.ProxyError():
+            why = "the proxy does not let the connection through"
+        case requests.ConnectionError() | urllib3.exceptions.ProtocolError():
+            why = "no connection could be made, or it broke"
+        case _:
+            why = f"the answer cannot be read ({type(error).__name__})"
+    return IndexUnreachableError(what, why=why, remedy="check the network, or set index.url to an index that answers")
+
+
+def _page(settings: Settings) -> ProjectPage:
+    url, _ = without_credentials(index_url(settings))
+    folder = _local(url)
+    if folder:
+        return _local_page(settings, folder)
+    timeout = settings.index.timeout_seconds
+    try:
+        with PyPISimple(url, session=session(settings, url)) as client:
+            return client.get_project_page(PROJECT, timeout=timeout)
+    except NoSuchProjectError as error:
+        raise _no_index(settings, f"it answered 404: it has no {PROJECT}, or the address is wrong") from error
+    except requests.exceptions.RequestException as error:
+        what = f"package index {_shown(settings)} cannot be read"
+        raise unreachable(what, error, timeout_seconds=timeout) from error
+    except (ValueError, UnsupportedRepoVersionError) as error:
+        raise _no_index(settings, f"the answer is no index page ({type(error).__name__})") from error
+
+
+def _local(url: str) -> Path | None:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(url).expanduser().absolute()
+
+
+def _local_page(settings: Settings, folder: Path) -> ProjectPage:
+    path = folder / PROJECT / "index.html"
+    try:
+        return ProjectPage.from_html(PROJECT, path.read_text("utf-8"), base_url=path.as_uri())
+    except (OSError, ValueError) as error:
+        raise _no_index(settings, f"{path} cannot be read") from error
+
+
+def _no_index(settings: Settings, why: str) -> IndexUnreachableError:
+    what = f"{_shown(settings)} is not a package index with {PROJECT}"
+    return IndexUnreachableError(what, why=why, remedy="set index.url to the simple API of a package index")
+
+
+def _shown(settings: Settings) -> str:
+    return redacted(index_url(settings))
+
+
+def _release(version: Version, packages: Iterable[DistributionPackage]) -> Release:
+    packages = list(packages)
+    archives = sorted(
+        (package for package in packages if package.package_type == "sdist" and package.filename.endswith(ARCHIVES)),
+        key=lambda package: next(rank for rank, end in enumerate(ARCHIVES) if package.filename.endswith(end)),
+    )
+    first = (archives or packages)[0]
+    return Release(
+        version=first.version or str(version),
+        requires_python=first.requires_python,
+        yanked=all(package.is_yanked for package in packages),
+        prerelease=version.is_prerelease,
+        uploaded=min((package.upload_time for package in packages if package.upload_time), default=None),
+        sdist=_archive(archives[0]) if archives else None,
+    )
+
+
+def _archive(package: DistributionPackage) -> SourceArchive:
+    url, _ = without_credentials(package.url)
+    sha256 = package.digests.get("sha256")
+    return SourceArchive(filename=package.filename, url=url, sha256=sha256, size=package.size)

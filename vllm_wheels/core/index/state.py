@@ -1,0 +1,176 @@
+"""What an index really has of a project: file by file, through its simple API (PEP 503, PEP 691, PEP 700)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from packaging.version import InvalidVersion, Version
+from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
+from pypi_simple.errors import UnsupportedRepoVersionError
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
+from vllm_wheels.core.host.archives import CHUNK_BYTES
+from vllm_wheels.core.index.releases import CERTIFICATE_VARIABLES
+from vllm_wheels.core.publish.repositories import Repository
+
+FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
+"""Asks caches on the way for the page as it is now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A file as the index lists it.
+
+    Attributes:
+        name: of the file.
+        version: of the project; empty where the name tells none.
+        sha256: of its bytes, computed from a download where the index publishes none.
+        size: in bytes; None where the index does not say.
+        uploaded: when; None where the index does not say.
+        yanked: why it is yanked; None if it is not.
+        url: where it is.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    size: int | None
+    uploaded: datetime | None
+    yanked: str | None
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectState:
+    """A project on an index.
+
+    Attributes:
+        project: name.
+        exists: whether the index knows it.
+        files: by name.
+        answered_at: the index's own time; None where it does not say.
+    """
+
+    project: str
+    exists: bool
+    files: Mapping[str, RemoteFile] = field(default_factory=dict)
+    answered_at: datetime | None = None
+
+    def of_version(self, version: str) -> tuple[RemoteFile, ...]:
+        """Its files of one version."""
+        return tuple(file for file in self.files.values() if file.version == version)
+
+
+class _AtHome(AuthBase):
+    """Gives an index its password, and other servers that it keeps files on nothing."""
+
+    def __init__(self, url: str, reader: tuple[str, str]) -> None:
+        self._home = urlsplit(url)[:2]
+        self._basic = HTTPBasicAuth(*reader)
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return self._basic(request) if urlsplit(request.url or "")[:2] == self._home else request
+
+
+def project_state(
+    repository: Repository, project: str, *, timeout_seconds: float, wanted: frozenset[str] = frozenset()
+) -> ProjectState:
+    """Asks an index for a project.
+
+    Args:
+        repository: the index.
+        project: distribution name.
+        timeout_seconds: for one answer.
+        wanted: names of files whose hash must be known, though it takes a download.
+
+    Raises:
+        CredentialsError: the index asks for a password, or for another one.
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
+    dates: list[datetime] = []
+    with requests.Session() as session:
+        session.verify = next((path for name in CERTIFICATE_VARIABLES if (path := os.environ.get(name))), True)
+        session.auth = _AtHome(repository.simple_url, repository.reader) if repository.reader else None
+        session.hooks["response"].append(lambda response, **_: dates.extend(_date(response)))
+        try:
+            with PyPISimple(repository.simple_url, session=session) as client:
+                page = client.get_project_page(project, timeout=timeout_seconds, headers=FRESH)
+            found = [_file(package, session, wanted, timeout_seconds) for package in page.packages]
+        except NoSuchProjectError:
+            return ProjectState(project=project, exists=False, answered_at=next(iter(dates), None))
+        except requests.RequestException as error:
+            raise _unreachable(repository, project, error, timeout_seconds) from error
+        except (ValueError, UnsupportedRepoVersionError) as error:
+            what = f"{repository.shown} is not a package index"
+            why = f"its page of {project} cannot be read ({type(error).__name__})"
+            raise IndexUnreachableError(what, why=why, remedy="correct simple_url of the repository") from error
+    files = {file.name: file for file in found}
+    return ProjectState(project=project, exists=True, files=files, answered_at=next(iter(dates), None))
+
+
+def _unreachable(
+    repository: Repository, project: str, error: requests.RequestException, timeout_seconds: float
+) -> IndexUnreachableError | PublicationError:
+    what = f"the index {repository.shown} does not tell what it has of {project}"
+    match error:
+        case requests.HTTPError(response=requests.Response(status_code=401 | 403) as response):
+            why = f"it answered {response.status_code} {response.reason}"
+            host = urlsplit(repository.simple_url).hostname
+            remedy = f"put machine, login and password for {host} into your netrc file"
+            return CredentialsError(what, why=why, remedy=remedy)
+        case requests.HTTPError(response=requests.Response() as response):
+            why = f"it answered {response.status_code} {response.reason}"
+        case requests.Timeout():
+            why = f"no answer within {timeout_seconds:.0f} s"
+        case _:
+            why = f"no connection could be made, or it broke ({type(error).__name__})"
+    return IndexUnreachableError(what, why=why, remedy="check the network and simple_url, then run the command again")
+
+
+def _file(
+    package: DistributionPackage, session: requests.Session, wanted: frozenset[str], timeout_seconds: float
+) -> RemoteFile:
+    sha256 = package.digests.get("sha256") or ""
+    if not sha256 and package.filename in wanted:
+        sha256 = _downloaded_sha256(session, package.url, timeout_seconds)
+    return RemoteFile(
+        name=package.filename,
+        version=_version(package.version),
+        sha256=sha256,
+        size=package.size,
+        uploaded=package.upload_time,
+        yanked=(package.yanked_reason or "no reason given") if package.is_yanked else None,
+        url=package.url,
+    )
+
+
+def _downloaded_sha256(session: requests.Session, url: str, timeout_seconds: float) -> str:
+    digest = hashlib.sha256()
+    with session.get(url, stream=True, timeout=timeout_seconds, headers=FRESH) as response:
+        response.raise_for_status()
+        for chunk in response.iter_content(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _version(text: str | None) -> str:
+    try:
+        return str(Version(text or ""))
+    except InvalidVersion:
+        return ""
+
+
+def _date(response: Any) -> list[datetime]:
+    try:
+        return [parsedate_to_datetime(response.headers.get("Date", "")).astimezone(UTC)]
+    except ValueError:
+        return []

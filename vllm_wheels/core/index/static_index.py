@@ -1,0 +1,255 @@
+"""Writes a static package index: HTML (PEP 503), JSON (PEP 691, PEP 700), metadata (PEP 658), yanked (PEP 592)."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import requests
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+from pypi_simple import RepositoryPage
+
+from vllm_wheels.core.errors import IndexUnreachableError, PublicationError
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.host.files import write_atomically
+
+SIMPLE, PACKAGES = "simple", "packages"
+API = {"api-version": "1.1"}
+TORCH = ("torch", "torchvision", "torchaudio", "torchcodec")
+HASH = re.compile(r"sha256=([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file that the index lists.
+
+    Attributes:
+        name: of the file.
+        url: relative to the project's page, or absolute.
+        sha256: of its bytes; empty where a foreign page does not say.
+        size: in bytes; None where unknown.
+        requires_python: of its metadata.
+        metadata_sha256: of its metadata file; empty where there is none.
+        yanked: reason; None if it is not.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int | None = None
+    requires_python: str | None = None
+    metadata_sha256: str = ""
+    yanked: str | None = None
+
+    @property
+    def project(self) -> str:
+        """Normalised name of its project."""
+        return str(parse_wheel_filename(self.name)[0])
+
+    @property
+    def version(self) -> Version:
+        """Of the project."""
+        return parse_wheel_filename(self.name)[1]
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry of PEP 691."""
+        metadata = {"sha256": self.metadata_sha256} if self.metadata_sha256 else False
+        entry: dict[str, Any] = {
+            "filename": self.name,
+            "url": self.url,
+            "hashes": {"sha256": self.sha256} if self.sha256 else {},
+            "core-metadata": metadata,
+            "data-dist-info-metadata": metadata,
+            "yanked": self.yanked if self.yanked is not None else False,
+        }
+        optional = {"size": self.size, "requires-python": self.requires_python}
+        return entry | {name: value for name, value in optional.items() if value is not None}
+
+    def as_html(self) -> str:
+        """The anchor of PEP 503."""
+        metadata = f"sha256={self.metadata_sha256}" if self.metadata_sha256 else None
+        attributes = {
+            "href": f"{self.url}#sha256={self.sha256}" if self.sha256 else self.url,
+            "data-requires-python": self.requires_python,
+            "data-core-metadata": metadata,
+            "data-dist-info-metadata": metadata,
+            "data-yanked": self.yanked,
+        }
+        written = " ".join(f'{key}="{html.escape(text)}"' for key, text in attributes.items() if text is not None)
+        return f"<a {written}>{html.escape(self.name)}</a><br>"
+
+
+def write_index(
+    folder: Path,
+    wheels: Iterable[Path],
+    *,
+    yanked: Mapping[str, str],
+    torch_links: Iterable[str],
+    timeout_seconds: float,
+) -> dict[str, list[Entry]]:
+    """Writes an index that any web server can serve.
+
+    Args:
+        folder: made where it is missing; files and pages that are there are replaced, others stay.
+        wheels: files to offer; they are linked, or copied where the file system cannot link.
+        yanked: reasons by SHA-256.
+        torch_links: folders and pages with CPU builds of torch; of them the versions that a wheel requires are listed.
+        timeout_seconds: for one answer.
+
+    Returns:
+        What it lists, by project.
+
+    Raises:
+        PublicationError: two wheels have one name and different bytes, or a folder of torch wheels does not exist.
+        WheelError: a file is not a sound wheel.
+        IndexUnreachableError: a page of torch wheels does not answer.
+    """
+    entries: dict[str, Entry] = {}
+    wanted: set[str] = set()
+    for wheel in wheels:
+        entry = _entry(folder, wheel, yanked)
+        _require_same(entries.get(entry.name), entry)
+        entries[entry.name] = entry
+        wanted |= {line for line in WheelFile.read(wheel).metadata.get_all("Requires-Dist", []) if _is_torch(line)}
+    for link in torch_links:
+        for entry in _torch(folder, link, wanted, timeout_seconds):
+            entries.setdefault(entry.name, entry)
+    projects = _by_project(entries.values())
+    for project, listed in projects.items():
+        _write_project(folder / SIMPLE / project, project, listed)
+    _write_root(folder / SIMPLE, projects)
+    return projects
+
+
+def unlinked(wheels: Iterable[Path], listed: Mapping[str, Iterable[Entry]]) -> tuple[str, ...]:
+    """The torch packages that a wheel requires and the index does not list.
+
+    An installer takes them from its other indexes, whose ordinary builds are for CUDA and do not fit a CPU torch.
+    """
+    lines = {line for wheel in wheels for line in WheelFile.read(wheel).metadata.get_all("Requires-Dist", [])}
+    names = {canonicalize_name(Requirement(line).name) for line in lines if _is_torch(line)}
+    return tuple(sorted(name for name in names if name not in listed))
+
+
+def _by_project(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    projects: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda each: (each.project, each.version, each.name)):
+        projects.setdefault(entry.project, []).append(entry)
+    return projects
+
+
+def _require_same(known: Entry | None, entry: Entry) -> None:
+    if known and known.sha256 != entry.sha256:
+        what = f"there are two different files called {entry.name}"
+        why = f"sha256 {known.sha256[:12]} and {entry.sha256[:12]}"
+        raise PublicationError(what, why=why, remedy="remove the one that must not be offered")
+
+
+def _entry(folder: Path, wheel: Path, yanked: Mapping[str, str]) -> Entry:
+    file = WheelFile.read(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"{file.dist_info}/METADATA")
+    goal = folder / PACKAGES / wheel.name
+    _offer(wheel, goal)
+    goal.with_name(f"{goal.name}.metadata").write_bytes(metadata)
+    sha256 = sha256_of(wheel)
+    return Entry(
+        name=wheel.name,
+        url=f"../../{PACKAGES}/{wheel.name}",
+        sha256=sha256,
+        size=wheel.stat().st_size,
+        requires_python=file.metadata["Requires-Python"],
+        metadata_sha256=hashlib.sha256(metadata).hexdigest(),
+        yanked=yanked.get(sha256),
+    )
+
+
+def _offer(wheel: Path, goal: Path) -> None:
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    temporary = goal.with_name(f".{goal.name}.{os.getpid()}")
+    try:
+        os.link(wheel, temporary)
+    except OSError:
+        shutil.copyfile(wheel, temporary)
+    temporary.replace(goal)
+    # Renaming one link of a file onto another leaves both.
+    temporary.unlink(missing_ok=True)
+
+
+def _is_torch(requirement: str) -> bool:
+    return canonicalize_name(Requirement(requirement).name) in TORCH
+
+
+def _torch(folder: Path, link: str, wanted: Iterable[str], timeout_seconds: float) -> Iterable[Entry]:
+    requirements = [Requirement(line) for line in wanted]
+    for name, offer in _offers(link, timeout_seconds):
+        try:
+            project, version, _, _ = parse_wheel_filename(name)
+        except InvalidWheelFilename:
+            continue
+        fits = any(
+            canonicalize_name(each.name) == project and each.specifier.contains(version, prereleases=True)
+            for each in requirements
+        )
+        if not fits or version.local != "cpu":
+            continue
+        if isinstance(offer, Path):
+            yield _entry(folder, offer, {})
+        else:
+            digest = HASH.search(urlsplit(offer).fragment)
+            yield Entry(name=name, url=offer.partition("#")[0], sha256=digest[1] if digest else "")
+
+
+def _offers(link: str, timeout_seconds: float) -> list[tuple[str, Path | str]]:
+    if "://" not in link:
+        place = Path(link).expanduser()
+        if not place.is_dir():
+            what = f"there is no folder {link}"
+            raise PublicationError(what, why="publish.torch_links names it", remedy="correct publish.torch_links")
+        return [(path.name, path.resolve()) for path in sorted(place.glob("*.whl"))]
+    try:
+        with requests.get(link, timeout=timeout_seconds) as answer:
+            answer.raise_for_status()
+            links = RepositoryPage.from_html(answer.text, base_url=answer.url).links
+    except requests.RequestException as error:
+        what = f"the page {link} of torch wheels cannot be read"
+        remedy = "correct publish.torch_links, or look after the network"
+        raise IndexUnreachableError(what, why=type(error).__name__, remedy=remedy) from error
+    urls = [urljoin(link, each.url) for each in links]
+    return [(unquote(urlsplit(url).path.rpartition("/")[2]), url) for url in urls]
+
+
+def _write_project(folder: Path, project: str, entries: Iterable[Entry]) -> None:
+    listed = list(entries)
+    versions = list(dict.fromkeys(str(entry.version) for entry in listed))
+    page = {"meta": API, "name": project, "versions": versions, "files": [entry.as_json() for entry in listed]}
+    write_atomically(folder / "index.json", json.dumps(page, indent=1))
+    write_atomically(folder / "index.html", _html(f"Links for {project}", [entry.as_html() for entry in listed]))
+
+
+def _write_root(folder: Path, projects: Iterable[str]) -> None:
+    names = sorted(projects)
+    page = {"meta": API, "projects": [{"name": name} for name in names]}
+    write_atomically(folder / "index.json", json.dumps(page, indent=1))
+    write_atomically(
+        folder / "index.html", _html("Simple index", [f'<a href="{name}/">{name}</a><br>' for name in names])
+    )
+
+
+def _html(title: str, lines: Iterable[str]) -> str:
+    meta = '<meta name="pypi:repository-version" content="1.1">'
+    head = f'<head><meta charset="utf-8">{meta}<title>{html.escape(title)}</title></head>'
+    body = "\n".join(lines)
+    return f"<!DOCTYPE html>\n<html>{head}\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"

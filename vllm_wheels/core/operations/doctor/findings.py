@@ -1,0 +1,94 @@
+"""What a look at the machine says, and what every look may use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from vllm_wheels.core.host.machine import Distribution, packages
+from vllm_wheels.core.host.processes import Runner
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.settings import Settings
+
+State = Literal["ok", "problem", "note"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        name: of what was looked at.
+        state: ``problem`` stops a build with these settings; ``note`` does not.
+        found: what is there, or what is wrong.
+        remedy: what to type; empty where nothing is to be done.
+    """
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The machine and the settings that are looked at.
+
+    Attributes:
+        settings: the user's.
+        python: version that wheels are built on.
+        distribution: of the machine.
+        engine: why no container engine answers; None where one does.
+        seconds: limit of one question to a server or program.
+        runner: starts programs.
+    """
+
+    settings: Settings
+    python: str
+    distribution: Distribution
+    engine: str | None
+    seconds: float
+    runner: Runner = field(default_factory=Runner)
+
+    @property
+    def contained(self) -> bool:
+        """Will the compiler run in containers?"""
+        kind = self.settings.builder.kind
+        return kind == "container" or (kind == "auto" and self.engine is None)
+
+    @property
+    def substitutes(self) -> bool:
+        """May substitutes stand in for official artifacts?"""
+        return self.settings.substitutes == "allow"
+
+    def install(self, program: str) -> str:
+        """What to type to install a program of packages.toml on this distribution."""
+        table = packages().get(self.distribution.manager or "", {})
+        package = table.get("programs", {}).get(program)
+        if package is None:
+            return f"install {program} by hand"
+        return typed(f"{table['command']} {package.format(python=self.python, digits=self.python.replace('.', ''))}")
+
+
+def ok(name: str, found: str) -> Finding:
+    """Nothing to be done."""
+    return Finding(name=name, state="ok", found=found)
+
+
+def lacking(name: str, found: str, remedy: str, *, needed: bool) -> Finding:
+    """Something is not as it should be: a problem where it is needed, else only worth a note."""
+    return Finding(name=name, state="problem" if needed else "note", found=found, remedy=remedy)
+
+
+def replaceable(name: str, found: str, remedy: str, *, substitutes: bool) -> Finding:
+    """An official artifact is out of reach: a problem, unless its substitute may stand in."""
+    if substitutes:
+        return Finding(name=name, state="note", found=f"{found}; a substitute will stand in")
+    return Finding(name=name, state="problem", found=found, remedy=remedy)
+
+
+def typed(command: str) -> str:
+    """A command for root as this user types it."""
+    return command if os.geteuid() == 0 else f"sudo {command}"

@@ -1,0 +1,197 @@
+"""Follows artifacts while they are made: what is done, how far the compiler is, and how long the rest will take."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from vllm_wheels.core.builders.compiler_cache import statistics
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.plan import Plan
+    from vllm_wheels.core.engine.store import Artifact
+    from vllm_wheels.core.target import Target
+
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "prepare": ("image", "source", "onednn", "torch_env", "tools", "metadata"),
+    "compile": ("compiled",),
+    "wheel": ("wheel",),
+    "verify": ("verification",),
+}
+"""What a person follows, each with the kinds of artifacts that it makes."""
+
+COUNTER = re.compile(r"\[(\d+)/(\d+)\] ")
+"""At the beginning of a line of ninja; see NINJA_STATUS in ``compile``."""
+
+Key = tuple[str, "Target"]
+
+
+class Watcher(Protocol):
+    """Is told what a builds does."""
+
+    def begun(self, plan: Plan) -> None:
+        """An artifact is being made."""
+
+    def ready(self, target: Target, artifact: Artifact, *, made: bool) -> None:
+        """An artifact is there: made just now, or found in the store."""
+
+    def line(self, text: str) -> None:
+        """A process printed a line."""
+
+
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Lets a watcher follow every builds of this thread; Dagster, between us and them, passes no objects on."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def watcher() -> Watcher | None:
+    """Who follows this thread's workshops; None where nobody does."""
+    return _WATCHER.get()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """How far one stage of one wheel is.
+
+    Attributes:
+        state: ``kept`` is done without making anything, since the store had it.
+        counter: what the compiler has done, and of how much; None elsewhere.
+    """
+
+    state: Literal["waiting", "working", "done", "kept"]
+    counter: tuple[int, int] | None = None
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What became so far of the artifacts that were planned; a watcher.
+
+    Attributes:
+        estimates: seconds that each planned artifact takes; 0 for one that the store has.
+        now: the clock, in seconds.
+        current: what is being made, and since when; None between two artifacts.
+        counter: of the compiler.
+        cache: hits and misses of the compiler's cache in all compiles so far.
+    """
+
+    estimates: Mapping[Key, float]
+    now: Callable[[], float] = time.monotonic
+    current: tuple[Plan, float] | None = None
+    counter: tuple[int, int] | None = None
+    cache: tuple[int, int] = (0, 0)
+    _ready: dict[Key, bool] = field(default_factory=dict)
+    _seconds: dict[Key, float] = field(default_factory=dict)
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
+
+    def begun(self, plan: Plan) -> None:
+        """Notes what is being made."""
+        self.current, self.counter = (plan, self.now()), None
+
+    def ready(self, target: Target, artifact: Artifact, *, made: bool) -> None:
+        """Notes what is there; an artifact that was made counts as made, also when a later step finds it again."""
+        key = (artifact.kind, target)
+        self._ready[key] = made or self._ready.get(key, False)
+        if made:
+            if self.current:
+                self._seconds[key] = self.now() - self.current[1]
+            found = artifact.facts.get("ccache") if artifact.kind == "compiled" else None
+            if found:
+                self.cache = (self.cache[0] + found["hits"], self.cache[1] + found["misses"])
+        self.current, self.counter = None, None
+
+    def line(self, text: str) -> None:
+        """Reads the compiler's counter."""
+        if match := COUNTER.match(text):
+            self.counter = int(match[1]), int(match[2])
+
+    def targets(self) -> list[Target]:
+        """The wheels that are made, in the order in which they were planned."""
+        return list(dict.fromkeys(target for _, target in self.estimates if target.variant))
+
+    def stages(self) -> list[str]:
+        """The stages that something was planned for."""
+        planned = {kind for kind, _ in self.estimates}
+        return [stage for stage, kinds in STAGES.items() if planned.intersection(kinds)]
+
+    def cell(self, stage: str, target: Target) -> Cell:
+        """How far a stage of a wheel is."""
+        keys = [key for key in self.estimates if key[0] in STAGES[stage] and key[1] in {target, target.shared()}]
+        if self._making() in keys:
+            return Cell(state="working", counter=self.counter)
+        done = [self._ready[key] for key in keys if key in self._ready]
+        if len(done) < len([key for key in keys if key[0] != "image"]):
+            return Cell(state="working" if any(done) else "waiting")
+        return Cell(state="done" if any(done) else "kept")
+
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self.now() - self._began
+
+    def spent(self, target: Target) -> float:
+        """Seconds that went into a wheel's own artifacts so far."""
+        past = sum(seconds for (_, owner), seconds in list(self._seconds.items()) if owner == target)
+        # One read, since a display looks on from another thread.
+        current = self.current
+        return past + (self.now() - current[1] if current and current[0].target == target else 0.0)
+
+    def remaining(self, target: Target | None = None) -> float:
+        """Seconds that are left, by estimate: of one wheel, or of everything."""
+        keys = [key for key in self.estimates if target is None or key[1] in {target, target.shared()}]
+        return sum(self._left(key) for key in keys if key not in self._ready)
+
+    def _left(self, key: Key) -> float:
+        current = self.current
+        if current is None or (current[0].artifact, current[0].target) != key:
+            return self.estimates[key]
+        return left(self.estimates[key], self.now() - current[1], self.counter)
+
+    def _making(self) -> Key | None:
+        current = self.current
+        return (current[0].artifact, current[0].target) if current else None
+
+    def cache_now(self) -> tuple[int, int]:
+        """Hits and misses of the compiler's cache, those of the compile that is going on among them."""
+        current = self.current
+        build = _build_folder(current[0]) if current else None
+        found = statistics(build) if build else {"hits": 0, "misses": 0}
+        return self.cache[0] + found["hits"], self.cache[1] + found["misses"]
+
+
+def left(estimate: float, spent: float, counter: tuple[int, int] | None) -> float:
+    """Seconds that an artifact still takes.
+
+    Past builds are believed at the beginning, the compiler's own speed more and more towards the end.
+
+    Args:
+        estimate: of the whole artifact.
+        spent: so far.
+        counter: of the compiler.
+    """
+    expected = max(estimate - spent, 0.0)
+    if counter is None or not counter[0]:
+        return expected
+    done, whole = counter
+    share = done / whole
+    return share * (spent / done * (whole - done)) + (1 - share) * expected
+
+
+def _build_folder(plan: Plan) -> Path | None:
+    folders = (step.arguments.get("folders", {}) for step in plan.steps if step.action == "compile.run")
+    return next((Path(each["build"]) for each in folders), None)

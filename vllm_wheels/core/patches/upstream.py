@@ -1,0 +1,236 @@
+"""Reads out of an unpacked vLLM tree what it demands; refuses a tree that is laid out in an unknown way."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from vllm_wheels.core.errors import SourceError, UnknownFamilyError
+from vllm_wheels.core.formats import cmake, requirement_files, setup_script
+
+Family = Literal["host-detected", "unified"]
+
+CMAKE = "cmake/cpu_extension.cmake"
+PYPROJECT = "pyproject.toml"
+SETUP = "setup.py"
+METADATA = "PKG-INFO"
+CPU = "requirements/cpu.txt"
+
+ANCHORS: Mapping[Family, tuple[str, ...]] = {
+    "unified": (r"set\s*\(\s*VLLM_EXT_SRC_AVX2\b", r"define_\w*extension_target\s*\(\s*_C_AVX2\b"),
+    "host-detected": (r"/proc/cpuinfo", r"find_isa\s*\(", r"ENV\{VLLM_CPU_(AVX512\w*|DISABLE_AVX512)\}"),
+}
+"""What each family's cpu_extension.cmake holds, all of it, once its comments are gone; the first that fits is taken."""
+
+BUILD_FILES = ("requirements/build/cpu.txt", "requirements/cpu-build.txt", "requirements/build.txt")
+"""Where build requirements are, the newest layout first; the last one is shared with CUDA (0.8.5, 0.9.0)."""
+
+CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """What a release's tree demands.
+
+    Attributes:
+        release: version the tree says it is.
+        family: ``host-detected`` (one extension, instruction sets decided at configure time) or ``unified``.
+        torch: version that ``requirements/cpu.txt`` pins for x86-64, without its local part.
+        pythons: supported Pythons, lowest first, such as ``("3.11", "3.12")``.
+        onednn_url: git repository of oneDNN.
+        onednn_tag: tag of oneDNN for x86-64.
+        extensions: extension targets of an x86-64 CPU build on every supported Python, such as ``("spinloop", "_C")``.
+        later_extensions: further ones with the Python from which on upstream builds them, such as
+            ``(("spinloop", "3.11"),)`` for 0.28.0, which supports 3.10 as well.
+        build_requirements: requirement lines that a CPU build needs, torch among them, merged.
+        runtime_requirements: requirement lines of ``requirements/cpu.txt`` with its includes, comments stripped.
+    """
+
+    release: str
+    family: Family
+    torch: str
+    pythons: tuple[str, ...]
+    onednn_url: str
+    onednn_tag: str
+    extensions: tuple[str, ...]
+    build_requirements: tuple[str, ...]
+    runtime_requirements: tuple[str, ...]
+    later_extensions: tuple[tuple[str, str], ...] = ()
+
+
+def read(tree: Path, *, release: str) -> Upstream:
+    """What an unpacked tree demands.
+
+    Args:
+        tree: root of the source.
+        release: version that it is taken for; the tree's own statement, where it makes one, must agree.
+
+    Raises:
+        UnknownFamilyError: it is no vLLM tree, or one of a family that is not known.
+        SourceError: it is of another release, or a pin cannot be read; names the file.
+    """
+    text = _family_text(tree, release)
+    family = _family(text, release)
+    project = _pyproject(tree)
+    pythons = _pythons(project)
+    runtime = requirement_files.read(tree / CPU, root=tree)
+    build = _build_lines(tree, pythons)
+    torch, pin = _torch(runtime, build, pythons)
+    build = requirement_files.merged(build, (pin,), file=CPU)
+    url, tag = _onednn(text)
+    extensions, later = _extensions(tree, pythons)
+    return Upstream(
+        release=_release(tree, release),
+        family=family,
+        torch=torch,
+        pythons=pythons,
+        onednn_url=url,
+        onednn_tag=tag,
+        extensions=extensions,
+        later_extensions=later,
+        build_requirements=requirement_files.merged(_build_system(project), build, file=PYPROJECT),
+        runtime_requirements=runtime,
+    )
+
+
+def _family_text(tree: Path, release: str) -> str:
+    try:
+        return cmake.uncommented((tree / CMAKE).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{tree} is no source tree of vLLM {release} that can be built for CPUs"
+        why = f"it has no readable {CMAKE}"
+        raise UnknownFamilyError(
+            what, why=why, remedy="choose a release from 0.8.5 on, or the root of its tree"
+        ) from error
+
+
+def _family(text: str, release: str) -> Family:
+    for family, anchors in ANCHORS.items():
+        if all(re.search(anchor, text) for anchor in anchors):
+            return family
+    missing = "; ".join(
+        f"{family}: {next(anchor for anchor in anchors if not re.search(anchor, text))}"
+        for family, anchors in ANCHORS.items()
+    )
+    what = f"the source of vLLM {release} is laid out in a way that is not known"
+    why = f"{CMAKE} does not match ({missing})"
+    raise UnknownFamilyError(what, why=why, remedy="choose a release from 0.8.5 on (vllm-wheels release list)")
+
+
+def _release(tree: Path, release: str) -> str:
+    try:
+        stated = HeaderParser().parsestr((tree / METADATA).read_text("utf-8"))["Version"] or release
+        same = Version(stated).public == Version(release).public
+    except FileNotFoundError:  # Only source archives have this file; a repository leaves the version to its tags.
+        return release
+    except (OSError, ValueError) as error:
+        raise _unreadable(METADATA, str(error)) from error
+    if not same:
+        what = f"{tree} is not the source of vLLM {release}"
+        why = f"its {METADATA} says {stated}"
+        raise SourceError(what, why=why, remedy=f"build release {stated}, or name the tree of {release}")
+    return release
+
+
+def _pyproject(tree: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads((tree / PYPROJECT).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _unreadable(PYPROJECT, str(error)) from error
+
+
+def _pythons(project: Mapping[str, Any]) -> tuple[str, ...]:
+    table = project.get("project", {})
+    try:
+        allowed = SpecifierSet(table.get("requires-python", ""))
+    except InvalidSpecifier as error:
+        raise _unreadable(PYPROJECT, f"requires-python is {table['requires-python']!r}") from error
+    named = [match[1] for line in table.get("classifiers", ()) if (match := CLASSIFIER.fullmatch(line))]
+    # A bound may name a micro version, such as >=3.10.2: a Python counts if its first or last release is inside.
+    pythons = [python for python in named if any(allowed.contains(f"{python}.{micro}") for micro in (0, 99))]
+    if not pythons:
+        raise _unreadable(PYPROJECT, "no classifier names a Python that requires-python allows")
+    return tuple(sorted(pythons, key=Version))
+
+
+def _build_system(project: Mapping[str, Any]) -> Sequence[str]:
+    required: Sequence[str] = project.get("build-system", {}).get("requires", ())
+    return required
+
+
+def _build_lines(tree: Path, pythons: Sequence[str]) -> tuple[str, ...]:
+    for file in BUILD_FILES:
+        if (tree / file).is_file():
+            lines = requirement_files.read(tree / file, root=tree)
+            return tuple(line for line in lines if requirement_files.applies(_parsed(line, file), pythons))
+    return ()
+
+
+def _torch(runtime: Sequence[str], build: Sequence[str], pythons: Sequence[str]) -> tuple[str, str]:
+    for file, lines in ((CPU, runtime), ("the build requirements", build)):
+        pins = {line: version for line in lines if (version := _pinned_torch(line, file, pythons))}
+        if len(set(pins.values())) > 1:
+            raise _unreadable(file, f"it pins torch for x86-64 more than once: {'; '.join(pins)}")
+        if pins:
+            return Version(next(iter(pins.values()))).public, next(iter(pins))
+    raise _unreadable(CPU, "it pins no torch for x86-64")
+
+
+def _pinned_torch(line: str, file: str, pythons: Sequence[str]) -> str | None:
+    requirement = _parsed(line, file)
+    if canonicalize_name(requirement.name) != "torch" or not requirement_files.applies(requirement, pythons):
+        return None
+    return next((specifier.version for specifier in requirement.specifier if specifier.operator == "=="), None)
+
+
+def _parsed(line: str, file: str) -> Requirement:
+    return requirement_files.parse(line, file=file)
+
+
+def _onednn(text: str) -> tuple[str, str]:
+    declared = {
+        (command.after("GIT_REPOSITORY"), command.after("GIT_TAG"))
+        for command in cmake.commands(text)
+        if command.name == "fetchcontent_declare"
+        and command.reached is not False
+        and command.arguments[:1]
+        and command.arguments[0].lower() == "onednn"
+    }
+    pins = [(url, tag) for url, tag in declared if url and tag and "$" not in url + tag]
+    if len(pins) != 1:
+        found = ", ".join(sorted(tag for _, tag in pins)) or "none"
+        raise _unreadable(CMAKE, f"it must fetch one oneDNN for x86-64, found: {found}")
+    return pins[0]
+
+
+def _extensions(tree: Path, pythons: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    try:
+        text = (tree / SETUP).read_text("utf-8")
+        built = {python: setup_script.extensions(text, python=python) for python in pythons}
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(SETUP, f"which extensions it builds cannot be told: {error}") from error
+    always = built[pythons[0]]
+    if not always or any(not set(always) <= set(names) for names in built.values()):
+        raise _unreadable(SETUP, "it has no extension for an x86-64 CPU that it builds on every Python")
+    since: dict[str, str] = {}
+    for python, names in built.items():
+        for name in names:
+            since.setdefault(name, python)
+    return always, tuple((name, python) for name, python in since.items() if name not in always)
+
+
+def _unreadable(file: str, why: str) -> SourceError:
+    what = f"{file} of the source tree cannot be understood"
+    return SourceError(
+        what, why=why.partition("\n")[0], remedy="choose another release, or correct the file in a local tree"
+    )

@@ -1,0 +1,106 @@
+"""What a wheel consists of: sizes by part, and the instructions of each compiled file by CPU feature."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_wheels.core.formats.instructions import GRAFTED, Scan
+from vllm_wheels.core.formats.wheelfile import DIST_INFO
+from vllm_wheels.core.variants import variants
+
+BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})
+"""What every x86-64 CPU has: the bulk of any program, which would dwarf everything else in a picture."""
+
+DIST, LIBRARIES, CODE, DATA = "dist-info", "grafted libraries", "Python code", "data"
+SHARES = {DIST: "metadata", LIBRARIES: "grafted", CODE: "python", DATA: "data"}
+"""What a measure calls each part; every other part is a compiled file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a wheel; sizes in bytes.
+
+    Attributes:
+        name: of the part; a compiled file is one of its own.
+        files: how many.
+        packed: what it adds to the wheel.
+        unpacked: what it takes once installed.
+    """
+
+    name: str
+    files: int
+    packed: int
+    unpacked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """What a wheel consists of.
+
+    Attributes:
+        size: of the wheel in bytes.
+        parts: the largest first.
+        instructions: by compiled file and CPU feature (iced-x86's names), the wheel's own files only.
+    """
+
+    size: int
+    parts: tuple[Part, ...]
+    instructions: Mapping[str, Mapping[str, int]]
+
+    @property
+    def features(self) -> dict[str, int]:
+        """Instructions of all the wheel's own files by CPU feature beyond what every x86-64 CPU has, most first."""
+        total: Counter[str] = Counter()
+        for counts in self.instructions.values():
+            total.update({name: number for name, number in counts.items() if name not in BASELINE_FEATURES})
+        return dict(total.most_common())
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """Numbers to plot: sizes in MB, and instructions of each feature that some variant promises, 0 too."""
+        sizes = dict.fromkeys(("compiled", *SHARES.values()), 0.0)
+        for part in self.parts:
+            sizes[SHARES.get(part.name, "compiled")] += part.packed / 1e6
+        promised = dict.fromkeys(name for each in variants().values() for name in each.promises)
+        features = self.features
+        return {
+            "wheel_megabytes": round(self.size / 1e6, 3),
+            "installed_megabytes": round(sum(part.unpacked for part in self.parts) / 1e6, 3),
+            **{f"{name}_megabytes": round(size, 3) for name, size in sizes.items()},
+            **{f"instructions_{name}": float(features.get(name, 0)) for name in promised},
+        }
+
+
+def dissect(wheel: Path, scan: Scan) -> Composition:
+    """The composition of a wheel whose machine code has been read."""
+    compiled = {file.name for file in scan.own}
+    packed: Counter[str] = Counter()
+    unpacked: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    with zipfile.ZipFile(wheel) as archive:
+        for info in archive.infolist():
+            part = info.filename if info.filename in compiled else _part(info.filename)
+            packed[part] += info.compress_size
+            unpacked[part] += info.file_size
+            files[part] += 1
+    parts = [
+        Part(name=name, files=files[name], packed=size, unpacked=unpacked[name]) for name, size in packed.most_common()
+    ]
+    return Composition(
+        size=wheel.stat().st_size,
+        parts=tuple(parts),
+        instructions={file.name: dict(file.features) for file in scan.own},
+    )
+
+
+def _part(name: str) -> str:
+    first = name.partition("/")[0]
+    if first.endswith(DIST_INFO):
+        return DIST
+    if GRAFTED in name:
+        return LIBRARIES
+    return CODE if name.endswith(".py") else DATA

@@ -1,0 +1,203 @@
+"""A clean environment in a location, and the two ways of running something there: shut in, or with the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vllm_wheels.core.builders import PLACE, Command, Mount, network
+from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished
+from vllm_wheels.core.verify.checks import Check, Premises
+from vllm_wheels.core.verify.locations import TestLocation
+
+LOG = "smoke.log"
+TEST_RUN = "test_run"
+INSTALLS = "installs"
+"""The check that all others of a test run need."""
+
+ANSWER = '{"probe": '
+"""How the line begins in which a probe says what it saw."""
+
+HERE, TEMPORARY = "{test_run}", "{temporary}"
+"""Stand in a command for the test run's folder as the location sees it, and for a folder that is thrown away after it."""
+
+PROGRAMS = f"{HERE}/venv/bin"
+
+FOREIGN = re.compile(
+    r"VLLM_\w+|PYTHON\w+|VIRTUAL_ENV|CONDA_\w+|UV_(PYTHON|TORCH|CONSTRAINT|OVERRIDE|EXCLUDE|PROJECT)\w*"
+)
+"""Variables of the user's environment that would change what uv installs, beside where it takes it from."""
+
+CLEAN = {
+    "LC_ALL": "C.UTF-8",
+    "NO_COLOR": "1",
+    # A container's user may have no entry in its passwd, and torch asks for a name.
+    "USER": "vllm-wheels",
+    "LOGNAME": "vllm-wheels",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""All that a probe gets of an environment, besides PATH, HOME and TMPDIR."""
+
+
+def shut_in(*argv: str, **env: str) -> Invocation:
+    """A program of the test run's environment with next to no variables set, in a plan."""
+    path = f"{PROGRAMS}:{os.defpath}"
+    given = {**CLEAN, "PATH": path, "HOME": f"{HERE}/home", "TMPDIR": TEMPORARY, **env}
+    # env -i and not the builder's way of setting variables: an image has variables of its own.
+    words = ("env", "-i", *(f"{name}={value}" for name, value in given.items()), *argv)
+    return Invocation(argv=words, folder=f"{HERE}/home", place="location")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRun:
+    """One wheel being tried in a virtual environment of its own, below the context's stage.
+
+    Attributes:
+        context: where the report is being made.
+        location: where commands run.
+        wheel: the file.
+        distribution: its normalised name.
+        version: its version.
+        python: version without the micro part.
+        left_out: requirements that are not installed on purpose, by normalised name.
+        floor: flags of /proc/cpuinfo without which the wheel need not load.
+        commands: of the check that is being carried out.
+    """
+
+    context: ActionContext
+    location: TestLocation
+    wheel: Path
+    distribution: str
+    version: str
+    python: str
+    left_out: tuple[str, ...]
+    floor: tuple[str, ...]
+    commands: tuple[Invocation, ...] = ()
+
+    def facing(self, check: Check[TestRun], commands: tuple[Invocation, ...] | None = None) -> TestRun:
+        """The test_run with the commands of a check: those of a plan, or those that a plan would have."""
+        premises = Premises(settings=self.context.settings, left_out=self.left_out, floor=self.floor)
+        return replace(self, commands=check.planned(premises) if commands is None else commands)
+
+    @property
+    def folder(self) -> Path:
+        """Holds the environment and whatever the probes write; thrown away afterwards."""
+        return self.context.stage / TEST_RUN
+
+    @property
+    def in_container(self) -> bool:
+        """Whether commands run in a container of the builder's image."""
+        return self.location.kind == "container"
+
+    @property
+    def programs(self) -> str:
+        """Folder of the environment's programs, as the location sees it."""
+        return f"{self.place}/venv/bin"
+
+    @property
+    def place(self) -> str:
+        """The test_run's folder, as the location sees it."""
+        return f"{PLACE}/{TEST_RUN}" if self.in_container else str(self.folder)
+
+    def start(self, command: Invocation) -> Finished:
+        """Runs a command of ``shut_in``, in a container without network.
+
+        Raises:
+            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
+            MachineError: the container engine does not answer.
+        """
+        with self._temporary() as temporary:
+            words = command.filled({HERE: self.place, TEMPORARY: temporary}).argv
+            return self._in_container(words) if self.in_container else self._on_host(words)
+
+    def run_with_network(
+        self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
+    ) -> Finished:
+        """Runs a client of the package index; on the host with all of the user's configuration of it.
+
+        Raises:
+            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
+            MachineError: the container engine does not answer.
+        """
+        if self.in_container:
+            return self._in_container(argv, env=env, mounts=mounts, network=True)
+        foreign: dict[str, str | None] = {name: None for name in os.environ if FOREIGN.fullmatch(name)}
+        # At the root, or uv would take settings from a project around the store.
+        return self._on_host(argv, env={**foreign, **env}, folder=Path(self.folder.anchor))
+
+    def environ(self) -> Mapping[str, str]:
+        """What a client of the package index finds in the location's environment."""
+        return {**os.environ, **network.shown()[0]} if self.in_container else os.environ
+
+    @contextmanager
+    def _temporary(self) -> Iterator[str]:
+        if self.in_container:
+            yield "/tmp"  # noqa: S108 - of a container that nobody else sees
+            return
+        # Not below the stage: vLLM puts sockets there, whose paths may have no more than 107 characters (unix(7)).
+        with TemporaryDirectory(prefix="vw-", ignore_cleanup_errors=True) as folder:
+            yield folder
+
+    def _on_host(
+        self, argv: Sequence[str], *, env: Mapping[str, str | None] | None = None, folder: Path | None = None
+    ) -> Finished:
+        return self.context.runner.run(
+            argv,
+            env=env,
+            cwd=folder or self.folder / "home",
+            timeout_seconds=self.context.settings.smoke.timeout_seconds,
+            log=self.context.stage / LOG,
+            keep_output=True,
+            quiet=True,
+        )
+
+    def _in_container(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        mounts: Sequence[Mount] = (),
+        network: bool = False,
+    ) -> Finished:
+        lines: list[str] = []
+        command = Command(
+            argv=argv,
+            env=env or {},
+            cwd=f"{self.place}/home",
+            mounts=(Mount(source=self.folder, place=self.place, writable=True), *mounts),
+            network=network,
+        )
+        finished = self.context.builder.run(
+            command,
+            log=self.context.stage / LOG,
+            timeout_seconds=self.context.settings.smoke.timeout_seconds,
+            on_line=lines.append,
+        )
+        return replace(finished, output="".join(f"{line}\n" for line in lines))
+
+
+def answer_lines(finished: Finished) -> list[str]:
+    """The lines in which a probe says what it saw."""
+    return [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
+
+
+def answer(line: str) -> Mapping[str, Any]:
+    """What such a line says."""
+    # Other processes may have written on in the same line.
+    seen: Mapping[str, Any] = json.JSONDecoder().raw_decode(line)[0]
+    return seen
+
+
+def last_lines(output: str, number: int = 25) -> str:
+    """The end of an output, for a report."""
+    return "\n".join(output.rstrip().splitlines()[-number:])
