@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import five_variants
 from benchmarks.common import Figures
 from benchmarks.places import Place, linked, measured, say
-from vllm_wheels.core.builders import PLACE, Command, Mount
+from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 
 LIMIT = 0.4
 BEFORE = "baseline"

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from packaging.utils import parse_wheel_filename
 
-from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.builders.choose import choose
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.processes import Runner

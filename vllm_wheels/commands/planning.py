@@ -14,10 +14,11 @@ from vllm_wheels.core.errors import EnvironmentResolutionError
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.machine import memory_available, room
 from vllm_wheels.core.index.releases import require_python
+from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.variants import variants
 
 if TYPE_CHECKING:
-    from vllm_wheels.core.engine.rendering import PlannedPiece
+    from vllm_wheels.core.engine.rendering import PlannedArtifact
     from vllm_wheels.core.operations.progress import Key
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
@@ -41,19 +42,19 @@ class Planned:
     targets: tuple[Target, ...]
     documents: tuple[Document, ...]
 
-    def artifacts(self) -> Iterator[tuple[Key, PlannedPiece]]:
+    def artifacts(self) -> Iterator[tuple[Key, PlannedArtifact]]:
         """Every artifact once, also where several wheels are made from it."""
-        from vllm_wheels.core.engine.graph import PER_VARIANT  # noqa: PLC0415 - as in ``draw_up``
-
+        known = rules()
         seen = set()
         for target, shown in zip(self.targets, self.documents, strict=True):
             for artifact in shown.artifacts:
-                key = artifact.artifact, target if artifact.artifact in PER_VARIANT else target.shared()
+                rule = known.get(artifact.artifact)
+                key = artifact.artifact, rule.target(target) if rule else target.shared()
                 if key not in seen:
                     seen.add(key)
                     yield key, artifact
 
-    def to_be_made(self) -> list[tuple[Key, PlannedPiece]]:
+    def to_be_made(self) -> list[tuple[Key, PlannedArtifact]]:
         """The artifacts that the store does not have."""
         return [(key, artifact) for key, artifact in self.artifacts() if artifact.estimate]
 
@@ -81,12 +82,9 @@ def draw_up(settings: Settings, targets: Sequence[Target], kind: str) -> Planned
     Raises:
         VllmWheelsError: a server, the builder or a setting does not let a plan be drawn up.
     """
-    # Help and wrong options are answered before everything that making an artifact needs is loaded.
-    from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
-
-    builds = BuildGraph(settings=settings, say=say)
+    builds = build_graph(settings, say=say)
     try:
-        documents = [document(target, builds.plans(kind, target), builds.store) for target in targets]
+        documents = [document(builds, kind, target) for target in targets]
     except EnvironmentResolutionError:
         # Nothing resolves on a Python that the release does not support, as its source would say if it were there.
         for target in targets if settings.source.origin == "index" else ():
@@ -103,7 +101,7 @@ def wheels(releases: Iterable[Target], names: Iterable[str]) -> list[Target]:
 
 def write_json(file: Path, planned: Planned) -> None:
     """Writes the plans: a list of documents that follow docs/schemas/plan.schema.json."""
-    data: dict[str, Any] = {"schema_version": 1, "plans": [as_json(each) for each in planned.documents]}
+    data: dict[str, Any] = {"schema_version": 2, "plans": [as_json(each) for each in planned.documents]}
     write_atomically(file.absolute(), json.dumps(data, indent=1) + "\n")
 
 
@@ -127,7 +125,9 @@ def show(planned: Planned, settings: Settings) -> None:
         say(line)
 
 
-def _grouped(artifacts: Iterable[tuple[Key, PlannedPiece]], *, kept: bool = False) -> dict[tuple[str, str], list[Key]]:
+def _grouped(
+    artifacts: Iterable[tuple[Key, PlannedArtifact]], *, kept: bool = False
+) -> dict[tuple[str, str], list[Key]]:
     """Artifacts of one kind that are made for the same reason, or kept, together."""
     found: dict[tuple[str, str], list[Key]] = {}
     for key, artifact in artifacts:
@@ -162,5 +162,5 @@ def _needs(planned: Planned, settings: Settings, seconds: float) -> Iterator[str
     yield f"disk {disk:.1f} GB of {free:.1f} GB free; memory {memory:.1f} GB of {available:.1f} GB available{short}"
 
 
-def _disk(artifact: PlannedPiece) -> float:
+def _disk(artifact: PlannedArtifact) -> float:
     return sum(step.disk_gigabytes or 0 for step in artifact.steps)

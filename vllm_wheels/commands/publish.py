@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vllm_wheels.commands.options import read_settings, say, variant_names
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.publish.candidate import required_variants
 from vllm_wheels.core.publish.receipt import deliver
 from vllm_wheels.core.publish.release import Publisher, prepare, publishing_context, repositories
@@ -52,7 +52,7 @@ def command(
     if dry_run or not go:
         say("nothing was uploaded; add --yes to do so")
         return
-    builds = BuildGraph(settings=settings, say=say)
+    builds = build_graph(settings, say=say)
     context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=say)
     receipts = Publisher(context=context).publish(prepared, chosen=names)
     _write(file, plans, receipts)

@@ -5,54 +5,38 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import checks
-from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, all_keys, earlier, key
+from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
 from vllm_wheels.defs.partitions import PARTITIONS
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
-__all__ = ["NEEDS", "PER_VARIANT", "all_assets", "all_keys", "key"]
+UNVERSIONED = "1"
+"""Of an asset whose result no code of ours decides."""
 
-DESCRIPTIONS = {
-    "source": "Source of the release, with its hash, and what it demands",
-    "torch_env": "CPU torch and the release's build requirements, locked and proven to hold no CUDA",
-    "metadata": "Names, texts, requirements and patches of the variant, as a diff",
-    "wheel": "The variant's wheel: compiled, stripped, named, repaired, with its provenance",
-    "verification": "Report of the checks on exactly this wheel, on this Python",
-    "release": "What was published where, with hashes",
-}
-KINDS = {
-    "source": {"archive"},
-    "torch_env": {"uv", "pytorch"},
-    "metadata": {"markdown"},
-    "wheel": {"cplusplus", "python"},
-    "verification": {"pytest"},
-    "release": {"pypi"},
-}
-POOLS = {"wheel": "compile", "verification": "test_run"}
-"""Kinds of which only so many are made at the same time as dagster.yaml allows their pool."""
+RELEASED = "What was published where, with hashes"
 
 OWNERS = ["team:wheels"]
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
     """Every asset of the graph, but for the observed toolchain."""
-    shared = [artifact_asset(kind, None) for kind in NEEDS if kind not in PER_VARIANT]
-    return shared + [artifact_asset(kind, name) for name in variants() for kind in NEEDS if kind in PER_VARIANT]
+    shared = [artifact_asset(kind, None) for kind in kinds() if not per_variant(kind)]
+    return shared + [artifact_asset(kind, name) for name in variants() for kind in kinds() if per_variant(kind)]
 
 
 def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     """The asset of a kind of artifact, for a variant where it belongs to one."""
-    asset = key(kind, variant)
+    asset, rule = key(kind, variant), rules().get(kind)
     spec = dg.AssetSpec(
         asset,
-        deps=[*(key(needed, variant) for needed in NEEDS[kind]), *earlier(kind, variant)],
+        deps=[*needs(kind, variant), *earlier(kind, variant)],
         partitions_def=PARTITIONS,
         group_name=variant or "shared",
-        description=DESCRIPTIONS[kind],
-        code_version=code_version(kind, variant),
-        kinds=KINDS[kind],
+        description=rule.title if rule else RELEASED,
+        code_version=rule.code_version(variant) if rule else UNVERSIONED,
+        kinds=set(rule.labels) if rule else {"pypi"},
         owners=OWNERS,
     )
     check_specs = checks.specs(asset)
@@ -63,7 +47,7 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
         specs=[spec],
         check_specs=check_specs,
         can_subset=bool(check_specs),
-        pool=POOLS.get(kind),
+        pool=rule.pool if rule else None,
     )
     def body(
         context: dg.AssetExecutionContext, build_mode: BuildMode, build_options: BuildOptions

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from vllm_wheels.defs import internals
+from vllm_wheels.defs.keys import JUDGED
 from vllm_wheels.defs.partitions import PARTITIONS
 
 if TYPE_CHECKING:
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.verify.report import Finding
 
-KIND = "verification"
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 
 
 def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """The checks of a verification, a verdict per partition; those that forbid a release stop what comes after it."""
-    if asset.path[0] != KIND:
+    if asset.path[0] != JUDGED:
         return []
     return [
         internals.partitioned_check(
@@ -57,7 +57,7 @@ def results(
     # Whoever only looks at the graph does not wait for the tools of the checks.
     from vllm_wheels.core.verify.planning import read_report  # noqa: PLC0415
 
-    for finding in read_report(artifact.folder).findings if artifact.kind == KIND else ():
+    for finding in read_report(artifact.folder).findings if artifact.kind == JUDGED else ():
         if dg.AssetCheckKey(asset, _name(finding.check)) in selected:
             yield _result(finding, asset)
 

@@ -2,77 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import dagster as dg
 
-from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.operations.builds import rules
+from vllm_wheels.core.variants import variants
+from vllm_wheels.defs.keys import observed_key
 from vllm_wheels.defs.partitions import PARTITIONS
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
 
-INPUTS = {
-    "upstream": "The release as the package index, the git host or the local folder has it now",
-    "packages": "What the package index answers for CPU torch and the build requirements",
-    "toolchain": "Compiler and image of the builder, oneDNN source, and the tools that repair wheels",
-    "settings": "What of the user's settings goes into names and texts, with the README template",
-}
-"""Observed assets by name; the artifacts that read them are in ``assets.NEEDS``."""
-
-OF_SETTINGS = ("distributions", "wheel", "torch_version", "template_sha256")
-"""What of the inputs of artifact ``metadata`` comes from the settings."""
-
-TOOLCHAIN = ("compiled", "onednn", "tools")
-
 
 class Known(Protocol):
     """A finished artifact, or the plan of one."""
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
-        """What determines it."""
-
-    @property
-    def key(self) -> str | None:
-        """Hash of that; None while a part is unknown."""
+    def outside(self) -> str:
+        """Hash of what determines it from outside."""
 
 
 def specs() -> list[dg.AssetSpec]:
     """The observed assets; partitioned as everything is, since each run observes what it used."""
     return [
-        dg.AssetSpec(name, description=text, group_name="inputs", partitions_def=PARTITIONS, kinds={"observed"})
-        for name, text in INPUTS.items()
+        dg.AssetSpec(key, description=text, group_name="inputs", partitions_def=PARTITIONS, kinds={"observed"})
+        for key, text in _described().items()
     ]
 
 
-def versions(known: Mapping[str, Known], builder: Mapping[str, Any] | None) -> dict[str, str]:
-    """Data versions of the observed assets, as far as they follow from what is known.
-
-    Args:
-        known: artifacts or plans of one partition, by kind.
-        builder: identity of the builder; None where nobody asked it.
-    """
-    found: dict[str, str] = {}
-    for name, kind in (("upstream", "source"), ("packages", "torch_env")):
-        if kind in known and (version := known[kind].key):
-            found[name] = version
-    metadata = known.get("metadata")
-    if metadata and metadata.key:
-        found["settings"] = digest({name: metadata.inputs[name] for name in OF_SETTINGS})
-    parts = {kind: known[kind].key for kind in ("onednn", "tools") if kind in known}
-    if builder and all(parts.values()) and len(parts) == len(TOOLCHAIN) - 1:
-        found["toolchain"] = digest({"builder": dict(builder), **parts})
+def _described() -> dict[dg.AssetKey, str]:
+    found: dict[dg.AssetKey, str] = {}
+    for rule in rules().values():
+        for name in variants() if rule.observed_by_variant else (None,):
+            if (key := observed_key(rule, name)) and rule.observed:
+                found[key] = rule.observed[1]
     return found
 
 
-def look(builds: BuildGraph, target: Target) -> dict[str, str]:
-    """Data versions of the observed assets as they are now: plans, makes nothing.
+def version(kind: str, variant: str | None, known: Known) -> tuple[dg.AssetKey, str] | None:
+    """Key and data version of the observed asset of an artifact or plan; None where its rule has no such inputs."""
+    key = observed_key(rules()[kind], variant)
+    return (key, known.outside) if key else None
+
+
+def look(builds: BuildGraph, target: Target) -> dict[dg.AssetKey, str]:
+    """Data versions of the observed assets as they are now, as far as they can be told; plans, makes nothing.
 
     Raises:
-        VllmWheelsError: a server, the builder or a setting does not let the plan be drawn up.
+        VllmWheelsError: a server, the builder or a setting does not let a plan be drawn up.
     """
-    plans = {plan.artifact: plan for plan, _ in builds.plans("wheel", target)}
-    return versions(plans, plans["compiled"].inputs.get("builder"))
+    last = list(rules())[-1]
+    plans = [plan for plan, _ in builds.plans(last, target) if plan.artifact in rules() and plan.key]
+    found = (version(plan.artifact, target.variant, plan) for plan in plans)
+    return dict(each for each in found if each)

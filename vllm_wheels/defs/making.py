@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -17,13 +17,11 @@ from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.system_errors import of_system
-from vllm_wheels.core.operations.delivery import SIDECARS
+from vllm_wheels.core.operations.builds import rules
+from vllm_wheels.core.operations.delivery import deliver
 from vllm_wheels.core.target import Target
-from vllm_wheels.defs import abandoned, checks, internals, publishing, report
-from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.inputs import INPUTS
-from vllm_wheels.defs.inputs import versions as input_versions
-from vllm_wheels.defs.keys import NEEDS, key
+from vllm_wheels.defs import abandoned, checks, inputs, internals, publishing, report
+from vllm_wheels.defs.keys import JUDGED, RELEASE, key, needs
 from vllm_wheels.defs.launch import JOB
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -51,15 +49,15 @@ def made(
     Raises:
         VllmWheelsError: any of the tree.
     """
-    if kind == "release":
+    if kind == RELEASE:
         return publishing.published(builds, target, key(kind, target.variant))
     artifact = builds.ensure(kind, target)
-    if kind in SIDECARS:
-        builds.deliver(kind, target)
+    if rules()[kind].sidecars:
+        deliver(builds, kind, target)
     asset = key(kind, target.variant)
     return dg.MaterializeResult(
         asset_key=asset,
-        data_version=dg.DataVersion(report.data_version(artifact)),
+        data_version=dg.DataVersion(artifact.version),
         metadata=report.metadata(artifact),
         check_results=list(checks.results(artifact, asset, context.selected_asset_check_keys)),
     )
@@ -69,10 +67,9 @@ def planned(
     context: dg.AssetExecutionContext, builds: BuildGraph, kind: str, target: Target
 ) -> dg.MaterializeResult[None]:
     """Logs what a real run would do; the result counts as an observation, so that nothing is recorded as built."""
-    plans = builds.plans("verification" if kind == "release" else kind, target)
-    shown = document(target, plans, builds.store)
+    shown = document(builds, JUDGED if kind == RELEASE else kind, target)
     text = as_markdown(shown)
-    if kind == "release":
+    if kind == RELEASE:
         text += publishing.plan_text(builds.settings, target)
     own = key(kind, target.variant)
     path = builds.settings.state_folder / "plans" / context.run.run_id / f"{'-'.join(own.path)}.json"
@@ -116,47 +113,37 @@ class Recorder:
 
     context: dg.AssetExecutionContext
     own: dg.AssetKey
-    _seen: dict[str, Artifact] = field(default_factory=dict)
-    _observed: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, target: Target, artifact: Artifact, made_now: bool) -> None:  # noqa: FBT001 - the core calls it so
         """Records an artifact, unless it is the step's own or the instance knows it, made from these inputs."""
-        self._seen[artifact.kind] = artifact
-        moved = self._observe()
+        moved = self._observe(target, artifact)
         asset = key(artifact.kind, target.variant)
-        if asset == self.own or artifact.kind not in NEEDS:
+        if asset == self.own:
             return
         instance, partition = self.context.instance, self.context.partition_key
-        version = report.data_version(artifact)
         known = internals.latest_data_version(instance, asset, partition)
-        if known == version and not made_now and not moved.intersection(NEEDS[artifact.kind]):
+        if known == artifact.version and not made_now and not moved:
             return
-        needs = {key(needed, target.variant): needed in INPUTS for needed in NEEDS[artifact.kind]}
-        versions = internals.version_tags(data=version, code=code_version(artifact.kind, target.variant))
+        code = rules()[artifact.kind].code_version(target.variant)
+        versions = internals.version_tags(data=artifact.version, code=code)
+        provenance = internals.provenance_tags(instance, needs(artifact.kind, target.variant), partition)
         self.context.log_event(
             dg.AssetMaterialization(
                 asset_key=asset,
                 partition=partition,
                 metadata=report.metadata(artifact),
-                tags={**versions, **internals.provenance_tags(instance, needs, partition)},
+                tags={**versions, **provenance},
             )
         )
 
-    def _observe(self) -> set[str]:
-        compiled = self._seen.get("compiled")
-        versions = input_versions(self._seen, compiled.inputs["builder"] if compiled else None)
-        moved = set()
-        for name, version in versions.items():
-            if self._observed.get(name) != version:
-                self._observed[name] = version
-                moved |= self._observe_one(name, version)
-        return moved
-
-    def _observe_one(self, name: str, version: str) -> set[str]:
+    def _observe(self, target: Target, artifact: Artifact) -> bool:
+        observed = inputs.version(artifact.kind, target.variant, artifact)
+        if observed is None:
+            return False
+        asset, version = observed
         partition = self.context.partition_key
-        known = internals.latest_data_version(self.context.instance, key(name, None), partition, observed=True)
-        if known == version:
-            return set()
+        if internals.latest_data_version(self.context.instance, asset, partition, observed=True) == version:
+            return False
         tags = internals.version_tags(data=version)
-        self.context.log_event(dg.AssetObservation(asset_key=name, partition=partition, tags=tags))
-        return {name}
+        self.context.log_event(dg.AssetObservation(asset_key=asset, partition=partition, tags=tags))
+        return True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from vllm_wheels.core.errors import PublicationError, VllmWheelsError
+from vllm_wheels.core.operations.delivery import deliver as put_out
 from vllm_wheels.core.publish.candidate import candidates
 from vllm_wheels.core.publish.receipt import deliver
 from vllm_wheels.core.publish.release import Publisher, prepare, publishing_context, repositories
@@ -27,8 +28,7 @@ def published(builds: BuildGraph, target: Target, asset: dg.AssetKey) -> dg.Mate
         VllmWheelsError: making the wheel or trying it failed.
     """
     for kind in ("wheel", "verification"):
-        builds.ensure(kind, target)
-        builds.deliver(kind, target)
+        put_out(builds, kind, target)
     settings, name = builds.settings, str(target.variant)
     wheels = candidates(_on(settings, target.python), target.release, variants=(name,))
     if not settings.publish.armed:

@@ -22,11 +22,6 @@ LOG_LINES = 200
 Metadata = dict[str, "dg.MetadataValue[Any]"]
 
 
-def data_version(artifact: Artifact) -> str:
-    """What of an artifact downstream depends on; the same for the same content, whenever and wherever it was made."""
-    return VERSIONS[artifact.kind](artifact)
-
-
 def metadata(artifact: Artifact) -> Metadata:
     """The artifact as the UI shows it: common entries first, then those of its kind."""
     common: Metadata = {
@@ -34,21 +29,25 @@ def metadata(artifact: Artifact) -> Metadata:
         "key": dg.MetadataValue.text(artifact.key),
         "seconds": dg.MetadataValue.float(float(artifact.seconds)),
     }
-    return {**common, **DETAILS[artifact.kind](artifact)}
+    return {**common, **DETAILS.get(artifact.kind, _facts)(artifact)}
+
+
+def _facts(artifact: Artifact) -> Metadata:
+    return {name: dg.MetadataValue.json(value) for name, value in artifact.facts.items()}
 
 
 def _source(artifact: Artifact) -> Metadata:
     facts = artifact.facts
     return {
-        "origin": dg.MetadataValue.json(facts["origin"]),
-        "demands": dg.MetadataValue.json(facts["upstream"]),
+        "origin": dg.MetadataValue.json(artifact.details["origin"]),
+        "demands": dg.MetadataValue.json(artifact.details["upstream"]),
         "tree_sha256": dg.MetadataValue.text(facts["tree_sha256"]),
     }
 
 
 def _torch_env(artifact: Artifact) -> Metadata:
     facts = artifact.facts
-    rows = [dg.TableRecord({"package": name, "version": version}) for name, version in facts["packages"]]
+    rows = [dg.TableRecord({"package": name, "version": version}) for name, version in artifact.details["packages"]]
     return {
         "torch": dg.MetadataValue.text(facts["torch"]),
         "packages": dg.MetadataValue.table(rows),
@@ -99,9 +98,9 @@ def _verification(artifact: Artifact) -> Metadata:
     facts = artifact.facts
     return {
         "verdict": dg.MetadataValue.text(facts["verdict"]),
-        "location": dg.MetadataValue.text(str(facts["location"])),
+        "location": dg.MetadataValue.text(str(artifact.details["location"])),
         "checks": dg.MetadataValue.json(facts["counts"]),
-        **{name: dg.MetadataValue.float(float(value)) for name, value in facts["measures"].items()},
+        **{name: dg.MetadataValue.float(float(value)) for name, value in artifact.details["measures"].items()},
         "report": dg.MetadataValue.md((artifact.folder / "report.md").read_text("utf-8")),
         "report_file": dg.MetadataValue.path(str(artifact.folder / "report.html")),
     }
@@ -113,14 +112,6 @@ def _end(log: Path) -> str:
     # More backquotes than a log has in a row.
     return "\n".join(["`````", *left_out, *lines[-LOG_LINES:], "`````"])
 
-
-VERSIONS: Mapping[str, Callable[[Artifact], str]] = {
-    "source": lambda artifact: artifact.facts["tree_sha256"],
-    "torch_env": lambda artifact: artifact.facts["lock_sha256"],
-    "metadata": lambda artifact: artifact.key,
-    "wheel": lambda artifact: artifact.facts["sha256"],
-    "verification": lambda artifact: artifact.key,
-}
 
 DETAILS: Mapping[str, Callable[[Artifact], Metadata]] = {
     "source": _source,

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.operations.builds import build_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,6 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> BuildGraph:
         """A builds that echoes what processes print to standard output, where Dagster captures it."""
         # Whoever only looks at the graph does not wait for everything that making an artifact needs.
-        from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
         from vllm_wheels.core.operations.progress import watcher  # noqa: PLC0415
 
         follower = watcher()
@@ -56,4 +56,4 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
             if follower:
                 follower.line(line)
 
-        return BuildGraph(settings=self.settings(), say=say, echo=echo, on_artifact=on_artifact, watcher=follower)
+        return build_graph(self.settings(), say=say, echo=echo, on_artifact=on_artifact, watcher=follower)

@@ -9,12 +9,13 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.defs import staleness
-from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, key
+from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
 from vllm_wheels.defs.partitions import DIMENSION, PARTITION_TAG, PYTHONS
 
 UNFINISHED = (
@@ -29,12 +30,12 @@ UNFINISHED = (
 def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
     """Assets that are made without anybody asking: of the chosen variants; releases only where publishing is armed."""
     names = [variant(name).name for name in settings.automation.variants] or list(variants())
-    kinds = [kind for kind in NEEDS if kind != "release" or settings.publish.armed]
-    shared = [key(kind, None) for kind in kinds if kind not in PER_VARIANT]
-    return shared + [key(kind, name) for name in names for kind in kinds if kind in PER_VARIANT]
+    wanted = [kind for kind in kinds() if kind != RELEASE or settings.publish.armed]
+    shared = [key(kind, None) for kind in wanted if not per_variant(kind)]
+    return shared + [key(kind, name) for name in names for kind in wanted if per_variant(kind)]
 
 
-def window(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
+def tracked(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
     """Partitions that are kept up to date; see ``core.operations.tracked_releases.targets`` for what it raises."""
     registered = instance.get_dynamic_partitions(DIMENSION)
     return targets(registered, pythons=PYTHONS, settings=builds.settings, store=builds.store)
@@ -71,8 +72,8 @@ def _busy(instance: dg.DagsterInstance) -> set[str]:
 def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """One night's tick."""
     current = configuration.load()
-    builds = BuildGraph(settings=current, say=context.log.info)
-    chosen = window(context.instance, builds)
+    builds = build_graph(current, say=context.log.info)
+    chosen = tracked(context.instance, builds)
     moved = staleness.observe(context.instance, builds, chosen, context.log.warning)
     for partition, names in moved.items():
         context.log.info("%s: moved since last observed: %s", partition, ", ".join(names))

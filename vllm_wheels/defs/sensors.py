@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.errors import NetworkError
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.tracked_releases import Announced, announced, newest, old_enough, supports
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
 from vllm_wheels.defs.partitions import DIMENSION, PYTHONS, RELEASES, partition_key
-from vllm_wheels.defs.schedules import kept_up_to_date, window
+from vllm_wheels.defs.schedules import kept_up_to_date, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +94,9 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
 def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One look at the inputs outside: observes what moved, and so marks what is stale, for the nightly rebuild."""
     current = configuration.load()
-    builds = BuildGraph(settings=current, say=context.log.info)
+    builds = build_graph(current, say=context.log.info)
     try:
-        chosen = window(context.instance, builds)
+        chosen = tracked(context.instance, builds)
     except NetworkError as error:
         return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
     moved = staleness.observe(context.instance, builds, chosen, context.log.warning)

@@ -47,9 +47,9 @@ def observe(
     moved: dict[str, list[str]] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         for target, versions in zip(made, pool.map(lambda target: _look(builds, target, say), made), strict=True):
-            names = [name for name, version in versions.items() if _record(instance, name, target.partition, version)]
-            if names:
-                moved[target.partition] = names
+            for asset, version in versions.items():
+                if _record(instance, asset, target.partition, version):
+                    moved.setdefault(target.partition, []).append(asset.to_user_string())
     return moved
 
 
@@ -75,17 +75,18 @@ def closure(
     return found
 
 
-def _look(builds: BuildGraph, target: Target, say: Callable[[str], None]) -> Mapping[str, str]:
+def _look(builds: BuildGraph, target: Target, say: Callable[[str], None]) -> Mapping[dg.AssetKey, str]:
     try:
-        # The inputs of all variants are the same, so one stands for all.
-        return inputs.look(builds, replace(target, variant=next(iter(variants()))))
+        found: dict[dg.AssetKey, str] = {}
+        for name in variants():
+            found |= inputs.look(builds, replace(target, variant=name))
+        return found
     except VllmWheelsError as error:
         say(f"{target.partition}: inputs outside cannot be looked at: {error.what} ({error.why})")
         return {}
 
 
-def _record(instance: dg.DagsterInstance, name: str, partition: str, version: str) -> bool:
-    asset = key(name, None)
+def _record(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, version: str) -> bool:
     if internals.latest_data_version(instance, asset, partition, observed=True) == version:
         return False
     tags = internals.version_tags(data=version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllm_wheels.core.artifacts import onednn as thirdparty
 from vllm_wheels.core.artifacts import source
-from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.engine.plan import ActionContext, Plan
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.settings import Settings

@@ -12,7 +12,7 @@ import tomlkit
 
 from vllm_wheels.core.artifacts import metadata
 from vllm_wheels.core.artifacts.metadata import PatchSet, patch_set, plan
-from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.engine.plan import ActionContext, Plan
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import PatchError, SettingsError, UnknownVariantError

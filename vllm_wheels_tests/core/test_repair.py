@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.artifacts.wheel.repair import needed_libraries, repair, strip_wheel
-from vllm_wheels.core.builders import Command
+from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
 from vllm_wheels.core.host.processes import Runner

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.docker_engine import engine, sweep
-from vllm_wheels.core.builders.image import ensure_image
+from vllm_wheels.core.builders.image import ensure_image, planned_image
 from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.engine.builder import Builder
+from vllm_wheels.core.engine.plan import Step
 from vllm_wheels.core.errors import EngineUnreachableError, MachineError
 from vllm_wheels.core.host.machine import distribution
 from vllm_wheels.core.host.ownership import end_orphans
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class ConfiguredBuilders:
+    """Where compilers can run, by the settings; what the build graph asks."""
+
+    def steps(self, settings: Settings, runner: Runner) -> tuple[Step[Any], ...]:
+        """What making the image of the container takes; nothing where it is there, or this host compiles."""
+        return planned_image(settings) if kind(settings, runner) == "container" else ()
+
+    def ready(self, settings: Settings, runner: Runner, say: Callable[[str], None]) -> Builder:
+        """The builder; see ``choose``."""
+        return choose(settings, runner, say)
 
 
 def kind(settings: Settings, runner: Runner) -> Literal["container", "local"]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from vllm_wheels.core.builders import PLACE
+from vllm_wheels.core.engine.builder import PLACE
 from vllm_wheels.core.errors import MachineError, SettingsError
 
 if TYPE_CHECKING:
@@ -139,14 +139,13 @@ def _storage_of_sccache(builder: BuilderSettings) -> dict[str, str]:
     }
 
 
-def command(builder: BuilderSettings, argv: tuple[str, ...]) -> tuple[str, ...]:
-    """The build's command, which first looks for the tools that the settings name."""
-    if builder.compiler_cache == "sccache":
-        argv = ("sh", "-c", SERVED, MARK, *argv)
+def launcher(builder: BuilderSettings) -> tuple[str, ...]:
+    """Words before the build's command, which first look for the tools that the settings name."""
+    words: tuple[str, ...] = ("sh", "-c", SERVED, MARK) if builder.compiler_cache == "sccache" else ()
     tools = (builder.compiler_cache,) if builder.compiler_cache in {"ccache", "sccache"} else ()
     for tool in (*tools, *(("ccache", "distcc") if builder.distcc_hosts else ())):
-        argv = ("sh", "-c", NEEDING, MARK, tool, *argv)
-    return argv
+        words = ("sh", "-c", NEEDING, MARK, tool, *words)
+    return words
 
 
 def needs_network(builder: BuilderSettings) -> bool:

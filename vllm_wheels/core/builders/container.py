@@ -21,9 +21,10 @@ from docker.models.containers import Container
 from docker.types import LogConfig
 from docker.types import Mount as Bind
 
-from vllm_wheels.core.builders import Command, network
+from vllm_wheels.core.builders import network
 from vllm_wheels.core.builders.docker_engine import OWNER, discard, engine, explanation, kill, sweep
 from vllm_wheels.core.builders.image import Image
+from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import ImageError, MachineError, StepTimeoutError, UnsupportedPythonError
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.machine import GIGABYTE

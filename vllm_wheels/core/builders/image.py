@@ -6,7 +6,7 @@ import hashlib
 import io
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from vllm_wheels.core.builders import debootstrap
 from vllm_wheels.core.builders.docker_engine import engine, explanation
 from vllm_wheels.core.builders.network import proxies
-from vllm_wheels.core.engine.plan import Step, digest
+from vllm_wheels.core.engine.builder import Builder
+from vllm_wheels.core.engine.plan import ActionContext, Step, digest
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError, StoreBusyError
 from vllm_wheels.core.host.commands import STAGE, Download, Invocation
 from vllm_wheels.core.host.machine import require_room
@@ -113,7 +114,7 @@ def ready_image(kind: str) -> Image | None:
     return _image(chosen, content) if content else None
 
 
-def planned_image(settings: Settings) -> tuple[Step, ...]:
+def planned_image(settings: Settings) -> tuple[Step[Any], ...]:
     """What ``ensure_image`` would do now; nothing where the image is there, everything where no engine answers."""
     chosen = recipe(settings.builder.image)
     try:
@@ -156,13 +157,18 @@ def _ensure(chosen: Recipe, settings: Settings, say: Callable[[str], None]) -> I
     with engine() as client:
         if _find(client, chosen.name) is None:
             with _lock(settings), _stage(settings) as stage:
+                context = ActionContext(
+                    stage=stage, settings=settings, runner=Runner(), find_builder=_no_builder, say=say
+                )
                 for step in _steps(chosen, present=lambda name: _find(client, name) is not None):
                     say(f"{step.title} (about {step.seconds:.0f} s)")
-                    arguments = {key: _real(value, stage) for key, value in step.arguments.items()}
-                    started = tuple(each.filled({STAGE: str(stage)}) for each in step.invocations)
-                    arguments |= {"invocations": started} if any(each.place == "host" for each in started) else {}
-                    ACTIONS[step.action](client, settings, **arguments)
+                    step.carry_out(context)
         return _image(chosen, client.images.get(chosen.name).id)
+
+
+def _no_builder() -> Builder:
+    what = "an image cannot be made in a container of itself"
+    raise ImageError(what, why="a step asks for the builder", remedy="report this as a defect")
 
 
 def _image(chosen: Recipe, content: str) -> Image:
@@ -177,14 +183,14 @@ def _image(chosen: Recipe, content: str) -> Image:
     )
 
 
-def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...]:
+def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step[Any], ...]:
     if present(chosen.name):
         return ()
     seconds = chosen.entry["seconds"]
     build = Step(
         title=f"build the {chosen.kind} builder image {chosen.name}",
-        action="image.build",
-        arguments={"base": chosen.base, "name": chosen.name, "dockerfile": chosen.dockerfile},
+        action=_build,
+        arguments=chosen,
         seconds=seconds["build"],
         invocations=(
             _asked("build", "--network", "host", "--tag", chosen.name, "--build-arg", f"BASE={chosen.base}", "-"),
@@ -195,8 +201,8 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
     if "reference" in chosen.entry:
         pull = Step(
             title=f"pull the builder image {chosen.base} ({chosen.entry['tag']})",
-            action="image.pull",
-            arguments={"reference": chosen.base},
+            action=_pull,
+            arguments=chosen.base,
             downloads=(Download(url=chosen.base),),
             seconds=seconds["pull"],
             invocations=(_asked("pull", chosen.base),),
@@ -205,12 +211,12 @@ def _steps(chosen: Recipe, *, present: Callable[[str], bool]) -> tuple[Step, ...
     return (*_base_steps(chosen), build)
 
 
-def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
+def _base_steps(chosen: Recipe) -> tuple[Step[Any], Step[Any]]:
     suite, packages, seconds = chosen.entry["suite"], chosen.entry["packages"], chosen.entry["seconds"]
     bootstrap = Step(
         title=f"make a base system of Debian {suite} with debootstrap, from this host's own mirror",
-        action="image.bootstrap",
-        arguments={"suite": suite, "gigabytes": chosen.entry["gigabytes"], "tar": TAR},
+        action=_bootstrap,
+        arguments=Bootstrapping(suite=suite, gigabytes=chosen.entry["gigabytes"]),
         writes=(TAR,),
         seconds=seconds["bootstrap"],
         disk_gigabytes=chosen.entry["gigabytes"],
@@ -218,8 +224,8 @@ def _base_steps(chosen: Recipe) -> tuple[Step, Step]:
     )
     load = Step(
         title=f"import it as image {chosen.base}",
-        action="image.import",
-        arguments={"tar": TAR, "name": chosen.base},
+        action=_import,
+        arguments=chosen.base,
         reads=(TAR,),
         seconds=seconds["import"],
         invocations=(_asked("import", TAR, chosen.base),),
@@ -232,64 +238,61 @@ def _asked(*arguments: str) -> Invocation:
     return Invocation(argv=("docker", *arguments), place="engine")
 
 
-def _pull(client: docker.DockerClient, _settings: Settings, *, reference: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Bootstrapping:
+    """Arguments of making a base system: the suite of Debian, and the disk that it takes."""
+
+    suite: str
+    gigabytes: float
+
+
+def _pull(_: ActionContext, reference: str) -> None:
     try:
-        _last_lines(client.api.pull(reference, stream=True, decode=True))
+        with engine() as client:
+            _last_lines(client.api.pull(reference, stream=True, decode=True))
     except (DockerException, _EngineSaysNoError) as error:
         what = f"the image {reference} cannot be pulled"
         remedy = "builder.image = debian, or --allow-substitutes; or see that the registry can be reached"
         raise PullError(what, why=explanation(error), remedy=remedy) from error
 
 
-def _bootstrap(
-    _client: docker.DockerClient,
-    settings: Settings,
-    *,
-    suite: str,
-    gigabytes: float,
-    tar: str,
-    invocations: Sequence[Invocation],
-) -> None:
-    require_room(settings.state_folder, gigabytes)
-    debootstrap.make(invocations, suite=suite, tar=Path(tar), log=_log(settings), runner=Runner())
+def _bootstrap(context: ActionContext, arguments: Bootstrapping) -> None:
+    settings, tar = context.settings, context.path(TAR)
+    require_room(settings.state_folder, arguments.gigabytes)
+    debootstrap.make(context.staged(), suite=arguments.suite, tar=tar, log=_log(settings), runner=context.runner)
 
 
-def _import(client: docker.DockerClient, _settings: Settings, *, tar: str, name: str) -> None:
+def _import(context: ActionContext, name: str) -> None:
     repository, _, tag = name.rpartition(":")
+    tar = context.path(TAR)
     try:
-        client.api.import_image_from_file(tar, repository=repository, tag=tag)
-        client.images.get(name)
+        with engine() as client:
+            client.api.import_image_from_file(str(tar), repository=repository, tag=tag)
+            client.images.get(name)
     except DockerException as error:
         what = f"the engine cannot import the base system as {name}"
         raise ImageError(what, why=explanation(error), remedy="see why; the engine's own log tells more") from error
-    Path(tar).unlink()
+    tar.unlink()
 
 
-def _build(client: docker.DockerClient, settings: Settings, *, base: str, name: str, dockerfile: str) -> None:
-    log = _log(settings)
+def _build(context: ActionContext, chosen: Recipe) -> None:
+    log = _log(context.settings)
     try:
-        output = client.api.build(
-            fileobj=io.BytesIO(dockerfile.encode()),
-            tag=name,
-            buildargs={"BASE": base, **proxies()},
-            network_mode="host",
-            rm=True,
-            forcerm=True,
-            decode=True,
-        )
-        _last_lines(output, log=log)
+        with engine() as client:
+            output = client.api.build(
+                fileobj=io.BytesIO(chosen.dockerfile.encode()),
+                tag=chosen.name,
+                buildargs={"BASE": chosen.base, **proxies()},
+                network_mode="host",
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            _last_lines(output, log=log)
     except (DockerException, _EngineSaysNoError) as error:
-        what = f"the builder image {name} cannot be built"
+        what = f"the builder image {chosen.name} cannot be built"
         remedy = f"see {log}; correct what it names (most often the network or a proxy), then run the command again"
         raise ImageError(what, why=explanation(error), remedy=remedy) from error
-
-
-ACTIONS: Mapping[str, Callable[..., None]] = {
-    "image.pull": _pull,
-    "image.bootstrap": _bootstrap,
-    "image.import": _import,
-    "image.build": _build,
-}
 
 
 class _EngineSaysNoError(Exception):
@@ -324,10 +327,6 @@ def _find(client: docker.DockerClient, name: str) -> str | None:
 
 def _log(settings: Settings) -> Path:
     return settings.state_folder / "image.log"
-
-
-def _real(value: Any, stage: Path) -> Any:
-    return value.replace(STAGE, str(stage), 1) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from typing import Any
 import uv
 from packaging.version import InvalidVersion, Version
 
-from vllm_wheels.core.builders import PLACE, Command, Mount, network
+from vllm_wheels.core.builders import network
+from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.errors import CompilerError, MachineError, UnsupportedPythonError
 from vllm_wheels.core.host.machine import CONTAINER_REMEDY, distribution
 from vllm_wheels.core.host.ownership import VARIABLE, owner

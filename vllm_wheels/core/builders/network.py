@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vllm_wheels.core.builders import PLACE, Mount
+from vllm_wheels.core.engine.builder import PLACE, Mount
 
 VARIABLES = re.compile(
     r"PIP_(INDEX_URL|EXTRA_INDEX_URL|NO_INDEX|TRUSTED_HOST|DEFAULT_TIMEOUT|RETRIES)"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from itertools import islice
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from vllm_wheels.core.engine.plan import Plan, Step
-from vllm_wheels.core.engine.reasons import LastMade, last_made, reasons
+from vllm_wheels.core.engine.reasons import last_made, reasons
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.host.commands import Download, Invocation
 from vllm_wheels.core.target import Target
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.graph import BuildGraph
 
 PAST_RUNS = 5
 """How many past runs an estimate looks back."""
@@ -30,6 +34,8 @@ PLACES = {
 """Where a command runs, if not on this host."""
 
 OPEN = re.compile(r"\{[\w ]+\}|<[^<>]*not made yet>")
+
+CORE = "vllm_wheels.core."
 
 MINUTE = 60
 MEGABYTE = 1e6
@@ -53,7 +59,43 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedPiece:
+class PlannedStep:
+    """A step as it is shown; the fields are those of a Step.
+
+    Attributes:
+        title: what it does.
+        action: name of the function that carries it out.
+        arguments: what that is called with.
+        reads: files and folders it needs.
+        writes: files and folders that exist afterwards.
+        downloads: files it fetches.
+        seconds: estimate; None where nobody knows.
+        gigabytes: memory needed at the same time.
+        disk_gigabytes: disk needed at the same time.
+        invocations: every command that it starts, in order.
+    """
+
+    title: str
+    action: str
+    arguments: Any
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    downloads: tuple[Download, ...]
+    seconds: float | None
+    gigabytes: float | None
+    disk_gigabytes: float | None
+    invocations: tuple[Invocation, ...]
+
+    @classmethod
+    def of(cls, step: Step[Any]) -> PlannedStep:
+        """The step with its action's name, and its arguments as plain JSON."""
+        shown = {each.name: getattr(step, each.name) for each in fields(step)}
+        action = f"{step.action.__module__.removeprefix(CORE)}.{step.action.__name__}"
+        return cls(**{**shown, "action": action, "arguments": to_jsonable_python(step.arguments)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedArtifact:
     """What would become of one artifact.
 
     Attributes:
@@ -75,7 +117,7 @@ class PlannedPiece:
     unknown: tuple[str, ...]
     notices: tuple[str, ...]
     inputs: Mapping[str, Any]
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStep, ...]
     estimate: Estimate | None
 
 
@@ -105,31 +147,24 @@ class Document:
     ``schema_version`` grows when a field goes away or changes its meaning.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     release: str
     python: str
     variant: str | None
-    artifacts: tuple[PlannedPiece, ...]
+    artifacts: tuple[PlannedArtifact, ...]
     totals: Totals
 
 
-def document(target: Target, plans: Iterable[tuple[Plan, Artifact | None]], store: Store) -> Document:
-    """The document of a chain of plans.
-
-    Args:
-        target: what it is made for.
-        plans: as ``BuildGraph.plans`` gives them.
-        store: whose artifacts tell how long past runs took.
-    """
-    last = last_made(target, store)
-    artifacts = tuple(_planned(plan, artifact, store, last) for plan, artifact in plans)
+def document(builds: BuildGraph, kind: str, target: Target) -> Document:
+    """What a run would do to make an artifact, drawn up by a build graph whose past runs tell how long it takes."""
+    planned = tuple(_planned(plan, artifact, builds) for plan, artifact in builds.plans(kind, target))
     return Document(
-        schema_version=1,
+        schema_version=2,
         release=target.release,
         python=target.python,
         variant=target.variant,
-        artifacts=artifacts,
-        totals=_totals(artifacts),
+        artifacts=planned,
+        totals=_totals(planned),
     )
 
 
@@ -167,21 +202,24 @@ def as_markdown(shown: Document) -> str:
     return "\n".join(lines)
 
 
-def _planned(plan: Plan, artifact: Artifact | None, store: Store, last: LastMade) -> PlannedPiece:
+def _planned(plan: Plan, artifact: Artifact | None, builds: BuildGraph) -> PlannedArtifact:
     made = artifact is not None
-    return PlannedPiece(
+    return PlannedArtifact(
         artifact=plan.artifact,
         state="in the store" if made else "to be made",
-        reasons=() if made else reasons(plan, last),
+        reasons=() if made else _reasons(plan, builds),
         key=plan.key,
         unknown=plan.unknown,
         notices=plan.notices,
         inputs=json.loads(json.dumps(plan.inputs)),
-        steps=()
-        if made
-        else tuple(replace(step, arguments=json.loads(json.dumps(step.arguments))) for step in plan.steps),
-        estimate=None if made else _estimate(plan, store),
+        steps=() if made else tuple(map(PlannedStep.of, plan.steps)),
+        estimate=None if made else _estimate(plan, builds.store),
     )
+
+
+def _reasons(plan: Plan, builds: BuildGraph) -> tuple[str, ...]:
+    rule = builds.rules.get(plan.artifact)
+    return reasons(rule, plan, last_made(rule, plan.target, builds.store)) if rule else ("the engine does not have it",)
 
 
 def _estimate(plan: Plan, store: Store) -> Estimate:
@@ -202,7 +240,7 @@ def _alike(plan: Plan, store: Store) -> list[Artifact]:
     return [artifact for shared, artifact in past if shared == most]
 
 
-def _totals(artifacts: tuple[PlannedPiece, ...]) -> Totals:
+def _totals(artifacts: tuple[PlannedArtifact, ...]) -> Totals:
     steps = [step for artifact in artifacts for step in artifact.steps]
     downloads = [download for step in steps for download in step.downloads]
     return Totals(
@@ -214,7 +252,7 @@ def _totals(artifacts: tuple[PlannedPiece, ...]) -> Totals:
     )
 
 
-def _artifact_lines(artifact: PlannedPiece) -> list[str]:
+def _artifact_lines(artifact: PlannedArtifact) -> list[str]:
     if artifact.estimate is None:
         return [f"## {artifact.artifact}: in the store", "", f"`{artifact.key}`"]
     unknown = [f"Not yet known, because it is not made: {', '.join(artifact.unknown)}.", ""] if artifact.unknown else []
@@ -237,7 +275,7 @@ def _basis(estimate: Estimate) -> str:
     return f"{about} (past runs: {estimate.past_runs}, {span})"
 
 
-def _step_lines(number: int, step: Step) -> list[str]:
+def _step_lines(number: int, step: PlannedStep) -> list[str]:
     lines = [f"{number}. {step.title}"]
     if step.gigabytes or step.disk_gigabytes:
         lines.append(f"   - needs {step.gigabytes or 0:.1f} GB of memory, {step.disk_gigabytes or 0:.1f} GB of disk")
@@ -254,7 +292,7 @@ def _shell(invocation: Invocation) -> list[str]:
     # One variable a line, as a person would type it.
     environment = [f"{name}={_word(value)} \\" for name, value in sorted(invocation.environment.items())]
     folder = [f"cd {_word(invocation.folder)}"] if invocation.folder else []
-    return [*remarks, *folder, *environment, " ".join(_word(word) for word in invocation.argv)]
+    return [*remarks, *folder, *environment, " ".join(_word(word) for word in invocation.words)]
 
 
 def _word(text: str) -> str:

@@ -15,15 +15,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.errors import StoreBusyError
-from vllm_wheels.core.host.files import write_synced
+from vllm_wheels.core.host.files import write_atomically, write_synced
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.plan import Made, Plan
 
 RECORD = "artifact.json"
 GATE = "work.lock"
+LAYOUT, OLD_RECORD = "layout", "piece.json"
+"""File that names the layout of the store's records, and the record of the layout before there were names."""
+
+CURRENT_LAYOUT = "2"
 POLL_SECONDS = 0.2
 
 
@@ -33,10 +41,16 @@ class Artifact:
 
     Attributes:
         kind: such as ``source`` or ``wheel``.
-        key: hash of its inputs.
+        key: hash of all that determines it; see ``Plan.key``.
         folder: where its files are; not to be changed.
-        inputs: what the key was taken over.
-        facts: what making it found out, plain JSON.
+        made_for: the target's ``release``, ``python`` and ``variant``; the last is None for what all variants share.
+        made_from: key of every artifact that led to it, by kind.
+        inputs: what determined it from outside, by name.
+        needs: version of each artifact that it was made from.
+        code: hash of our own code that made it.
+        outside: hash of what determined it from outside; see ``Plan.outside``.
+        facts: what later artifacts depend on, plain JSON.
+        details: what is only recorded.
         made_at: seconds since the epoch.
         seconds: how long making it took.
     """
@@ -44,10 +58,21 @@ class Artifact:
     kind: str
     key: str
     folder: Path
+    made_for: Mapping[str, str | None]
+    made_from: Mapping[str, str]
     inputs: Mapping[str, Any]
+    needs: Mapping[str, str]
+    code: str
+    outside: str
     facts: Mapping[str, Any]
+    details: Mapping[str, Any]
     made_at: float
     seconds: float
+
+    @property
+    def version(self) -> str:
+        """What later artifacts depend on: the same for the same content, whenever and wherever it was made."""
+        return digest({"artifact": self.kind, "facts": self.facts})
 
 
 @dataclass(frozen=True)
@@ -139,37 +164,55 @@ class Store:
                 time.sleep(POLL_SECONDS)
             yield
 
-    def keep(
-        self,
-        kind: str,
-        key: str,
-        stage: Path,
-        *,
-        inputs: Mapping[str, Any],
-        facts: Mapping[str, Any],
-        seconds: float,
-    ) -> Artifact:
-        """Takes a staging folder as the finished artifact: writes its record, syncs, renames.
+    def keep(self, plan: Plan, stage: Path, made: Made, *, made_from: Mapping[str, str], seconds: float) -> Artifact:
+        """Takes a staging folder as the finished artifact of a plan: writes its record, syncs, renames.
 
         Args:
-            kind: of the artifact.
-            key: hash of ``inputs``.
+            plan: by which it was made.
             stage: the folder that ``making`` gave.
-            inputs: what determined the artifact.
-            facts: what making it found out.
+            made: what making it found out.
+            made_from: key of every artifact that led to it, by kind.
             seconds: how long that took.
         """
-        record = {"inputs": inputs, "facts": facts, "made_at": time.time(), "seconds": seconds}
+        target = plan.target
+        record = {
+            "made_for": {"release": target.release, "python": target.python, "variant": target.variant},
+            "made_from": made_from,
+            "inputs": plan.inputs,
+            "needs": plan.needs,
+            "code": plan.code,
+            "outside": plan.outside,
+            "facts": made.facts,
+            "details": made.details,
+            "made_at": time.time(),
+            "seconds": seconds,
+        }
         write_synced(stage / RECORD, json.dumps(record, indent=1, sort_keys=True))
-        folder = self._folder(kind, key)
+        folder = self._folder(plan.artifact, str(plan.key))
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sync_tree(stage)
         shutil.rmtree(folder, ignore_errors=True)
         stage.rename(folder)
         _sync(folder.parent)
-        artifact = self.find(kind, key)
+        artifact = self.find(plan.artifact, str(plan.key))
         assert artifact is not None  # noqa: S101 - it was renamed into place one line above
         return artifact
+
+    def empty_older(self, say: Callable[[str], None]) -> None:
+        """Removes what an earlier version of vllm-wheels left in a layout that this one does not read, and says so.
+
+        Raises:
+            StoreBusyError: another process works in the store.
+        """
+        mark = self.root / LAYOUT
+        if mark.is_file() and mark.read_text("utf-8") == CURRENT_LAYOUT:
+            return
+        if old := {path.parent.parent for path in self.root.glob(f"*/*/{OLD_RECORD}")}:
+            with self.alone():
+                say(f"NOTICE: the store in {self.root} is of an earlier version of vllm-wheels, and is emptied")
+                for folder in old:
+                    shutil.rmtree(folder)
+        write_atomically(mark, CURRENT_LAYOUT)
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key

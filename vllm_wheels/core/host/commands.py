@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 STAGE = "{stage}"
 """Stands in a plan for the folder in which the artifact is made, known only once it is being made."""
@@ -12,6 +13,10 @@ STAGE = "{stage}"
 PYTHON, PATH, UV, INDEX = "{python}", "{path}", "{uv}", "{index}"
 """Stand in a command for what only its place or the settings know: the Python of the target's version, its own PATH,
 the uv that belongs to this program, and the arguments that name the package index, which may hold passwords."""
+
+
+TUNING = re.compile(r"MAX_JOBS|NINJA_STATUS|UV_HTTP_\w+|S?CCACHE_\w+|DISTCC_\w+|VLLM_DISABLE_SCCACHE")
+"""Variables that say how fast or how patiently a command works, and nothing about its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ class Invocation:
 
     Attributes:
         argv: the command.
+        launcher: words before it that look for tools and servers first, and do not change its result.
         environment: on top of what its place gives to every command.
         folder: working folder; folders of a container are below ``/vllm-wheels``.
         place: this host, the builder, the location of a test run, or the container engine, which is asked for it by its API.
@@ -42,10 +48,21 @@ class Invocation:
     """
 
     argv: tuple[str, ...]
+    launcher: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str | None = None
     place: Literal["host", "builder", "location", "engine"] = "host"
     condition: str | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that is started: the launcher and the command."""
+        return (*self.launcher, *self.argv)
+
+    def essence(self) -> list[Any]:
+        """What of the command decides about its result; not how many jobs it has, or where it keeps a cache."""
+        kept = {name: value for name, value in sorted(self.environment.items()) if not TUNING.fullmatch(name)}
+        return [list(self.argv), kept, self.folder, self.condition]
 
     def filled(self, values: Mapping[str, str | Sequence[str]]) -> Invocation:
         """The command as it is started.

@@ -14,14 +14,8 @@ from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_wheels.core.engine.store import Artifact
+    from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
-
-SIDECARS = {
-    "wheel": ("build.log", "provenance.json", "intoto.json"),
-    "verification": ("report.json", "report.md", "report.html"),
-}
-"""Files of an artifact that stand beside the wheel, by kind of artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +31,26 @@ class Delivered:
     verdict: str
 
 
-def deliver(wheel: Artifact, companion: Artifact, folder: Path, *, python: str | None = None) -> Path:
-    """Copies a wheel and the files of one artifact about it into a folder; a reader never sees half a file.
+def deliver(builds: BuildGraph, kind: str, target: Target) -> Path:
+    """Puts the wheel, with an artifact's files about it, into the output folder; a reader never sees half a file.
 
     Args:
-        wheel: artifact ``wheel``.
-        companion: the artifact whose files to put beside it, ``wheel`` itself or its verification.
-        folder: output folder.
-        python: named in the copies where the files differ by Python, as reports do.
+        builds: makes what is missing.
+        kind: of the artifact whose sidecars are put beside the wheel.
+        target: with a variant.
 
     Returns:
         The wheel's path in the output folder.
     """
+    rule, folder = builds.rules[kind], builds.settings.output_folder
+    artifact = builds.ensure(kind, target)
+    source = wheel_in(builds.ensure("wheel", target).folder)
     folder.mkdir(parents=True, exist_ok=True)
-    source = wheel_in(wheel.folder)
     _copy(source, folder / source.name)
-    infix = f".py{python}" if python else ""
-    for name in SIDECARS[companion.kind]:
-        _copy(companion.folder / name, folder / f"{source.stem}{infix}.{name}")
+    # One wheel serves all Pythons; what is said of it on one names that one.
+    infix = f".py{target.python}" if rule.stage == "verify" else ""
+    for name in rule.sidecars:
+        _copy(artifact.folder / name, folder / f"{source.stem}{infix}.{name}")
     return folder / source.name
 
 

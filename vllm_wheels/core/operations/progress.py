@@ -9,40 +9,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, get_args
 
+from vllm_wheels.core.artifacts.compiled.planning import Compiling
 from vllm_wheels.core.builders.compiler_cache import statistics
+from vllm_wheels.core.engine.graph import IMAGE
+from vllm_wheels.core.engine.rule import Stage
+from vllm_wheels.core.operations.builds import rules
 
 if TYPE_CHECKING:
+    from vllm_wheels.core.engine.graph import Watcher
     from vllm_wheels.core.engine.plan import Plan
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.target import Target
-
-STAGES: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("image", "source", "onednn", "torch_env", "tools", "metadata"),
-    "compile": ("compiled",),
-    "wheel": ("wheel",),
-    "verify": ("verification",),
-}
-"""What a person follows, each with the kinds of artifacts that it makes."""
 
 COUNTER = re.compile(r"\[(\d+)/(\d+)\] ")
 """At the beginning of a line of ninja; see NINJA_STATUS in ``compile``."""
 
 Key = tuple[str, "Target"]
-
-
-class Watcher(Protocol):
-    """Is told what a builds does."""
-
-    def begun(self, plan: Plan) -> None:
-        """An artifact is being made."""
-
-    def ready(self, target: Target, artifact: Artifact, *, made: bool) -> None:
-        """An artifact is there: made just now, or found in the store."""
-
-    def line(self, text: str) -> None:
-        """A process printed a line."""
 
 
 _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
@@ -111,7 +95,7 @@ class Progress:
         if made:
             if self.current:
                 self._seconds[key] = self.now() - self.current[1]
-            found = artifact.facts.get("ccache") if artifact.kind == "compiled" else None
+            found = artifact.details.get("ccache")
             if found:
                 self.cache = (self.cache[0] + found["hits"], self.cache[1] + found["misses"])
         self.current, self.counter = None, None
@@ -127,16 +111,16 @@ class Progress:
 
     def stages(self) -> list[str]:
         """The stages that something was planned for."""
-        planned = {kind for kind, _ in self.estimates}
-        return [stage for stage, kinds in STAGES.items() if planned.intersection(kinds)]
+        planned = {_stage(kind) for kind, _ in self.estimates}
+        return [stage for stage in get_args(Stage) if stage in planned]
 
     def cell(self, stage: str, target: Target) -> Cell:
         """How far a stage of a wheel is."""
-        keys = [key for key in self.estimates if key[0] in STAGES[stage] and key[1] in {target, target.shared()}]
+        keys = [key for key in self.estimates if _stage(key[0]) == stage and key[1] in {target, target.shared()}]
         if self._making() in keys:
             return Cell(state="working", counter=self.counter)
         done = [self._ready[key] for key in keys if key in self._ready]
-        if len(done) < len([key for key in keys if key[0] != "image"]):
+        if len(done) < len([key for key in keys if key[0] != IMAGE]):
             return Cell(state="working" if any(done) else "waiting")
         return Cell(state="done" if any(done) else "kept")
 
@@ -192,6 +176,12 @@ def left(estimate: float, spent: float, counter: tuple[int, int] | None) -> floa
     return share * (spent / done * (whole - done)) + (1 - share) * expected
 
 
+def _stage(kind: str) -> Stage:
+    # The image of the builder is no artifact of the store, and has no rule.
+    return rules()[kind].stage if kind in rules() else "prepare"
+
+
 def _build_folder(plan: Plan) -> Path | None:
-    folders = (step.arguments.get("folders", {}) for step in plan.steps if step.action == "compile.run")
-    return next((Path(each["build"]) for each in folders), None)
+    return next(
+        (Path(step.arguments.folders.build) for step in plan.steps if isinstance(step.arguments, Compiling)), None
+    )

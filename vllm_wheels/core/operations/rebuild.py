@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from vllm_wheels.core.artifacts.compiled import CACHE
+from vllm_wheels.core.artifacts.compiled.planning import CACHE
 from vllm_wheels.core.artifacts.torch_env.locking import Lock
+from vllm_wheels.core.artifacts.torch_env.planning import Locking
 from vllm_wheels.core.artifacts.wheel.statement import BUILD_TYPE, LOCKS, SECTIONS, dependencies, differences
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.errors import RebuildError
 from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
+from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 
-INPUTS = ("source", "onednn", "torch_env", "tools", "metadata")
 STATEMENT = ".intoto.json"
 CACHES = (CACHE, "sccache")
 """Folders of compilers' caches below a state folder."""
-
-LOCK_ACTION = "environment.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +36,23 @@ class Rebuilt:
     sha256: str
 
 
-@dataclass(kw_only=True)
-class PinnedBuildGraph(BuildGraph):
-    """A builds whose environments are those of a statement, whatever the index offers now.
+def pinned(rule: Rule, text: str) -> Rule:
+    """The rule of an environment that is that of a statement, whatever the index offers now.
 
-    Attributes:
-        locks: text of the lock by artifact.
+    Args:
+        rule: of the environment.
+        text: of the lock in the statement.
     """
 
-    locks: Mapping[str, str] = field(default_factory=dict)
-
-    def _plan(self, kind: str, *arguments: Any, **named: Any) -> Plan:
-        plan = super()._plan(kind, *arguments, **named)
-        text = self.locks.get(kind)
-        if text is None or plan.unknown:
-            return plan
+    def plan(context: PlanContext) -> Plan:
+        drawn = rule.plan(context)
         steps = tuple(
-            replace(step, arguments={**step.arguments, "text": text}) if step.action == LOCK_ACTION else step
-            for step in plan.steps
+            replace(step, arguments=replace(step.arguments, text=text)) if isinstance(step.arguments, Locking) else step
+            for step in drawn.steps
         )
-        return replace(plan, inputs={**plan.inputs, "lock": Lock.parse(text).sha256}, steps=steps)
+        return replace(drawn, inputs={**drawn.inputs, "lock": Lock.parse(text).sha256}, steps=steps)
+
+    return replace(rule, plan=plan)
 
 
 def read_statement(file: Path) -> dict[str, Any]:
@@ -123,9 +119,10 @@ def _made_again(
     definition: dict[str, Any] = statement["predicate"]["buildDefinition"]
     stated, given = definition["resolvedDependencies"], definition["externalParameters"]
     locks = {each["name"]: each["annotations"]["lock"] for each in stated if each["name"] in LOCKS}
-    builds = PinnedBuildGraph(settings=settings, say=say, echo=echo, locks=locks)
+    own_rules = {kind: pinned(rule, locks[kind]) if kind in locks else rule for kind, rule in rules().items()}
+    builds = build_graph(settings, say=say, echo=echo, own_rules=own_rules)
     target = Target(release=given["release"], python=given["python"], variant=given["variant"])
-    artifacts = {kind: builds.ensure(kind, target) for kind in INPUTS}
+    artifacts = {kind: builds.ensure(kind, target) for kind in builds.closure("wheel") if kind != "compiled"}
     if lines := differences(stated, _plain(dependencies(artifacts, builds.builder.identity()))):
         what = f"{statement['subject'][0]['name']} cannot be made again: its inputs are not the same"
         raise RebuildError(what, why="; ".join(lines), remedy="bring back what it was made of")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 
 from packaging.version import Version
 
@@ -25,12 +23,12 @@ def removable(store: Store, *, keep: int, published: Collection[str]) -> list[Ar
             its verifications.
     """
     wheels = {artifact.key: artifact for artifact in store.artifacts("wheel")}
-    releases = sorted({_statement(artifact)["release"] for artifact in wheels.values()}, key=Version)
+    releases = sorted({str(artifact.made_for["release"]) for artifact in wheels.values()}, key=Version)
     old = set(releases[:-keep] if keep else releases)
     staying = [
         artifact
         for artifact in wheels.values()
-        if _statement(artifact)["release"] not in old or artifact.facts["sha256"] in published
+        if artifact.made_for["release"] not in old or artifact.facts["sha256"] in published
     ]
     kept = set(_made_of(store, staying))
     going = [artifact for artifact in wheels.values() if artifact.key not in {each.key for each in staying}]
@@ -50,11 +48,6 @@ def remove(artifacts: Iterable[Artifact]) -> int:
     return freed
 
 
-def _statement(wheel: Artifact) -> dict[str, str]:
-    found: dict[str, str] = json.loads(Path(wheel.folder, "provenance.json").read_text("utf-8"))
-    return found
-
-
 def _made_of(store: Store, wheels: Iterable[Artifact]) -> Iterator[tuple[str, str]]:
     for artifact in _artifacts(store, wheels):
         yield artifact.kind, artifact.key
@@ -65,10 +58,9 @@ def _artifacts(store: Store, wheels: Iterable[Artifact]) -> Iterator[Artifact]:
     hashes = {wheel.facts["sha256"] for wheel in wheels}
     for wheel in wheels:
         yield wheel
-        named: dict[str, str] = json.loads(Path(wheel.folder, "provenance.json").read_text("utf-8"))["artifacts"]
-        for kind, key in named.items():
+        for kind, key in wheel.made_from.items():
             if artifact := store.find(kind, key):
                 yield artifact
     for verification in store.artifacts("verification"):
-        if verification.inputs.get("wheel") in hashes:
+        if verification.facts["sha256"] in hashes:
             yield verification

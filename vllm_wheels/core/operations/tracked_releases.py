@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from vllm_wheels.core.artifacts.source import facts_of
+from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.errors import IndexUnreachableError, SettingsError
 from vllm_wheels.core.host import git
 from vllm_wheels.core.index.releases import releases

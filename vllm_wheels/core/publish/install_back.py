@@ -11,7 +11,7 @@ from typing import Any
 
 from uv import find_uv_bin
 
-from vllm_wheels.core.builders import PLACE, Mount
+from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.publish.candidate import Candidate

@@ -12,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
-from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
 from vllm_wheels.core.artifacts.torch_env.locking import CPU_INDEX, UNREACHABLE
+from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
 from vllm_wheels.core.artifacts.wheel.repair import WHEEL
-from vllm_wheels.core.builders import PLACE, Mount
+from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.commands import INDEX, PYTHON, UV, Invocation
 from vllm_wheels.core.host.processes import Finished

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from packaging.tags import platform_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.settings import SmokeSettings
 

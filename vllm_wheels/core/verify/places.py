@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from vllm_wheels.core.artifacts.wheel.provenance import beside
-from vllm_wheels.core.builders import Builder
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.image import Image, kinds, ready_image, recipe
 from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import parse_wheel_filename
 
-from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
-from vllm_wheels.core.builders import Builder
-from vllm_wheels.core.engine.plan import Action, ActionContext, Plan, Step, digest
-from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
+from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.instructions import scan
 from vllm_wheels.core.formats.wheelfile import sha256_of, wheels_in
-from vllm_wheels.core.host.commands import STAGE, Invocation
+from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import Settings
@@ -44,51 +43,56 @@ REPORT = "report.json"
 PAGE = "report.md"
 HTML = "report.html"
 
-SUFFIXES = frozenset({".py", ".c"})
-"""Of files that are source of a check."""
-
-BEGIN, CHECK, END = "verification.begin", "verification.check", "verification.end"
 TOOLS = ("abi3audit", "auditwheel", "check-wheel-contents", "iced-x86", "packaging", "pydistcheck", "twine")
 """Whose newer versions may come to other findings."""
 
 
-def plan(
-    target: Target,
-    *,
-    wheel: Artifact | None,
-    settings: Settings,
-    find_builder: Callable[[], Builder],
-    unavailable: Sequence[str] = (),
-) -> Plan:
-    """The plan of artifact ``verification``: one step per check, so that a dry run shows each.
+@dataclass(frozen=True, kw_only=True)
+class Trying:
+    """How a wheel is tried; the location is None while the wheel is not made.
 
-    Args:
-        target: release, Python and variant.
-        wheel: whose folder holds exactly one ``*.whl``; None while it is not made.
-        settings: of the user.
-        find_builder: called only if the wheel may not be tried on this host.
-        unavailable: torch packages that the build environment went without (``left_out`` of artifact ``torch_env``).
+    Attributes:
+        wheel: the file.
+        python: version without the micro part.
+        left_out: requirements that are not installed on purpose, by normalised name.
+        floor: flags of /proc/cpuinfo without which the wheel need not load.
+        variant: of the wheel.
+        location: where.
+        neighbours: wheels of lower variants.
+        check: the one to carry out; None for the static ones.
+    """
+
+    wheel: str
+    python: str
+    left_out: tuple[str, ...]
+    floor: tuple[str, ...]
+    variant: str | None
+    location: TestLocation | None = None
+    neighbours: tuple[str, ...] = ()
+    check: str | None = None
+
+
+def plan(context: PlanContext) -> Plan:
+    """The plan of artifact ``verification``: one step per check, so that a dry run shows each.
 
     Raises:
         CannotVerifyError: the artifact has no wheel, or nothing here can run it.
         MachineError: the builder is needed and cannot work here.
     """
+    target, settings = context.target, context.settings
+    wheel, torch_env = context.known.get("wheel"), context.known.get("torch_env")
     floor = variant(target.variant).floor if target.variant else ()
-    without = left_out(settings, unavailable=unavailable)
-    test_run: dict[str, Any] = {"python": target.python, "left_out": list(without), "floor": list(floor)}
+    without = left_out(settings, unavailable=torch_env.facts["left_out"] if torch_env else ())
+    trying = Trying(
+        wheel="<wheel, not made yet>", python=target.python, left_out=without, floor=floor, variant=target.variant
+    )
     if wheel is None:
-        steps = _steps({**test_run, "wheel": "<wheel, not made yet>"}, settings)
-        return Plan(artifact="verification", target=target, inputs={}, steps=steps, unknown=("wheel",))
+        return Plan(artifact="verification", target=target, inputs={}, steps=_steps(trying, settings))
     path = wheel_of(wheel.folder)
-    neighbours = [str(found) for found in _lower_variants(target, settings)]
-    location = choose(path.name, smoke=settings.smoke, find_builder=find_builder)
-    test_run |= {"neighbours": neighbours, "variant": target.variant}
-    test_run |= {
-        "wheel": str(path),
-        "location": {"kind": location.kind, "why": location.why, "identity": dict(location.identity)},
-    }
+    location = choose(path.name, smoke=settings.smoke, find_builder=context.builder)
+    neighbours = tuple(str(found) for found in _lower_variants(target, settings))
+    trying = replace(trying, wheel=str(path), location=location, neighbours=neighbours)
     inputs = {
-        "wheel": sha256_of(path),
         "python": target.python,
         "location": {"kind": location.kind, **location.identity},
         "left_out": list(without),
@@ -96,23 +100,21 @@ def plan(
         # Only a hash: addresses of indexes may hold passwords.
         "index": digest({"arguments": index_arguments(settings, os.environ), "backend": settings.torch.backend}),
         "generate": settings.smoke.generate,
-        "checks": source_sha256(),
         "tools": {name: installed_version(name) for name in TOOLS},
-        "variants": digest({name: asdict(each) for name, each in variants().items()}),
         "neighbours": [sha256_of(Path(name)) for name in neighbours],
         "torch_requirement": settings.wheel.torch_requirement,
     }
-    return Plan(artifact="verification", target=target, inputs=inputs, steps=_steps(test_run, settings))
+    return Plan(artifact="verification", target=target, inputs=inputs, steps=_steps(trying, settings))
 
 
 def _lower_variants(target: Target, settings: Settings) -> Iterator[Path]:
     """The newest wheel in the store of each lower variant of the release: of two that are alike the higher one lies."""
     names = list(variants())
-    wanted = set(names[: names.index(target.variant)] if target.variant else ())
+    wanted: set[str | None] = set(names[: names.index(target.variant)] if target.variant else ())
     for artifact in Store(settings.state_folder / "store").artifacts("wheel"):
-        statement = json.loads((artifact.folder / "provenance.json").read_text("utf-8"))
-        if statement["release"] == target.release and statement["variant"] in wanted:
-            wanted.discard(statement["variant"])
+        name = artifact.made_for["variant"]
+        if artifact.made_for["release"] == target.release and name in wanted:
+            wanted.discard(name)
             yield from wheels_in(artifact.folder)[:1]
 
 
@@ -130,25 +132,6 @@ def wheel_of(folder: Path) -> Path:
     raise CannotVerifyError(what, why=why, remedy="remove that folder and build the wheel again")
 
 
-def source_sha256() -> str:
-    """Hash of the checks' own source, so that changed checks are carried out anew."""
-    folder = Path(__file__).parent.parent
-    total = hashlib.sha256()
-    # The rules and the reading of machine code are shared with others and so lie outside.
-    names = (
-        "index/index_rules.toml",
-        "index/rules.py",
-        "formats/instructions.py",
-        "variants.toml",
-        "patches/labels.py",
-    )
-    shared = [folder / name for name in names]
-    sources = [path for path in sorted((folder / "verify").rglob("*")) if path.suffix in SUFFIXES]
-    for path in (*sources, *shared):
-        total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-    return total.hexdigest()
-
-
 def read_report(folder: Path) -> Report:
     """The report in an artifact's folder.
 
@@ -163,16 +146,15 @@ def read_report(folder: Path) -> Report:
         raise CannotVerifyError(what, why=str(error), remedy="verify the wheel again") from error
 
 
-def _steps(test_run: Mapping[str, Any], settings: Settings) -> tuple[Step, ...]:
-    premises = Premises(settings=settings, left_out=tuple(test_run["left_out"]), floor=tuple(test_run["floor"]))
+def _steps(trying: Trying, settings: Settings) -> tuple[Step[Any], ...]:
+    premises = Premises(settings=settings, left_out=trying.left_out, floor=trying.floor)
     report, folder = f"{STAGE}/{REPORT}", f"{STAGE}/{TEST_RUN}"
-    wheel = test_run["wheel"]
     return (
         Step(
             title=f"look through the wheel without installing it ({len(STATIC)} checks)",
-            action=BEGIN,
-            arguments={"test_run": test_run, "checks": [check.name for check in STATIC]},
-            reads=(wheel, *test_run.get("neighbours", ())),
+            action=run_static_checks,
+            arguments=trying,
+            reads=(trying.wheel, *trying.neighbours),
             writes=(report,),
             seconds=sum(check.seconds or 0 for check in STATIC),
             invocations=tuple(command for check in STATIC for command in check.planned(premises)),
@@ -180,9 +162,9 @@ def _steps(test_run: Mapping[str, Any], settings: Settings) -> tuple[Step, ...]:
         *(
             Step(
                 title=check.title,
-                action=CHECK,
-                arguments={"name": check.name, "test_run": test_run},
-                reads=(wheel, report) if check.name == INSTALLS else (folder, report),
+                action=run_check,
+                arguments=replace(trying, check=check.name),
+                reads=(trying.wheel, report) if check.name == INSTALLS else (folder, report),
                 writes=(report,),
                 seconds=check.seconds,
                 invocations=check.planned(premises),
@@ -191,7 +173,8 @@ def _steps(test_run: Mapping[str, Any], settings: Settings) -> tuple[Step, ...]:
         ),
         Step(
             title="finish the report",
-            action=END,
+            action=finish,
+            arguments=trying.wheel,
             reads=(report,),
             writes=tuple(f"{STAGE}/{name}" for name in (REPORT, PAGE, HTML)),
             seconds=1,
@@ -199,20 +182,15 @@ def _steps(test_run: Mapping[str, Any], settings: Settings) -> tuple[Step, ...]:
     )
 
 
-def _begin(
-    context: ActionContext,
-    *,
-    test_run: Mapping[str, Any],
-    checks: Sequence[str],  # noqa: ARG001 - a plan shows them
-    invocations: tuple[Invocation, ...],  # noqa: ARG001 - each check has its own of them in its table
-) -> None:
-    tried = _test_run(context, test_run)
-    neighbours = [_neighbour(Path(name), context.settings) for name in test_run["neighbours"]]
+def run_static_checks(context: ActionContext, trying: Trying) -> None:
+    """Carries out the checks that install and execute nothing, and begins the report."""
+    tried = _test_run(context, trying)
+    neighbours = [_neighbour(Path(name), context.settings) for name in trying.neighbours]
     with opened(
         tried.wheel,
         settings=context.settings,
         runner=context.runner,
-        variant=test_run["variant"],
+        variant=trying.variant,
         neighbours=neighbours,
     ) as unpacked:
         report = report_on(unpacked, python=tried.python, location=tried.location)
@@ -235,17 +213,17 @@ def _tell(context: ActionContext, finding: Finding) -> None:
     context.say(f"{finding.verdict}: {finding.check}: {finding.line}")
 
 
-def _check(
-    context: ActionContext, *, name: str, test_run: Mapping[str, Any], invocations: tuple[Invocation, ...] = ()
-) -> None:
+def run_check(context: ActionContext, trying: Trying) -> None:
+    """Carries out one check of the installed wheel."""
     report = read_report(context.stage)
-    check = next(each for each in CHECKS if each.name == name)
-    finding = carry_out(check, _test_run(context, test_run).facing(check, invocations), earlier=report.findings)
+    check = next(each for each in CHECKS if each.name == trying.check)
+    test_run = _test_run(context, trying).facing(check, context.invocations)
+    finding = carry_out(check, test_run, earlier=report.findings)
     _tell(context, finding)
     _write(context, report.with_finding(finding, now=time.time()))
 
 
-def _end(context: ActionContext) -> Mapping[str, Any]:
+def finish(context: ActionContext, wheel: str) -> Made:
     """Writes the page and throws the environment away.
 
     Raises:
@@ -256,32 +234,31 @@ def _end(context: ActionContext) -> Mapping[str, Any]:
     (context.stage / HTML).write_text(as_html(report), "utf-8")
     shutil.rmtree(context.stage / TEST_RUN, ignore_errors=True)
     require_verdict(report)
-    return {
-        "verdict": report.verdict,
-        "counts": report.counts,
-        "location": report.tried_in,
-        "seconds": round(report.seconds, 1),
-        "measures": {**report.measures, **(report.composition.measures if report.composition else {})},
-    }
+    return Made(
+        facts={"verdict": report.verdict, "counts": report.counts, "sha256": sha256_of(Path(wheel))},
+        details={
+            "location": report.tried_in,
+            "seconds": round(report.seconds, 1),
+            "measures": {**report.measures, **(report.composition.measures if report.composition else {})},
+        },
+    )
 
 
-def _test_run(context: ActionContext, test_run: Mapping[str, Any]) -> TestRun:
-    wheel = Path(test_run["wheel"])
+def _test_run(context: ActionContext, trying: Trying) -> TestRun:
+    wheel, location = Path(trying.wheel), trying.location
+    assert location is not None  # noqa: S101 - a plan without the wheel has no key, and is not carried out
     distribution, version, _, _ = parse_wheel_filename(wheel.name)
     return TestRun(
         context=context,
-        location=TestLocation(**test_run["location"]),
+        location=location,
         wheel=wheel,
         distribution=distribution,
         version=str(version),
-        python=test_run["python"],
-        left_out=tuple(test_run["left_out"]),
-        floor=tuple(test_run["floor"]),
+        python=trying.python,
+        left_out=trying.left_out,
+        floor=trying.floor,
     )
 
 
 def _write(context: ActionContext, report: Report) -> None:
     write_atomically(context.stage / REPORT, json.dumps(report.as_json(), indent=1))
-
-
-ACTIONS: Mapping[str, Action] = {BEGIN: _begin, CHECK: _check, END: _end}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from uv import find_uv_bin
 
-from vllm_wheels.core.builders import Builder
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.errors import CannotVerifyError, MachineError, StepTimeoutError, UnsupportedPythonError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.verify.locations import TestLocation

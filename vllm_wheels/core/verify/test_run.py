@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vllm_wheels.core.builders import PLACE, Command, Mount, network
+from vllm_wheels.core.builders import network
+from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished

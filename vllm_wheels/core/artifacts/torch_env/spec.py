@@ -48,6 +48,11 @@ class EnvironmentSpec:
         """All requirement lines."""
         return (*self.requirements, *(line for lines in self.companions.values() for line in lines))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of what is asked for; versions of what that brings along decide nothing that is compiled."""
+        return tuple(dict.fromkeys(canonicalize_name(Requirement(line).name) for line in self.requirements))
+
 
 def torch_spec(target: Target, upstream: Upstream, settings: Settings) -> EnvironmentSpec:
     """What the environment that vLLM is compiled in shall hold.

@@ -1,85 +1,95 @@
-"""Makes the finished wheel of a variant from its compiled one: named, documented, repaired, with its provenance."""
+"""Plans the finished wheel of a variant from its compiled one: named, documented, repaired, with its provenance."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vllm_wheels.core.artifacts.compiled import LOG, RAW, stable_abi
+from vllm_wheels.core.artifacts.compiled.planning import LOG, RAW, stable_abi
+from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.wheel.assemble import assemble
 from vllm_wheels.core.artifacts.wheel.provenance import DO_NOT_UPLOAD, statement
 from vllm_wheels.core.artifacts.wheel.repair import grafting, repair
 from vllm_wheels.core.artifacts.wheel.sbom import PLACE as SBOM
 from vllm_wheels.core.artifacts.wheel.sbom import Contents, bill_of_materials
 from vllm_wheels.core.artifacts.wheel.statement import in_toto, settings_of, slsa
-from vllm_wheels.core.engine.plan import Action, ActionContext, Plan, Step
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
+from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
-from vllm_wheels.core.host.commands import STAGE, Invocation
-
-if TYPE_CHECKING:
-    from vllm_wheels.core.engine.store import Artifact
-    from vllm_wheels.core.patches.upstream import Upstream
-    from vllm_wheels.core.target import Target
+from vllm_wheels.core.host.commands import STAGE
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
-NEEDED = ("compiled", "metadata", "tools")
+NEEDED = ("source", "onednn", "torch_env", "native", "compiled", "metadata", "tools")
 EPOCH = 1577836800
 """Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
 
-LAYOUT = 1
-"""Raised when this module puts something else into a wheel, so that wheels of before are put together again."""
+
+@dataclass(frozen=True, kw_only=True)
+class Assembling:
+    """Arguments of ``put_together``; ``abi`` and ``for_release`` are None while an artifact is missing."""
+
+    compiled: str
+    metadata: str
+    abi: str | None
+    for_release: bool | None
 
 
-def plan(target: Target, *, upstream: Upstream | None, artifacts: Mapping[str, Artifact]) -> Plan:
-    """The plan of artifact ``wheel``: nothing in it compiles.
+@dataclass(frozen=True, kw_only=True)
+class Repairing:
+    """Arguments of ``fit``; ``contents`` are None while an artifact is missing."""
 
-    Args:
-        target: release, Python and variant; the Python is not among the inputs.
-        upstream: what the tree demands; None while the source is missing.
-        artifacts: all that are made, by kind; of these ``compiled``, ``metadata`` and ``tools`` make the wheel.
-    """
-    unknown = tuple(kind for kind in NEEDED if kind not in artifacts)
-    inputs = {} if unknown else {"layout": LAYOUT, **{kind: artifacts[kind].key for kind in NEEDED}}
-    provenance = {} if unknown else statement(target, artifacts)
-    return Plan(
-        artifact="wheel",
-        target=target,
-        inputs=inputs,
-        steps=_steps(target, upstream, artifacts, provenance),
-        unknown=unknown,
-    )
+    tools: str
+    python: str
+    contents: Contents | None
 
 
-def _steps(
-    target: Target, upstream: Upstream | None, artifacts: Mapping[str, Artifact], provenance: Mapping[str, Any]
-) -> tuple[Step, ...]:
-    folders = {kind: str(artifacts[kind].folder) if kind in artifacts else f"<{kind}, not made yet>" for kind in NEEDED}
+@dataclass(frozen=True, kw_only=True)
+class Finishing:
+    """Arguments of ``finish``; ``predicate`` is None while an artifact is missing."""
+
+    compiled: str
+    provenance: Mapping[str, Any]
+    predicate: Mapping[str, Any] | None
+
+
+def plan(context: PlanContext) -> Plan:
+    """The plan of artifact ``wheel``: nothing in it compiles."""
+    complete = all(kind in context.known for kind in NEEDED)
+    provenance = statement(context.target, context.known) if complete else {}
+    return Plan(artifact="wheel", target=context.target, inputs={}, steps=_steps(context, provenance))
+
+
+def _steps(context: PlanContext, provenance: Mapping[str, Any]) -> tuple[Step[Any], ...]:
+    target, known = context.target, context.known
+    folders = {kind: str(known[kind].folder) if kind in known else f"<{kind}, not made yet>" for kind in NEEDED}
+    upstream = upstream_of(context)
     return (
         Step(
             title="name and document the compiled wheel",
-            action="wheel.assemble",
-            arguments={
-                "compiled": folders["compiled"],
-                "metadata": folders["metadata"],
-                "abi": stable_abi(upstream, target.python) if upstream else None,
-                "for_release": provenance.get("for_release"),
-            },
+            action=put_together,
+            arguments=Assembling(
+                compiled=folders["compiled"],
+                metadata=folders["metadata"],
+                abi=stable_abi(upstream, target.python) if upstream else None,
+                for_release=provenance.get("for_release"),
+            ),
             reads=(folders["compiled"], folders["metadata"]),
             writes=(f"{STAGE}/assembled",),
             seconds=4,
         ),
         Step(
             title="graft outside libraries and find the platform tag",
-            action="wheel.repair",
-            arguments={
-                "tools": folders["tools"],
-                "python": target.python,
-                "contents": asdict(Contents.of(target, artifacts)) if provenance else None,
-            },
+            action=fit,
+            arguments=Repairing(
+                tools=folders["tools"],
+                python=target.python,
+                contents=Contents.of(target, known) if provenance else None,
+            ),
             reads=(f"{STAGE}/assembled", folders["tools"]),
             writes=(f"{STAGE}/repair.log",),
             seconds=8,
@@ -87,12 +97,12 @@ def _steps(
         ),
         Step(
             title="put the build log and the provenance beside the wheel",
-            action="wheel.finish",
-            arguments={
-                "compiled": folders["compiled"],
-                "provenance": provenance,
-                "predicate": slsa(target, artifacts) if provenance else None,
-            },
+            action=finish,
+            arguments=Finishing(
+                compiled=folders["compiled"],
+                provenance=provenance,
+                predicate=slsa(target, known) if provenance else None,
+            ),
             reads=(folders["compiled"],),
             writes=(f"{STAGE}/{LOG}", f"{STAGE}/{PROVENANCE}", f"{STAGE}/{STATEMENT}"),
             seconds=1,
@@ -100,25 +110,25 @@ def _steps(
     )
 
 
-def put_together(context: ActionContext, *, compiled: str, metadata: str, abi: str, for_release: bool) -> None:
+def put_together(context: ActionContext, arguments: Assembling) -> None:
     """Gives the raw wheel the variant's name, texts and Python-level patches.
 
     Raises:
         WheelError: the raw wheel is not what the overlay expects.
     """
-    source = Path(metadata)
-    facts = json.loads((source / "artifact.json").read_text("utf-8"))["facts"]
+    source = Path(arguments.metadata)
+    facts = json.loads((source / RECORD).read_text("utf-8"))["facts"]
     text = context.stage / "METADATA"
     written = (source / "METADATA").read_text("utf-8")
-    text.write_text(written if for_release else mark_private(written), "utf-8")
+    text.write_text(written if arguments.for_release else mark_private(written), "utf-8")
     assemble(
-        wheel_in(Path(compiled) / RAW),
+        wheel_in(Path(arguments.compiled) / RAW),
         source / "overlay",
         text,
         context.stage / "assembled",
         distribution=facts["distribution"],
         version=facts["version"],
-        abi=abi,
+        abi=str(arguments.abi),
         epoch=EPOCH,
         platform=facts["platform"],
         additions=facts["additions"],
@@ -132,9 +142,7 @@ def mark_private(metadata: str) -> str:
     return f"{headers}\nClassifier: {DO_NOT_UPLOAD}{blank}{body}"
 
 
-def fit(
-    context: ActionContext, *, tools: str, python: str, contents: Mapping[str, Any], invocations: tuple[Invocation, ...]
-) -> dict[str, Any]:
+def fit(context: ActionContext, arguments: Repairing) -> Made:
     """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770).
 
     Returns:
@@ -143,38 +151,37 @@ def fit(
     Raises:
         WheelError: see ``repair.repair``.
     """
-    assembled = context.stage / "assembled"
-    (invocation,) = invocations
+    assembled, contents = context.stage / "assembled", arguments.contents
+    assert contents is not None  # noqa: S101 - a plan without them has no key, and is not carried out
+    (invocation,) = context.invocations
     done = repair(
         wheel_in(assembled),
         context.stage,
         builder=context.builder,
-        tools=Path(tools) / "env",
-        python=python,
+        tools=Path(arguments.tools) / "env",
+        python=arguments.python,
         epoch=EPOCH,
         invocation=invocation,
         log=context.stage / "repair.log",
-        describe=lambda folder, grafted: {SBOM: bill_of_materials(Contents(**contents), folder, grafted, epoch=EPOCH)},
+        describe=lambda folder, grafted: {SBOM: bill_of_materials(contents, folder, grafted, epoch=EPOCH)},
     )
     shutil.rmtree(assembled)
-    return {
-        "sha256": sha256_of(done.path),
-        "platforms": done.platforms,
-        "grafted": done.grafted,
-        "plain_linux_because": done.reason,
-    }
+    return Made(
+        facts={
+            "sha256": sha256_of(done.path),
+            "platforms": done.platforms,
+            "grafted": done.grafted,
+            "plain_linux_because": done.reason,
+        }
+    )
 
 
-def finish(
-    context: ActionContext, *, compiled: str, provenance: Mapping[str, Any], predicate: Mapping[str, Any]
-) -> None:
+def finish(context: ActionContext, arguments: Finishing) -> None:
     """Writes the build log, the provenance, and the statement to rebuild from; both name the wheel's hash."""
-    shutil.copyfile(Path(compiled) / LOG, context.stage / LOG)
+    shutil.copyfile(Path(arguments.compiled) / LOG, context.stage / LOG)
     path = wheel_in(context.stage)
-    complete = {"wheel": path.name, "sha256": sha256_of(path), **provenance}
+    complete = {"wheel": path.name, "sha256": sha256_of(path), **arguments.provenance}
     (context.stage / PROVENANCE).write_text(json.dumps(complete, indent=1, sort_keys=True), "utf-8")
-    stated = in_toto(path, predicate, settings=settings_of(context.settings), log=context.stage / LOG)
+    settings = settings_of(context.settings)
+    stated = in_toto(path, arguments.predicate or {}, settings=settings, log=context.stage / LOG)
     (context.stage / STATEMENT).write_text(json.dumps(stated, indent=1, sort_keys=True), "utf-8")
-
-
-ACTIONS: Mapping[str, Action] = {"wheel.assemble": put_together, "wheel.repair": fit, "wheel.finish": finish}

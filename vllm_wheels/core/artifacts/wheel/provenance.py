@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from vllm_wheels.core.artifacts.compiled import BUILD
 from vllm_wheels.core.errors import CannotVerifyError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 DO_NOT_UPLOAD = "Private :: Do Not Upload"
 """Classifier by which a package index refuses a wheel that deviates from its release's pins."""
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def statement(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -29,24 +30,28 @@ def statement(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, An
         artifacts: the artifacts that went into it, by kind.
     """
     source, torch_env, compiled = artifacts["source"], artifacts["torch_env"], artifacts["compiled"]
-    deviations = [line for artifact in artifacts.values() for line in artifact.facts.get("deviations", ())]
+    deviations = list(compiled.facts["deviations"])
     return {
         "schema": SCHEMA,
         "made_by": f"vllm-wheels {version('vllm-wheels')}",
         "release": target.release,
-        "pythons": list(source.facts["upstream"]["pythons"]),
+        "pythons": list(source.details["upstream"]["pythons"]),
         "variant": target.variant,
         "same_code_as": artifacts["metadata"].facts["same_code_as"],
         "compiled_on_python": target.python,
         "for_release": not deviations,
         "deviations": deviations,
-        "source": {"tree_sha256": source.facts["tree_sha256"], **source.facts["origin"]},
-        "onednn": artifacts["onednn"].facts["onednn"],
-        "torch": {key: torch_env.facts[key] for key in ("torch", "packages", "left_out", "lock_sha256")},
+        "source": {"tree_sha256": source.facts["tree_sha256"], **source.details["origin"]},
+        "onednn": artifacts["onednn"].details["onednn"],
+        "torch": {
+            "torch": torch_env.facts["torch"],
+            "left_out": torch_env.facts["left_out"],
+            **{name: torch_env.details[name] for name in ("packages", "lock_sha256")},
+        },
         "builder": compiled.inputs["builder"],
-        "build": {key: compiled.inputs[key] for key in ("abi", "build", "native")},
-        "compile_seconds": compiled.facts["seconds"],
-        "ccache": compiled.facts["ccache"],
+        "build": {"abi": compiled.inputs["abi"], "build": BUILD, "native": artifacts["native"].facts["sha256"]},
+        "compile_seconds": compiled.details["seconds"],
+        "ccache": compiled.details["ccache"],
         "artifacts": {kind: artifact.key for kind, artifact in artifacts.items()},
     }
 

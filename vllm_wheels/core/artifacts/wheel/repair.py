@@ -17,7 +17,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from vllm_wheels.core.builders import PLACE, Builder, Command, Mount
+from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel, wheel_in, wheel_tag
 from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation

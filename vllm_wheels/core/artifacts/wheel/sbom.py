@@ -58,14 +58,14 @@ class Contents:
     @classmethod
     def of(cls, target: Target, artifacts: Mapping[str, Artifact]) -> Contents:
         """What the artifacts of a wheel are made of."""
-        metadata, onednn = artifacts["metadata"].facts, artifacts["onednn"].facts
+        metadata, onednn = artifacts["metadata"].facts, artifacts["onednn"]
         return cls(
             distribution=metadata["distribution"],
             version=metadata["version"],
             release=target.release,
             source_sha256=artifacts["source"].facts["tree_sha256"],
-            onednn=onednn["onednn"]["version"],
-            onednn_sha256=onednn.get("tree_sha256", ""),
+            onednn=onednn.details["onednn"]["version"],
+            onednn_sha256=onednn.facts["tree_sha256"],
             torch=artifacts["torch_env"].facts["torch"],
             builder=artifacts["compiled"].inputs["builder"],
             flags=variant(str(target.variant)).flags,

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vllm_wheels.core.artifacts.compiled import BUILD
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.texts import redacted
@@ -64,19 +65,20 @@ def dependencies(artifacts: Mapping[str, Artifact], builder: Mapping[str, Any]) 
     """Everything that a wheel is made of, each with a digest and, as annotations, what the digest was taken over.
 
     Args:
-        artifacts: ``source``, ``onednn``, ``torch_env``, ``tools`` and ``metadata``.
+        artifacts: ``source``, ``onednn``, ``torch_env``, ``tools``, ``native`` and ``metadata``.
         builder: identity of the builder.
     """
     source, onednn, metadata = artifacts["source"], artifacts["onednn"], artifacts["metadata"]
     found = [
-        _dependency("source", {"tree": source.facts["tree_sha256"]}, dict(source.facts["origin"])),
-        _dependency("onednn", {"tree": onednn.facts.get("tree_sha256", "")}, dict(onednn.facts["onednn"])),
-        _dependency("metadata", {"inputs": metadata.key}, dict(metadata.inputs)),
+        _dependency("source", {"tree": source.facts["tree_sha256"]}, dict(source.details["origin"])),
+        _dependency("onednn", {"tree": onednn.facts["tree_sha256"]}, dict(onednn.details["onednn"])),
+        _dependency("metadata", {"content": metadata.facts["sha256"]}, dict(metadata.inputs)),
+        _dependency("native", {"content": artifacts["native"].facts["sha256"]}, dict(artifacts["native"].inputs)),
         _dependency("builder", {"identity": digest(builder)}, dict(builder)),
     ]
     for name in LOCKS:
         lock = (artifacts[name].folder / "lock.txt").read_text("utf-8")
-        found.append(_dependency(name, {"sha256": artifacts[name].facts["lock_sha256"]}, {"lock": lock}))
+        found.append(_dependency(name, {"sha256": artifacts[name].details["lock_sha256"]}, {"lock": lock}))
     return found
 
 
@@ -103,7 +105,7 @@ def slsa(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
                 "python": target.python,
             },
             "internalParameters": {
-                "compile": dict(compiled.inputs),
+                "compile": {**compiled.inputs, "build": BUILD},
                 "variant": asdict(variant(str(target.variant))),
             },
             "resolvedDependencies": dependencies(artifacts, builder),

@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from vllm_wheels.core.builders import PLACE, Command, Mount
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.machine import CONTAINER_REMEDY
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok
@@ -17,7 +17,7 @@ from vllm_wheels.core.operations.doctor.machine_probes import usable_image
 from vllm_wheels.core.variants import Variant, variants
 
 if TYPE_CHECKING:
-    from vllm_wheels.core.builders import Builder
+    from vllm_wheels.core.engine.builder import Builder
 
 INSTRUCTIONS: Mapping[str, str] = {
     "AVX2": "vpaddd %ymm0, %ymm1, %ymm2",

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from vllm_wheels.core.artifacts import source
-from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
+from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.artifacts.torch_env.locking import lock, refuse_cuda
+from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CredentialsError, StepTimeoutError, VllmWheelsError
 from vllm_wheels.core.index.releases import PROJECT, index_url, releases, session
@@ -178,7 +178,7 @@ def tokens(scene: Scene) -> Iterator[Finding]:
 def _upstream(scene: Scene) -> Upstream | None:
     """What the default release demands, where its source has been fetched before."""
     for artifact in Store(scene.settings.state_folder / "store").artifacts("source"):
-        upstream = source.facts_of(artifact)
+        upstream = facts_of(artifact)
         if upstream.release == scene.settings.default_release:
             return upstream
     return None

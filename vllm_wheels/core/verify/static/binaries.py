@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from packaging.utils import canonicalize_name
 
-from vllm_wheels.core.builders import PLACE
+from vllm_wheels.core.engine.builder import PLACE
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.unpacked import UnpackedWheel

@@ -1,15 +1,15 @@
-"""Artifact ``source``: the release's tree, from the index, a git repository or a local folder, and what it demands."""
+"""Plans the source of a release: from the index, a git repository or a local folder, with what its tree demands."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vllm_wheels.core.engine.plan import Action, ActionContext, Plan, Step
-from vllm_wheels.core.engine.revisions import READING
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
+from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import (
     HashMismatchError,
@@ -21,7 +21,7 @@ from vllm_wheels.core.errors import (
     UnsupportedPythonError,
 )
 from vllm_wheels.core.host import archives, git
-from vllm_wheels.core.host.commands import STAGE, Download, Invocation
+from vllm_wheels.core.host.commands import STAGE, Download
 from vllm_wheels.core.host.downloads import download as fetch_file
 from vllm_wheels.core.index import releases
 from vllm_wheels.core.patches.upstream import Upstream, read
@@ -37,15 +37,55 @@ BYTES_PER_SECOND = 10e6
 """Guess of how fast a download is, for estimates."""
 
 
-def plan(target: Target, settings: Settings, store: Store) -> Plan:
-    """The plan of artifact ``source``; the Python and the variant are not among its inputs.
+@dataclass(frozen=True, kw_only=True)
+class Fetching:
+    """Arguments of ``download``: what to fetch, and the file to write."""
 
-    Its facts are ``upstream`` (see ``facts_of``), ``origin``, ``tree_sha256`` and ``deviations``.
+    wanted: Download
+    file: str
 
-    Args:
-        target: names the release.
-        settings: ``source`` and ``index`` apply.
-        store: asked for an earlier artifact of the same release when a server does not answer; the plan then says so.
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacking:
+    """Arguments of ``unpack``."""
+
+    archive: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloning:
+    """Arguments of ``clone``; the URL is without credentials."""
+
+    url: str
+    commit: git.Commit
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copying:
+    """Arguments of ``copy``; the hash is that of the tree that was planned with."""
+
+    source: str
+    folder: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Arguments of ``read_tree``."""
+
+    tree: str
+    release: str
+    origin: Mapping[str, Any]
+    deviations: tuple[str, ...]
+
+
+def plan(context: PlanContext) -> Plan:
+    """The plan of artifact ``source``.
+
+    Its fact is ``tree_sha256``, with ``deviations`` from what upstream published; its details are ``upstream`` (see
+    ``upstream_of``) and ``origin``. Where a server does not answer, an earlier source of the same release is taken.
 
     Raises:
         UnknownReleaseError: the index or the repository has no such release.
@@ -53,18 +93,33 @@ def plan(target: Target, settings: Settings, store: Store) -> Plan:
         NetworkError: a server does not answer, and the store has no such artifact.
         SettingsError: a setting that the origin needs is missing.
     """
+    target, settings = context.target, context.settings
     match settings.source.origin:
         case "index":
-            return _index_plan(target, settings, store)
+            return _index_plan(target, settings, context.store)
         case "git":
-            return _git_plan(target, settings, store)
+            return _git_plan(target, settings, context.store)
         case "path":
             return _path_plan(target, settings)
 
 
+def upstream_of(context: PlanContext) -> Upstream | None:
+    """What the release's tree demands; None while it is not made.
+
+    Raises:
+        UnsupportedPythonError: the release does not support the target's Python.
+    """
+    source = context.known.get(KIND)
+    if source is None:
+        return None
+    upstream = facts_of(source)
+    require_python(upstream, context.target)
+    return upstream
+
+
 def facts_of(artifact: Artifact) -> Upstream:
     """What the tree of a finished artifact demands."""
-    facts = artifact.facts["upstream"]
+    facts = artifact.details["upstream"]
     return Upstream(**{field.name: _tuples(facts[field.name]) for field in fields(Upstream)})
 
 
@@ -98,24 +153,24 @@ def kept(store: Store, kind: str, error: NetworkError, **inputs: Any) -> tuple[A
     raise error
 
 
-def copy_step(folder: Path, sha256: str) -> Step:
+def copy_step(folder: Path, sha256: str) -> Step[Any]:
     """The step that copies a local folder to the stage's ``tree``."""
     return Step(
         title=f"copy {folder}",
-        action="source.copy",
-        arguments={"source": str(folder), "folder": TREE, "sha256": sha256},
+        action=copy,
+        arguments=Copying(source=str(folder), folder=TREE, sha256=sha256),
         reads=(str(folder),),
         writes=(TREE,),
         seconds=5,
     )
 
 
-def clone_step(url: str, commit: git.Commit) -> Step:
+def clone_step(url: str, commit: git.Commit) -> Step[Any]:
     """The step that puts the files of a commit into the stage's ``tree``."""
     return Step(
         title=f"fetch {commit.ref} of {redacted(url)} (commit {commit.id[:12]})",
-        action="source.clone",
-        arguments={"url": redacted(url), "ref": commit.ref, "commit": commit.id, "folder": TREE},
+        action=clone,
+        arguments=Cloning(url=redacted(url), commit=commit, folder=TREE),
         writes=(TREE,),
         downloads=(Download(url=redacted(url)),),
         seconds=60,
@@ -124,63 +179,75 @@ def clone_step(url: str, commit: git.Commit) -> Step:
 
 
 def _index_plan(target: Target, settings: Settings, store: Store) -> Plan:
-    notices: tuple[str, ...] = ()
     try:
         release = releases.find(settings, target.release)
         archive = releases.archive_of(settings, release)
-        if release.yanked:
-            notices = (f"vLLM {target.release} is yanked: its publisher advises against it",)
     except IndexUnreachableError as error:
-        artifact, notice = kept(store, KIND, error, origin="index", release=target.release, reading=READING)
-        known = artifact.facts["origin"]
-        archive = releases.SourceArchive(**{key: known[key] for key in ("filename", "url", "sha256", "size")})
-        notices = (notice,)
+        return _kept_plan(target, store, error, "filename", "sha256", origin="index", release=target.release)
+    yanked = (f"vLLM {target.release} is yanked: its publisher advises against it",) if release.yanked else ()
     file = f"{DOWNLOAD}/{archive.filename}"
     wanted = Download(url=archive.url, size=archive.size, sha256=archive.sha256)
     steps = (
         Step(
             title=f"download {archive.filename}",
-            action="source.download",
-            arguments={**asdict(wanted), "file": file},
+            action=download,
+            arguments=Fetching(wanted=wanted, file=file),
             writes=(file,),
             downloads=(wanted,),
             seconds=(archive.size or 0) / BYTES_PER_SECOND,
         ),
         Step(
             title=f"unpack {archive.filename}",
-            action="source.unpack",
-            arguments={"archive": file, "folder": TREE},
+            action=unpack,
+            arguments=Unpacking(archive=file, folder=TREE),
             reads=(file,),
             writes=(TREE,),
             seconds=5,
         ),
     )
     inputs = {"filename": archive.filename, "sha256": archive.sha256}
-    return _plan(target, inputs, steps, origin={"kind": "index", **asdict(archive)}, notices=notices)
+    return _plan(target, inputs, steps, origin={"kind": "index", **asdict(archive)}, notices=yanked)
 
 
 def _git_plan(target: Target, settings: Settings, store: Store) -> Plan:
     url = git.address(settings.source.git_url)
     template = settings.source.git_ref
     name = template.replace("{release}", target.release)
-    notices: tuple[str, ...] = ()
+    known = {"url": redacted(url), "name": name}
+    fixed = "{release}" not in template
     try:
         commit = git.resolve(url, name, timeout_seconds=settings.index.timeout_seconds)
     except NetworkError as error:
-        known = {"origin": "git", "release": target.release, "url": redacted(url), "name": name, "reading": READING}
-        artifact, notice = kept(store, KIND, error, **known)
-        commit = git.Commit(id=artifact.inputs["commit"], ref=artifact.facts["origin"]["ref"])
-        notices = (notice,)
+        return _kept_plan(target, store, error, *known, "commit", origin="git", release=target.release, **known)
     if commit is None:
         what = f"there is no {name} in the git repository {redacted(url)}"
-        kind = UnknownReleaseError if "{release}" in template else SourceError
+        kind = SourceError if fixed else UnknownReleaseError
         raise kind(what, why="it has no such tag or branch", remedy="set source.git_ref to a tag or a full commit")
-    fixed = f"the source is commit {commit.id[:12]} by choice, not the release's own tag"
-    deviations = () if "{release}" in template else (fixed,)
-    origin = {"kind": "git", "url": redacted(url), "name": name, "ref": commit.ref, "commit": commit.id}
-    inputs = {"url": redacted(url), "name": name, "commit": commit.id}
-    steps = (clone_step(url, commit),)
-    return _plan(target, inputs, steps, origin=origin, notices=notices, deviations=deviations)
+    deviations = (f"the source is commit {commit.id[:12]} by choice, not the release's own tag",) if fixed else ()
+    origin = {"kind": "git", **known, "ref": commit.ref, "commit": commit.id}
+    inputs = {**known, "commit": commit.id}
+    return _plan(target, inputs, (clone_step(url, commit),), origin=origin, deviations=deviations)
+
+
+def _kept_plan(target: Target, store: Store, error: NetworkError, *names: str, **certain: str) -> Plan:
+    """The plan by which an earlier source, with these inputs, is taken once more.
+
+    Args:
+        target: names the release.
+        store: searched.
+        error: why the server cannot be asked.
+        names: of the inputs that tell one source of the release from another.
+        certain: what is known of the inputs without the server.
+    """
+    artifact, notice = kept(store, KIND, error, **certain)
+    return _plan(
+        target,
+        {name: artifact.inputs[name] for name in names},
+        (copy_step(artifact.folder / "tree", artifact.facts["tree_sha256"]),),
+        origin=artifact.details["origin"],
+        deviations=tuple(artifact.facts["deviations"]),
+        notices=(notice,),
+    )
 
 
 def _path_plan(target: Target, settings: Settings) -> Plan:
@@ -201,7 +268,7 @@ def _path_plan(target: Target, settings: Settings) -> Plan:
 def _plan(
     target: Target,
     inputs: Mapping[str, Any],
-    steps: tuple[Step, ...],
+    steps: tuple[Step[Any], ...],
     *,
     origin: Mapping[str, Any],
     notices: tuple[str, ...] = (),
@@ -209,15 +276,15 @@ def _plan(
 ) -> Plan:
     reading = Step(
         title=f"read what the source of vLLM {target.release} demands",
-        action="source.read",
-        arguments={"tree": TREE, "release": target.release, "origin": origin, "deviations": deviations},
+        action=read_tree,
+        arguments=Reading(tree=TREE, release=target.release, origin=origin, deviations=deviations),
         reads=(TREE,),
         seconds=2,
     )
     return Plan(
         artifact=KIND,
         target=target.shared(),
-        inputs={"origin": origin["kind"], "release": target.release, "reading": READING, **inputs},
+        inputs={"origin": origin["kind"], "release": target.release, **inputs},
         steps=(*steps, reading),
         notices=(*notices, *(f"{line}: the wheel is not for release" for line in deviations)),
     )
@@ -227,64 +294,46 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def download(context: ActionContext, *, url: str, size: int | None, sha256: str | None, file: str) -> None:
-    """Downloads a file and checks its published size and hash; raises what ``core.host.downloads`` does."""
-    fetch_file(Download(url=url, size=size, sha256=sha256), context.path(file), settings=context.settings)
+def download(context: ActionContext, arguments: Fetching) -> None:
+    """Downloads a file and checks its published size and hash; raises what ``host.downloads`` does."""
+    fetch_file(arguments.wanted, context.path(arguments.file), settings=context.settings)
 
 
-def unpack(context: ActionContext, *, archive: str, folder: str) -> None:
+def unpack(context: ActionContext, arguments: Unpacking) -> None:
     """Unpacks the downloaded archive and removes it; raises what ``archives.unpack`` does."""
-    archives.unpack(context.path(archive), context.path(folder))
-    shutil.rmtree(context.path(archive).parent)
+    archive = context.path(arguments.archive)
+    archives.unpack(archive, context.path(arguments.folder))
+    shutil.rmtree(archive.parent)
 
 
-def clone(
-    context: ActionContext, *, url: str, ref: str, commit: str, folder: str, invocations: tuple[Invocation, ...]
-) -> None:
+def clone(context: ActionContext, arguments: Cloning) -> None:
     """Puts the files of a commit into a folder; raises what ``git.fetch`` does."""
-    settings = context.settings
+    settings, folder = context.settings, context.path(arguments.folder)
     # A plan is shown to people, so it leaves credentials out; the settings have them.
     named = (git.address(own) for own in (settings.source.git_url, settings.onednn.git_url) if own)
-    real = next((own for own in named if redacted(own) == url), url)
-    git.fetch(
-        context.runner,
-        url=real,
-        commit=git.Commit(id=commit, ref=ref),
-        folder=context.path(folder),
-        invocations=context.staged(invocations),
-    )
-    archives.refuse_links_out(context.path(folder))
+    real = next((own for own in named if redacted(own) == arguments.url), arguments.url)
+    git.fetch(context.runner, url=real, commit=arguments.commit, folder=folder, invocations=context.staged())
+    archives.refuse_links_out(folder)
 
 
-def copy(context: ActionContext, *, source: str, folder: str, sha256: str) -> None:
+def copy(context: ActionContext, arguments: Copying) -> None:
     """Copies a local tree.
 
     Raises:
         HashMismatchError: it is not the tree that was planned with.
     """
-    shutil.copytree(source, context.path(folder), symlinks=True, ignore=shutil.ignore_patterns(*archives.IGNORED))
-    if archives.tree_hash(context.path(folder)) != sha256:
-        what = f"{source} changed while it was copied"
+    folder = context.path(arguments.folder)
+    shutil.copytree(arguments.source, folder, symlinks=True, ignore=shutil.ignore_patterns(*archives.IGNORED))
+    if archives.tree_hash(folder) != arguments.sha256:
+        what = f"{arguments.source} changed while it was copied"
         raise HashMismatchError(what, why="its content is not what it was planned with", remedy="run the command again")
 
 
-def read_tree(
-    context: ActionContext, *, tree: str, release: str, origin: Mapping[str, Any], deviations: tuple[str, ...]
-) -> Mapping[str, Any]:
+def read_tree(context: ActionContext, arguments: Reading) -> Made:
     """Reads what the tree demands; raises what ``upstream.read`` does."""
-    folder = context.path(tree)
-    return {
-        "upstream": asdict(read(folder, release=release)),
-        "origin": origin,
-        "tree_sha256": archives.tree_hash(folder),
-        "deviations": deviations,
-    }
-
-
-ACTIONS: Mapping[str, Action] = {
-    "source.download": download,
-    "source.unpack": unpack,
-    "source.clone": clone,
-    "source.copy": copy,
-    "source.read": read_tree,
-}
+    folder = context.path(arguments.tree)
+    demands = asdict(read(folder, release=arguments.release))
+    return Made(
+        facts={"tree_sha256": archives.tree_hash(folder), "deviations": arguments.deviations},
+        details={"upstream": demands, "origin": arguments.origin},
+    )

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
+from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.torch_env.locking import (
     CPU_INDEX,
     OFFER_CPU_TORCH,
@@ -29,11 +30,11 @@ from vllm_wheels.core.artifacts.torch_env.locking import (
     uv_target,
 )
 from vllm_wheels.core.artifacts.torch_env.spec import EnvironmentSpec, torch_spec
-from vllm_wheels.core.engine.plan import Action, ActionContext, Plan, Step
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
+from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError
 from vllm_wheels.core.host.commands import INDEX, STAGE, Download, Invocation
-from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 
@@ -51,8 +52,8 @@ DOWNLOAD_ANSWERS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the index made of a spec.
+class Resolution:
+    """What the index answered to a spec.
 
     Attributes:
         lock: exact versions.
@@ -95,14 +96,27 @@ def _of_pip(environ: Mapping[str, str], variable: str, *of_uv: str) -> list[str]
     return [] if any(environ.get(name) for name in of_uv) else environ.get(variable, "").split()
 
 
-def plan(target: Target, *, upstream: Upstream | None, settings: Settings, store: Store) -> Plan:
-    """The plan of artifact ``torch_env``; asks the index.
+@dataclass(frozen=True, kw_only=True)
+class Locking:
+    """Arguments of ``write_lock``; the text is None while nothing is resolved.
 
-    Args:
-        target: release and Python.
-        upstream: what the tree demands; None while the source is missing.
-        settings: of the user.
-        store: where an earlier environment may be, should the index be out of reach.
+    Attributes:
+        text: of the lock.
+        left_out: packages that are not in it although the release has them.
+        deviations: from what the release demands.
+        builds_with: packages whose versions decide about what is compiled.
+        path: of the file.
+    """
+
+    text: str | None
+    left_out: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+    builds_with: tuple[str, ...] = ()
+    path: str
+
+
+def plan(context: PlanContext) -> Plan:
+    """The plan of artifact ``torch_env``; asks the index.
 
     Raises:
         SettingsError: ``torch.packages`` or ``torch.version`` make no sense.
@@ -110,44 +124,41 @@ def plan(target: Target, *, upstream: Upstream | None, settings: Settings, store
         CudaTorchError: what the index offers is a CUDA build.
         IndexUnreachableError: the index does not answer and no earlier environment is in the store.
     """
+    target, settings = context.target, context.settings
+    upstream = upstream_of(context)
     if upstream is None:
-        return Plan(
-            artifact="torch_env",
-            target=target,
-            inputs={},
-            steps=_steps(target.python, None, settings, torch=True),
-            unknown=("source",),
-        )
+        steps = _steps(target.python, None, settings, torch=True)
+        return Plan(artifact="torch_env", target=target, inputs={}, steps=steps)
     spec = torch_spec(target, upstream, settings)
     try:
-        answer = _resolve(spec, settings, store)
+        resolution = _resolve(spec, settings, context.store)
     except EnvironmentResolutionError as error:
         if pin := NO_CPU_TORCH.search(error.why):
-            what = f"there is no CPU build {pin[1]} to be had"
+            what = f"no CPU build {pin[1]} was found"
             raise CudaTorchError(what, why=error.why, remedy=OFFER_CPU_TORCH) from error
         raise
-    refuse_cuda(answer.lock)
-    return _planned(spec, answer, target, settings, torch=True)
+    refuse_cuda(resolution.lock)
+    return _planned(spec, resolution, target, settings, torch=True)
 
 
-def tools_plan(target: Target, *, settings: Settings, store: Store) -> Plan:
+def tools_plan(context: PlanContext) -> Plan:
     """The plan of artifact ``tools``: the pinned tools of tools.toml for use inside a builder; asks the index.
 
     Raises:
-        EnvironmentResolutionError: a pinned version is not to be had.
+        EnvironmentResolutionError: a pinned version was not found.
         IndexUnreachableError: the index does not answer and no earlier folder of tools is in the store.
     """
     table = tomllib.loads(files(__package__).joinpath("tools.toml").read_text("utf-8"))
-    spec = EnvironmentSpec(
-        artifact="tools", python=target.python, any_python=True, requirements=tuple(table["requirements"])
-    )
-    return _planned(spec, _resolve(spec, settings, store), target, settings, torch=False)
+    requirements = tuple(table["requirements"])
+    spec = EnvironmentSpec(artifact="tools", python=context.target.python, any_python=True, requirements=requirements)
+    resolution = _resolve(spec, context.settings, context.store)
+    return _planned(spec, resolution, context.target, context.settings, torch=False)
 
 
-def _planned(spec: EnvironmentSpec, answer: Answer, target: Target, settings: Settings, *, torch: bool) -> Plan:
-    inputs = {**_asked(spec), "left_out": list(answer.left_out), "lock": answer.lock.sha256}
-    steps = _steps(spec.python, answer, settings, torch=torch, deviations=spec.deviations)
-    notices = (*spec.notices, *answer.notices)
+def _planned(spec: EnvironmentSpec, resolution: Resolution, target: Target, settings: Settings, *, torch: bool) -> Plan:
+    inputs = {**_asked(spec), "left_out": list(resolution.left_out), "lock": resolution.lock.sha256}
+    steps = _steps(spec.python, resolution, settings, torch=torch, spec=spec)
+    notices = (*spec.notices, *resolution.notices)
     return Plan(artifact=spec.artifact, target=target, inputs=inputs, steps=steps, notices=notices)
 
 
@@ -157,34 +168,41 @@ def _asked(spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def _steps(
-    python: str, answer: Answer | None, settings: Settings, *, torch: bool, deviations: tuple[str, ...] = ()
-) -> tuple[Step, ...]:
+    python: str,
+    resolution: Resolution | None,
+    settings: Settings,
+    *,
+    torch: bool,
+    spec: EnvironmentSpec | None = None,
+) -> tuple[Step[Any], ...]:
     lock_path, env = f"{STAGE}/{LOCK}", f"{STAGE}/{ENV}"
-    count = f"{len(answer.lock.packages)} packages" if answer else "the packages"
-    locked = {
-        "text": answer.lock.text if answer else None,
-        "left_out": list(answer.left_out) if answer else [],
-        "deviations": list(deviations),
-        "path": lock_path,
-    }
+    count = f"{len(resolution.lock.packages)} packages" if resolution else "the packages"
+    locked = Locking(
+        text=resolution.lock.text if resolution else None,
+        left_out=resolution.left_out if resolution else (),
+        deviations=spec.deviations if spec else (),
+        builds_with=spec.names if spec else (),
+        path=lock_path,
+    )
     proof = Step(
         title="prove that torch is a CPU build",
-        action="environment.prove",
-        arguments={"env": env},
+        action=prove,
+        arguments=env,
         reads=(env,),
         seconds=1,
     )
     return (
         Step(
             title=f"lock {count} with hashes",
-            action="environment.lock",
+            action=write_lock,
             arguments=locked,
             writes=(lock_path,),
             seconds=1,
         ),
         Step(
             title=f"install {count}",
-            action="environment.install",
+            action=install,
+            arguments=None,
             reads=(lock_path,),
             writes=(env,),
             seconds=60 if torch else 5,
@@ -192,25 +210,27 @@ def _steps(
             # Package URLs (purl): from which index uv takes a file, and its size, is told only while it is fetched.
             downloads=tuple(
                 Download(url=f"pkg:pypi/{package.name}@{package.version}")
-                for package in (answer.lock.packages if answer else ())
+                for package in (resolution.lock.packages if resolution else ())
             ),
-            invocations=(_installing(python, answer, settings, env=env, lock_path=lock_path),),
+            invocations=(_installing(python, resolution, settings, env=env, lock_path=lock_path),),
         ),
         *((proof,) if torch else ()),
     )
 
 
-def _installing(python: str, answer: Answer | None, settings: Settings, *, env: str, lock_path: str) -> Invocation:
+def _installing(
+    python: str, resolution: Resolution | None, settings: Settings, *, env: str, lock_path: str
+) -> Invocation:
     wished: Backend = "cpu" if settings.torch.backend == "cpu" else None
     arguments = (
         *("pip", "install", "--require-hashes", "--link-mode", "copy", "--target", env),
-        *uv_target(python, answer.backend if answer else wished),
+        *uv_target(python, resolution.backend if resolution else wished),
         *(INDEX, "--requirements", lock_path),
     )
     return uv_command(arguments, answer_seconds=settings.index.timeout_seconds, environ=os.environ)
 
 
-def _resolve(spec: EnvironmentSpec, settings: Settings, store: Store) -> Answer:
+def _resolve(spec: EnvironmentSpec, settings: Settings, store: Store) -> Resolution:
     try:
         return _ask(spec, settings, spec.backend)
     except IndexUnreachableError as error:
@@ -231,21 +251,21 @@ def _refused(spec: EnvironmentSpec, error: IndexUnreachableError) -> Environment
     return EnvironmentResolutionError(what, why=error.why, remedy=remedy)
 
 
-def _substitute(spec: EnvironmentSpec, settings: Settings, store: Store, error: IndexUnreachableError) -> Answer:
+def _substitute(spec: EnvironmentSpec, settings: Settings, store: Store, error: IndexUnreachableError) -> Resolution:
     if spec.backend:
         notice = f"PyTorch's own index of CPU builds is not asked, for it cannot be reached: {error.why}"
         try:
-            answer = _ask(spec, settings, None)
+            resolution = _ask(spec, settings, None)
         except IndexUnreachableError as other:
             error = other
         else:
-            return replace(answer, notices=(notice, *answer.notices))
+            return replace(resolution, notices=(notice, *resolution.notices))
     if kept := _kept(spec, store, left_out=None):
         return kept
     raise error
 
 
-def _ask(spec: EnvironmentSpec, settings: Settings, backend: Backend) -> Answer:
+def _ask(spec: EnvironmentSpec, settings: Settings, backend: Backend) -> Resolution:
     def locked(lines: tuple[str, ...]) -> Lock:
         return lock(
             lines,
@@ -261,21 +281,21 @@ def _ask(spec: EnvironmentSpec, settings: Settings, backend: Backend) -> Answer:
     found = locked(spec.lines)
     odd = [name for name in spec.companions if (package := found.find(name)) and not package.is_cpu_build]
     if not odd:
-        return Answer(lock=found, backend=backend, left_out=spec.left_out, notices=())
+        return Resolution(lock=found, backend=backend, left_out=spec.left_out, notices=())
     named = ", ".join(odd)
     if settings.substitutes == "refuse":
-        what = f"there is no CPU build of {named} to be had"
+        what = f"no CPU build of {named} was found"
         why = "what the index offers is built for CUDA and does not load beside CPU torch"
         offer = f"offer {odd[0]} +cpu through index.find_links"
         remedy = f"leave them out with torch.packages, add --allow-substitutes, or {offer}"
         raise EnvironmentResolutionError(what, why=why, remedy=remedy)
     rest = tuple(line for name, lines in spec.companions.items() if name not in odd for line in lines)
-    notice = f"left out of the environment, for no CPU build of them is to be had: {named}"
+    notice = f"left out of the environment, for no CPU build was found: {named}"
     left_out = (*spec.left_out, *odd)
-    return Answer(lock=locked((*spec.requirements, *rest)), backend=backend, left_out=left_out, notices=(notice,))
+    return Resolution(lock=locked((*spec.requirements, *rest)), backend=backend, left_out=left_out, notices=(notice,))
 
 
-def _kept(spec: EnvironmentSpec, store: Store, *, left_out: tuple[str, ...] | None) -> Answer | None:
+def _kept(spec: EnvironmentSpec, store: Store, *, left_out: tuple[str, ...] | None) -> Resolution | None:
     sought = _asked(spec)
     if left_out is not None:
         sought["left_out"] = list(left_out)
@@ -285,34 +305,35 @@ def _kept(spec: EnvironmentSpec, store: Store, *, left_out: tuple[str, ...] | No
     return None
 
 
-def _as_answer(artifact: Artifact) -> Answer:
+def _as_answer(artifact: Artifact) -> Resolution:
     made = datetime.fromtimestamp(artifact.made_at, UTC).strftime("%Y-%m-%d %H:%M")
     notice = (
         f"the package index cannot be reached: taking {artifact.kind} as it was made at {made} UTC, versions unchanged"
     )
     text = (artifact.folder / LOCK).read_text("utf-8")
-    return Answer(lock=Lock.parse(text), backend=None, left_out=tuple(artifact.inputs["left_out"]), notices=(notice,))
+    return Resolution(
+        lock=Lock.parse(text), backend=None, left_out=tuple(artifact.inputs["left_out"]), notices=(notice,)
+    )
 
 
-def write_lock(
-    context: ActionContext, *, text: str, left_out: list[str], deviations: list[str], path: str
-) -> dict[str, Any]:
+def write_lock(context: ActionContext, arguments: Locking) -> Made:
     """Writes the lock that planning resolved.
 
     Returns:
-        Facts ``packages``, ``left_out``, ``deviations`` and ``lock_sha256``.
+        Facts ``versions`` (of what decides about compiled code), ``left_out`` and ``deviations``; details ``packages``
+        and ``lock_sha256``.
     """
-    context.path(path).write_text(text, "utf-8")
+    text = arguments.text or ""
+    context.path(arguments.path).write_text(text, "utf-8")
     locked = Lock.parse(text)
-    return {
-        "packages": locked.listing(),
-        "left_out": left_out,
-        "deviations": deviations,
-        "lock_sha256": locked.sha256,
-    }
+    versions = {each.name: str(each.version) for each in locked.packages if each.name in arguments.builds_with}
+    return Made(
+        facts={"versions": versions, "left_out": arguments.left_out, "deviations": arguments.deviations},
+        details={"packages": locked.listing(), "lock_sha256": locked.sha256},
+    )
 
 
-def install(context: ActionContext, *, invocations: tuple[Invocation, ...]) -> None:
+def install(context: ActionContext, _: None) -> None:
     """Installs exactly the locked files into a folder.
 
     They are copied out of uv's cache: with a hard link, changing one would change the other. Measured on an environment
@@ -323,7 +344,7 @@ def install(context: ActionContext, *, invocations: tuple[Invocation, ...]) -> N
         EnvironmentResolutionError: a file is not the locked one, or does not fit the Python.
     """
     settings = context.settings
-    (invocation,) = context.staged(invocations)
+    (invocation,) = context.staged()
     start_uv(
         invocation.filled({INDEX: index_arguments(settings, os.environ)}),
         context.runner,
@@ -332,7 +353,7 @@ def install(context: ActionContext, *, invocations: tuple[Invocation, ...]) -> N
     )
 
 
-def prove(context: ActionContext, *, env: str) -> dict[str, Any]:
+def prove(context: ActionContext, env: str) -> Made:
     """Reads ``torch/version.py`` without importing it; returns fact ``torch``.
 
     Raises:
@@ -349,7 +370,7 @@ def prove(context: ActionContext, *, env: str) -> dict[str, Any]:
     if cuda is not None or not str(version).endswith("+cpu"):
         what = "the installed torch is not a CPU build"
         raise CudaTorchError(what, why=f"torch/version.py says version {version}, CUDA {cuda}", remedy=OFFER_CPU_TORCH)
-    return {"torch": version}
+    return Made(facts={"torch": version})
 
 
 def _assigned(text: str) -> dict[str, Any]:
@@ -361,10 +382,3 @@ def _assigned(text: str) -> dict[str, Any]:
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
                 found[name] = value
     return found
-
-
-ACTIONS: Mapping[str, Action] = {
-    "environment.lock": write_lock,
-    "environment.install": install,
-    "environment.prove": prove,
-}

@@ -1,21 +1,30 @@
-"""Artifact ``onednn``: the oneDNN source that goes into the wheel: the release's pin, Debian's, or a local tree."""
+"""Plans the oneDNN source that goes into the wheel: the release's pin, Debian's, or a local tree."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vllm_wheels.core.artifacts.source import BYTES_PER_SECOND, DOWNLOAD, TREE, clone_step, copy_step, kept
+from vllm_wheels.core.artifacts.source.planning import (
+    BYTES_PER_SECOND,
+    DOWNLOAD,
+    TREE,
+    clone_step,
+    copy_step,
+    kept,
+    upstream_of,
+)
 from vllm_wheels.core.builders import apt
-from vllm_wheels.core.engine.plan import Action, ActionContext, Plan, Step
-from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
+from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import GitUnreachableError, HashMismatchError, NetworkError, SettingsError, SourceError
 from vllm_wheels.core.host import archives, git
-from vllm_wheels.core.host.commands import Download, Invocation
+from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
@@ -31,17 +40,30 @@ UNPACK_SECONDS = 600.0
 REMEDY = 'set onednn.origin to "debian" or "path", name a mirror in onednn.git_url, or give --allow-substitutes'
 
 
-def plan(target: Target, upstream: Upstream, settings: Settings, store: Store) -> Plan:
-    """The plan of artifact ``onednn``; the Python and the variant are not among its inputs.
+@dataclass(frozen=True, kw_only=True)
+class Fetching:
+    """Arguments of ``download``: the suite of Debian, and the hash of each file."""
 
-    Its facts are ``onednn`` (``version``, ``origin``, ``pinned``, ``deviates``, ``notices``, where it came from),
-    ``tree_sha256`` and ``deviations``.
+    suite: str
+    sha256: Mapping[str, str | None]
+    folder: str
 
-    Args:
-        target: names the release.
-        upstream: has the pin.
-        settings: ``onednn`` and ``substitutes`` apply.
-        store: asked for an earlier artifact of the pin when the git host does not answer; the plan then says so.
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Arguments of ``record``: the tree, and what is known of it."""
+
+    tree: str
+    onednn: Mapping[str, Any]
+    deviations: tuple[str, ...]
+
+
+def plan(context: PlanContext) -> Plan:
+    """The plan of artifact ``onednn``.
+
+    Its fact is ``tree_sha256``, with ``deviations`` from the release's pin; its detail is ``onednn`` (``version``,
+    ``origin``, ``pinned``, ``deviates``, ``notices``, where it came from). Where the git host does not answer, an
+    earlier oneDNN of the same pin is taken.
 
     Raises:
         GitUnreachableError: the git host does not answer, the store has no such artifact, and substitutes are refused.
@@ -50,6 +72,10 @@ def plan(target: Target, upstream: Upstream, settings: Settings, store: Store) -
         SettingsError: ``onednn.path`` is needed and not set.
         MachineError: git or apt is missing.
     """
+    target, settings, store = context.target, context.settings, context.store
+    upstream = upstream_of(context)
+    if upstream is None:
+        return Plan(artifact=KIND, target=target, inputs={}, steps=())
     match settings.onednn.origin:
         case "pinned":
             return _pinned_or_substitute(target, upstream, settings, store)
@@ -72,58 +98,61 @@ def _pinned_or_substitute(target: Target, upstream: Upstream, settings: Settings
 def _pinned_plan(target: Target, upstream: Upstream, settings: Settings, store: Store) -> Plan:
     url, tag = git.address(settings.onednn.git_url or upstream.onednn_url), upstream.onednn_tag
     known = {"origin": "pinned", "pinned": tag, "url": redacted(url)}
-    notices: tuple[str, ...] = ()
     try:
         commit = git.resolve(url, tag, timeout_seconds=settings.index.timeout_seconds, remedy=REMEDY)
     except GitUnreachableError as error:
-        artifact, notice = kept(store, KIND, error, **known)
-        commit = git.Commit(id=artifact.inputs["commit"], ref=artifact.facts["onednn"]["ref"])
-        notices = (notice,)
+        return _kept_plan(target, store, error, known)
     if commit is None:
         what = f"there is no {tag} in the git repository {redacted(url)}"
         why = f"vLLM {upstream.release} pins it, but the repository has no such tag or branch"
         raise SourceError(what, why=why, remedy="set onednn.git_url to a full mirror of oneDNN")
     inputs = {**known, "commit": commit.id}
     facts = {**inputs, "version": tag.removeprefix("v"), "ref": commit.ref}
-    return _plan(target, inputs, (clone_step(url, commit),), facts, notices=notices)
+    return _plan(target, inputs, (clone_step(url, commit),), facts)
 
 
 def _debian_plan(target: Target, upstream: Upstream, settings: Settings, store: Store, *, because: str) -> Plan:
     suite = _suite(settings, settings.onednn.debian_suite)
     known = {"origin": "debian", "pinned": upstream.onednn_tag, "suite": suite.name}
-    notices: tuple[str, ...] = ()
     try:
         package = suite.find(DEBIAN_PACKAGE)
     except NetworkError as error:
-        artifact, notice = kept(store, KIND, error, **known)
-        package, notices = _stored_package(artifact), (notice,)
+        return _kept_plan(target, store, error, known)
     short = re.split(r"[+~-]", package.version)[0]
     deviation = f"oneDNN {short} of Debian {suite.name} stands in for the pinned {upstream.onednn_tag}"
     return _plan(
         target,
         {**known, "files": {name: file.sha256 for name, file in package.files.items()}},
         _debian_steps(suite, package),
-        {**known, "version": package.version, "files": {name: asdict(file) for name, file in package.files.items()}},
+        {**known, "version": package.version},
         deviation=deviation,
-        notices=(*notices, f"{deviation}, {because}: {NOT_FOR_RELEASE}"),
+        notices=(f"{deviation}, {because}: {NOT_FOR_RELEASE}",),
     )
 
 
-def _stored_package(artifact: Artifact) -> apt.SourcePackage:
-    found = artifact.facts["onednn"]
-    files = {name: Download(**file) for name, file in found["files"].items()}
-    return apt.SourcePackage(name=DEBIAN_PACKAGE, version=found["version"], files=files)
+def _kept_plan(target: Target, store: Store, error: NetworkError, known: Mapping[str, str]) -> Plan:
+    """The plan by which an earlier oneDNN of the same pin is taken once more, as a server does not answer."""
+    artifact, notice = kept(store, KIND, error, **known)
+    deviations = tuple(artifact.facts["deviations"])
+    return _plan(
+        target,
+        artifact.inputs,
+        (copy_step(artifact.folder / "tree", artifact.facts["tree_sha256"]),),
+        {name: value for name, value in artifact.details["onednn"].items() if name not in {"deviates", "notices"}},
+        deviation=next(iter(deviations), None),
+        notices=(notice, *(f"{line}: {NOT_FOR_RELEASE}" for line in deviations)),
+    )
 
 
-def _debian_steps(suite: apt.Suite, package: apt.SourcePackage) -> tuple[Step, ...]:
+def _debian_steps(suite: apt.Suite, package: apt.SourcePackage) -> tuple[Step[Any], ...]:
     hashes = {name: file.sha256 for name, file in package.files.items()}
     files = tuple(f"{DOWNLOAD}/{name}" for name in package.files)
     downloads = tuple(package.files.values())
     return (
         Step(
             title=f"download Debian's source package {package.name} {package.version}",
-            action="onednn.download",
-            arguments={"suite": suite.name, "sha256": hashes, "folder": DOWNLOAD},
+            action=download,
+            arguments=Fetching(suite=suite.name, sha256=hashes, folder=DOWNLOAD),
             writes=files,
             downloads=downloads,
             seconds=sum(file.size or 0 for file in downloads) / BYTES_PER_SECOND,
@@ -131,8 +160,8 @@ def _debian_steps(suite: apt.Suite, package: apt.SourcePackage) -> tuple[Step, .
         ),
         Step(
             title="unpack it and apply Debian's patches",
-            action="onednn.unpack",
-            arguments={"control": f"{DOWNLOAD}/{package.control}"},
+            action=unpack,
+            arguments=f"{DOWNLOAD}/{package.control}",
             reads=files,
             writes=(TREE,),
             seconds=5,
@@ -166,7 +195,7 @@ def _path_plan(target: Target, upstream: Upstream, settings: Settings) -> Plan:
 def _plan(
     target: Target,
     inputs: Mapping[str, Any],
-    steps: tuple[Step, ...],
+    steps: tuple[Step[Any], ...],
     facts: Mapping[str, Any],
     *,
     deviation: str | None = None,
@@ -175,14 +204,14 @@ def _plan(
     deviations = (deviation,) if deviation else ()
     told = tuple(f"{line}: {NOT_FOR_RELEASE}" for line in deviations)
     recorded = {**facts, "deviates": bool(deviations), "notices": told}
-    record = Step(
+    recording = Step(
         title="look whether it is the source of oneDNN",
-        action="onednn.record",
-        arguments={"tree": TREE, "onednn": recorded, "deviations": deviations},
+        action=record,
+        arguments=Recording(tree=TREE, onednn=recorded, deviations=deviations),
         reads=(TREE,),
         seconds=1,
     )
-    return Plan(artifact=KIND, target=target.shared(), inputs=inputs, steps=(*steps, record), notices=notices)
+    return Plan(artifact=KIND, target=target.shared(), inputs=inputs, steps=(*steps, recording), notices=notices)
 
 
 def _suite(settings: Settings, name: str) -> apt.Suite:
@@ -208,26 +237,24 @@ def _version(folder: Path) -> str:
     return found[1] if found else "of unknown version"
 
 
-def download(
-    context: ActionContext, *, suite: str, sha256: Mapping[str, str], folder: str, invocations: tuple[Invocation, ...]
-) -> None:
+def download(context: ActionContext, arguments: Fetching) -> None:
     """Downloads the files of Debian's source package.
 
     Raises:
         HashMismatchError: one of them is not what apt's lists said when this was planned.
         NetworkError: the mirror does not answer, or no longer has the version.
     """
-    into = context.path(folder)
+    into = context.path(arguments.folder)
     into.mkdir()
-    (invocation,) = context.staged(invocations)
-    _suite(context.settings, suite).download(context.runner, invocation)
-    for name, expected in sha256.items():
+    (invocation,) = context.staged()
+    _suite(context.settings, arguments.suite).download(context.runner, invocation)
+    for name, expected in arguments.sha256.items():
         if archives.file_hash(into / name) != expected:
             what = f"{name} is not the file that was planned with"
             raise HashMismatchError(what, why="the mirror has changed", remedy="run the command again")
 
 
-def unpack(context: ActionContext, *, control: str, invocations: tuple[Invocation, ...]) -> None:
+def unpack(context: ActionContext, control: str) -> None:
     """Unpacks Debian's source package, applies its patches, and removes the files it came in.
 
     Debian's patch ``system-spdlog`` makes CMake look for spdlog, which the builder image has.
@@ -237,7 +264,7 @@ def unpack(context: ActionContext, *, control: str, invocations: tuple[Invocatio
         MachineError: dpkg-source is missing.
     """
     file = context.path(control)
-    (invocation,) = context.staged(invocations)
+    (invocation,) = context.staged()
     finished = apt.run(context.runner, *invocation.argv, cwd=file.parent, seconds=UNPACK_SECONDS)
     if finished.status:
         what = f"{file.name} cannot be unpacked"
@@ -245,18 +272,16 @@ def unpack(context: ActionContext, *, control: str, invocations: tuple[Invocatio
     shutil.rmtree(file.parent)
 
 
-def record(
-    context: ActionContext, *, tree: str, onednn: Mapping[str, Any], deviations: tuple[str, ...]
-) -> Mapping[str, Any]:
+def record(context: ActionContext, arguments: Recording) -> Made:
     """Looks whether the tree is oneDNN's, and tells what it is.
 
     Raises:
         SourceError: it is not.
     """
-    folder = context.path(tree)
+    folder = context.path(arguments.tree)
     archives.refuse_links_out(folder)
     _require_onednn(folder)
-    return {"onednn": onednn, "tree_sha256": archives.tree_hash(folder), "deviations": deviations}
-
-
-ACTIONS: Mapping[str, Action] = {"onednn.download": download, "onednn.unpack": unpack, "onednn.record": record}
+    return Made(
+        facts={"tree_sha256": archives.tree_hash(folder), "deviations": arguments.deviations},
+        details={"onednn": arguments.onednn},
+    )

@@ -1,0 +1,144 @@
+"""A rule says how one kind of artifact is made; every table of the pipeline is derived from the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from vllm_wheels.core.engine.code import Code, installed
+from vllm_wheels.core.engine.plan import Plan, digest
+from vllm_wheels.core.errors import ImageError
+from vllm_wheels.core.variants import Variant, variant
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.builder import Builder
+    from vllm_wheels.core.engine.store import Artifact, Store
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
+
+
+class Scope(Flag):
+    """The parts of a target that a plan depends on."""
+
+    RELEASE = auto()
+    PYTHON = auto()
+    VARIANT = auto()
+
+
+Stage = Literal["prepare", "compile", "wheel", "verify"]
+"""What a person follows while a wheel is made."""
+
+
+def nothing(_: str | None) -> Mapping[str, Any]:
+    """No data of ours decides."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a kind of artifact is made.
+
+    Attributes:
+        kind: its name, also in the store and of its asset.
+        title: what the artifact holds, as the web UI says it.
+        scope: parts of the target that it depends on.
+        plan: draws up the plan; artifacts that are not made yet are missing in its context.
+        needs: kinds of artifacts that it is made from.
+        code: modules whose code makes or judges it, with all that they import; none where code decides only through
+            the commands that it writes.
+        constants: data of ours that decides, by variant: an entry of a table whose other entries do not matter.
+        observed: name and description of the inputs from outside, where there are any.
+        observed_by_variant: whether these differ from variant to variant.
+        stage: when it is made.
+        sidecars: its files that stand beside a delivered wheel.
+        labels: its technologies, as the web UI shows them.
+        pool: Dagster's pool that limits how many are made at the same time.
+        phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
+            and ``{values}`` what it was and is, where that is short enough to read.
+    """
+
+    kind: str
+    title: str
+    scope: Scope
+    plan: Callable[[PlanContext], Plan]
+    needs: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    constants: Callable[[str | None], Mapping[str, Any]] = nothing
+    observed: tuple[str, str] | None = None
+    observed_by_variant: bool = False
+    stage: Stage = "prepare"
+    sidecars: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
+    pool: str | None = None
+    phrases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def per_variant(self) -> bool:
+        """Whether each variant has an artifact of its own."""
+        return Scope.VARIANT in self.scope
+
+    def target(self, target: Target) -> Target:
+        """What of a target the artifact belongs to."""
+        return target if self.per_variant else target.shared()
+
+    def name(self, target: Target) -> tuple[str, ...]:
+        """The artifact's name among all of a run: the kind, and the parts of the target that it depends on."""
+        parts = {Scope.RELEASE: target.release, Scope.PYTHON: target.python, Scope.VARIANT: str(target.variant)}
+        return (self.kind, *(text for part, text in parts.items() if part in self.scope))
+
+    def code_version(self, variant: str | None, code: Code | None = None) -> str:
+        """Hash of our own code and data that make or judge the artifact."""
+        reached = _reached(code or installed(), self.code) if self.code else ""
+        return digest({"code": reached, "constants": self.constants(variant if self.per_variant else None)})
+
+
+@cache
+def _reached(code: Code, modules: tuple[str, ...]) -> str:
+    return code.digest(modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanContext:
+    """What a plan is drawn up from.
+
+    Attributes:
+        settings: of the user.
+        store: earlier artifacts, for what a server does not answer.
+        target: what the artifact is made for.
+        known: the artifacts that are made, by kind, of all that lead to this one.
+        find_builder: gives the builder if it is ready to work; None where its image has yet to be made.
+    """
+
+    settings: Settings
+    store: Store
+    target: Target
+    known: Mapping[str, Artifact]
+    find_builder: Callable[[], Builder | None]
+
+    @property
+    def variant(self) -> Variant:
+        """The target's variant.
+
+        Raises:
+            UnknownVariantError: there is no such variant.
+        """
+        return variant(self.target.variant or "")
+
+    def builder(self) -> Builder:
+        """The builder, for a plan that cannot be drawn up without one.
+
+        Raises:
+            ImageNotMadeError: its image has yet to be made.
+        """
+        found = self.find_builder()
+        if found is None:
+            what = "the wheel must be tried in the builder's image"
+            raise ImageNotMadeError(what, why="the image is not made yet", remedy="vllm-wheels build makes it")
+        return found
+
+
+class ImageNotMadeError(ImageError):
+    """A plan depends on what is in an image that has yet to be made."""

@@ -1,0 +1,70 @@
+"""Puts the build graph together: the rules of all kinds of artifacts, and the builders of the settings."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from vllm_wheels.core import artifacts, verify
+from vllm_wheels.core.engine.rule import Rule
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.graph import BuildGraph, Watcher
+    from vllm_wheels.core.engine.store import Artifact
+    from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
+
+
+@cache
+def rules() -> Mapping[str, Rule]:
+    """The rule of every kind of artifact, each after those that it needs.
+
+    A package of ``core.artifacts`` is a kind; judging the wheel is one more.
+    """
+    packages = (import_module(f"{artifacts.__name__}.{each.name}") for each in pkgutil.iter_modules(artifacts.__path__))
+    return in_order([*(package.RULE for package in packages), verify.RULE])
+
+
+def in_order(found: list[Rule]) -> Mapping[str, Rule]:
+    """Rules by kind, each after those that it needs; among equals in the order of their stages."""
+    known = {rule.kind: rule for rule in found}
+    order = TopologicalSorter({rule.kind: rule.needs for rule in found})
+    return {kind: known[kind] for kind in order.static_order()}
+
+
+def build_graph(
+    settings: Settings,
+    *,
+    say: Callable[[str], None],
+    echo: Callable[[str], None] | None = None,
+    on_artifact: Callable[[Target, Artifact, bool], None] | None = None,
+    watcher: Watcher | None = None,
+    own_rules: Mapping[str, Rule] | None = None,
+) -> BuildGraph:
+    """The build graph of an installation.
+
+    Args:
+        settings: of the user.
+        say: tells the user one line.
+        echo: given each line that a process prints; None keeps quiet.
+        on_artifact: told of every artifact that is ready, with its target and whether it was made just now.
+        watcher: follows what is made.
+        own_rules: in place of the installation's.
+    """
+    # Whoever only asks for the rules does not load what making an artifact needs.
+    from vllm_wheels.core.builders.choose import ConfiguredBuilders  # noqa: PLC0415
+    from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
+
+    return BuildGraph(
+        settings=settings,
+        rules=own_rules or rules(),
+        builders=ConfiguredBuilders(),
+        say=say,
+        echo=echo,
+        on_artifact=on_artifact,
+        watcher=watcher,
+    )
