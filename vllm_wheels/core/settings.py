@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnparsableVariableError
 
@@ -25,6 +26,16 @@ class Section(BaseModel):
     """A table of the settings file: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Keys that settings files of earlier versions have, and what they are called now."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_renamed(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {cls.RENAMED.get(name, name): value for name, value in given.items()}
 
 
 class SourceSettings(Section):
@@ -115,6 +126,8 @@ class WheelSettings(Section):
     authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
     urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
     version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
+    RENAMED = {"hollow_variants": "same_code_variants"}
+
     same_code_variants: Literal["label", "refuse"] = Field(
         "label",
         description="a variant that gains nothing in a release; label: it is built, and says whose machine code it has",
@@ -127,6 +140,8 @@ class WheelSettings(Section):
 
 class SmokeSettings(Section):
     """How the finished wheel is tried."""
+
+    RENAMED = {"venue": "location"}
 
     location: Literal["auto", "host", "container"] = Field(
         "auto", description="auto: this host where the platform tag allows, else the image that built it"
@@ -308,7 +323,9 @@ def _variables(model: type[BaseModel], prefix: str) -> dict[str, Any]:
         variable = f"{prefix}{name.upper()}"
         found[variable] = field.annotation
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found |= _variables(field.annotation, f"{variable}{DELIMITER}")
+            inside = f"{variable}{DELIMITER}"
+            found |= _variables(field.annotation, inside)
+            found |= {f"{inside}{old.upper()}": str for old in field.annotation.RENAMED}
     return found
 
 

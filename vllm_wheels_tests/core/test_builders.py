@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.builder import Command, Mount
 from vllm_wheels.core.builders import network
 from vllm_wheels.core.builders.choose import choose, kind
 from vllm_wheels.core.builders.container import lines, status
 from vllm_wheels.core.builders.docker_engine import OWNER, engine, sweep
 from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.engine.builder import Command, Mount
 from vllm_wheels.core.errors import (
     CompilerError,
     EngineUnreachableError,

@@ -8,8 +8,8 @@ from threading import Event
 import pytest
 
 from vllm_wheels.core.artifacts import source
-from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.engine import run_cache as memory
+from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.plan import Plan
 from vllm_wheels.core.engine.run_cache import Memory, current, remembering

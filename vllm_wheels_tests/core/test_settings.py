@@ -81,3 +81,12 @@ def test_named_file_that_is_missing_is_an_error(monkeypatch):
     monkeypatch.setenv("VLLM_WHEELS_FILE", "/nowhere.toml")
     with pytest.raises(SettingsError):
         load()
+
+
+def test_keys_of_earlier_versions_are_still_understood(tmp_path, monkeypatch):
+    """A settings file from before a key was renamed goes on working."""
+    file = tmp_path / "vllm-wheels.toml"
+    file.write_text('[smoke]\nvenue = "host"\n[wheel]\nhollow_variants = "refuse"\n', "utf-8")
+    monkeypatch.setenv("VLLM_WHEELS_FILE", str(file))
+    found = load()
+    assert (found.smoke.location, found.wheel.same_code_variants) == ("host", "refuse")

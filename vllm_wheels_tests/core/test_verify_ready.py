@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from vllm_wheels.commands import set_up
-from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.image import Image, kinds, ready_image, recipe
+from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import EngineUnreachableError, ImageError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
