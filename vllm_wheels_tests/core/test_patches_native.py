@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
+from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches import patched
-from vllm_wheels.core.patches.cmake import Command, commands
 from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.patch import CMAKE, SETUP
 from vllm_wheels.core.variants import variants
@@ -18,26 +18,14 @@ from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
 from vllm_wheels_tests.core.patch_tree import UNIFIED, wanted, write
 
 
-def x86_targets(text: str) -> list[Command]:
+def x86_targets(text: str) -> list[CMakeCommand]:
     """The extensions that the file defines, without the last one, which is for other processors."""
     return [command for command in commands(text) if command.name == "define_extension_target"][:-1]
 
 
-def after(command: Command, keyword: str) -> str:
+def after(command: CMakeCommand, keyword: str) -> str:
     """The argument behind a keyword."""
     return command.arguments[command.arguments.index(keyword) + 1]
-
-
-def test_commands_are_read_past_comments_and_strings():
-    """A parenthesis in a comment or in a quoted text does not confuse the reading of CMake."""
-    text = '# no (\nif (A AND (B OR C))\n  set(X "a)b" # c)\n    d)\nelse()\nset(Y)\nendif()\nset(Z)\n'
-    found = commands(text)
-    assert [(command.name, command.arguments) for command in found if command.name == "set"] == [
-        ("set", ("X", '"a)b"', "d")),
-        ("set", ("Y",)),
-        ("set", ("Z",)),
-    ]
-    assert [command.branch for command in found if command.name == "set"] == [7, text.index("else"), None]
 
 
 @pytest.mark.parametrize("name", list(variants()))

@@ -102,6 +102,14 @@ def test_onednn_in_an_elseif_is_told_apart(tmp_path):
     assert read(tree(tmp_path, {CMAKE: HOST_DETECTED}), release="0.32.0").onednn_tag == "v3.7.1"
 
 
+@pytest.mark.parametrize(("text", "tag"), [(UNIFIED, "v3.13"), (HOST_DETECTED, "v3.7.1")], ids=["unified", "host"])
+@pytest.mark.parametrize("comment", ["#[[\n{}\n]]\n", "#[=[ {} ]] ]=]\n"])
+def test_onednn_that_is_commented_out_does_not_count(tmp_path, text, tag, comment):
+    """A release that comments its former oneDNN out in a bracket comment has one oneDNN."""
+    former = comment.format("FetchContent_Declare(oneDNN GIT_REPOSITORY https://git.invalid/old.git\nGIT_TAG v2.7)")
+    assert read(tree(tmp_path, {CMAKE: former + text}), release="0.32.0").onednn_tag == tag
+
+
 @pytest.mark.parametrize(
     "text",
     [

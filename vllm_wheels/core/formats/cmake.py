@@ -1,12 +1,22 @@
-"""Reads CMake text as far as a source tree's pins need it: commands, and whether an x86-64 Linux host reaches them."""
+"""Reads CMake text: its commands, where each stands, and whether an x86-64 Linux host reaches it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-TOKEN = re.compile(r'#[^\n]*|"((?:\\.|[^"\\])*)"|([()])|([^\s()"#]+)')
+TOKEN = re.compile(
+    r"""
+      (?P<comment> \#\[(?P<level>=*)\[ .*? \](?P=level)\] | \#[^\n]* )
+    | (?P<bracket> \[(?P<depth>=*)\[ .*? \](?P=depth)\] )
+    | (?P<quoted> "(?:\\.|[^"\\])*" )
+    | (?P<parenthesis> [()] )
+    | (?P<word> (?:\\.|[^\s()"\#\\]) (?:\\.|[^\s()"\#\\]|"(?:\\.|[^"\\])*")* )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+BRACKET = re.compile(r"\[(=*)\[\n?(.*)\]\1\]", re.DOTALL)
 
 FOREIGN = re.compile(r"(ASIMD|APPLE_SILICON|MACOSX|POWER\d+|S390|RVV(_\w+)?)_FOUND")
 """Variables of cpu_extension.cmake that no x86-64 Linux host sets."""
@@ -18,69 +28,89 @@ Truth = bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command of a CMake file.
+class CMakeCommand:
+    """A command such as ``set(NAME a b)``.
 
     Attributes:
         name: in lower case.
-        arguments: unquoted; parentheses among them are arguments of their own.
-        reached: does an x86-64 Linux host come by; None where the text alone does not tell.
+        arguments: as written, quotes and brackets included; parentheses among them are arguments of their own.
+        start: offset of its first character.
+        end: offset behind its closing parenthesis.
+        branch: offset of the ``if``, ``elseif`` or ``else`` it stands under; None outside of any.
+        reached: whether an x86-64 Linux host runs it; None where the text alone does not tell.
     """
 
     name: str
     arguments: tuple[str, ...]
-    reached: Truth
+    start: int
+    end: int
+    branch: int | None = None
+    reached: Truth = True
 
     def after(self, keyword: str) -> str | None:
-        """The argument that follows a keyword such as ``GIT_TAG``; None where there is none."""
+        """The value behind a keyword such as ``GIT_TAG``, without its quotes; None where there is none."""
         pairs = zip(self.arguments, self.arguments[1:], strict=False)
-        return next((value for word, value in pairs if word == keyword), None)
+        return next((unquoted(value) for word, value in pairs if word == keyword), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Branch:
+    """An open ``if()``: where its current branch starts, whether that is taken, and whether it or an earlier one is."""
+
+    start: int
+    taken: Truth
+    decided: Truth
 
 
 def uncommented(text: str) -> str:
-    """The text without its comments."""
-    return TOKEN.sub(lambda match: "" if match[0].startswith("#") else match[0], text)
+    """The text without its comments, bracket comments included."""
+    return TOKEN.sub(lambda match: "" if match["comment"] else match[0], text)
 
 
-def commands(text: str) -> Iterator[Command]:
-    """All commands of a CMake text, in order, each with whether an x86-64 Linux host reaches it."""
-    # Each open if() keeps whether its current branch is taken, and whether an earlier one was.
-    branches: list[tuple[Truth, Truth]] = []
-    for name, arguments in _plain_commands(text):
-        match name:
-            case "if":
-                truth = _evaluate(arguments)
-                branches.append((truth, truth))
-            case "elseif" | "else" if branches:
-                earlier = branches[-1][1]
-                truth = _evaluate(arguments) if name == "elseif" else True
-                branches[-1] = (_and(_not(earlier), truth), _or(earlier, truth))
-            case "endif" if branches:
-                branches.pop()
-            case _:
-                reached: Truth = True
-                for taken, _ in branches:
-                    reached = _and(reached, taken)
-                yield Command(name=name, arguments=arguments, reached=reached)
+def unquoted(argument: str) -> str:
+    """The content of a quoted or bracket argument; any other argument as it is."""
+    if match := BRACKET.fullmatch(argument):
+        return match[2]
+    return argument[1:-1] if argument.startswith('"') else argument
 
 
-def _plain_commands(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    name, depth = "", 0
+def commands(text: str) -> tuple[CMakeCommand, ...]:
+    """All commands in order, those of ``if`` blocks included; an unbalanced rest is left out."""
+    return tuple(_conditioned(_calls(text)))
+
+
+def _calls(text: str) -> Iterator[CMakeCommand]:
+    name, start, depth = "", 0, 0
     arguments: list[str] = []
-    for match in TOKEN.finditer(text):
-        quoted, bracket, word = match.groups()
-        if bracket == "(":
-            depth += 1
-        if bracket == ")":
-            depth -= 1
-        if depth == 0 and bracket == ")":
-            yield name.lower(), tuple(arguments)
+    for token in TOKEN.finditer(text):
+        if token["comment"]:
+            continue
+        depth -= token[0] == ")"
+        if depth > 0:
+            arguments.append(token[0])
+        elif depth == 0 and token[0] == ")":
+            yield CMakeCommand(name=name.lower(), arguments=tuple(arguments), start=start, end=token.end())
             arguments = []
-        elif depth == 0 and word:
-            name = word
-        elif depth > 1 or (depth == 1 and bracket != "("):
-            value = next((part for part in (quoted, bracket, word) if part is not None), None)
-            arguments.extend([] if value is None else [value])
+        elif token["word"]:
+            name, start = token[0], token.start()
+        depth += token[0] == "("
+
+
+def _conditioned(calls: Iterator[CMakeCommand]) -> Iterator[CMakeCommand]:
+    """The commands with the branch that each stands under."""
+    branches: list[_Branch] = []
+    for call in calls:
+        earlier: Truth = False
+        if call.name in ("elseif", "else", "endif") and branches:
+            earlier = branches.pop().decided
+        reached: Truth = True
+        for branch in branches:
+            reached = _and(reached, branch.taken)
+        yield replace(call, branch=branches[-1].start if branches else None, reached=reached)
+        if call.name in ("if", "elseif", "else"):
+            truth = True if call.name == "else" else _evaluate(call.arguments)
+            taken = _and(_not(earlier), truth)
+            branches.append(_Branch(start=call.start, taken=taken, decided=_or(earlier, truth)))
 
 
 def _evaluate(arguments: Sequence[str]) -> Truth:

@@ -6,7 +6,7 @@ instruction sets; in the unified family it should decide nothing on x86-64, and 
 
 from __future__ import annotations
 
-from vllm_wheels.core.patches.cmake import commands
+from vllm_wheels.core.formats.cmake import commands
 from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from vllm_wheels.core.errors import VariantNotInReleaseError
-from vllm_wheels.core.patches.cmake import commands
+from vllm_wheels.core.formats.cmake import commands, unquoted
 from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
@@ -36,8 +36,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 
 
 def _require_flags(tree: Tree, wanted: Wanted, text: str) -> None:
+    known = {unquoted(argument) for command in commands(text) for argument in command.arguments}
     for flag in wanted.code.flags:
-        if flag not in COMPILER_ALONE and f'"{flag}"' not in text:
+        if flag not in COMPILER_ALONE and flag not in known:
             why = f"{CMAKE} never compiles with {flag} (looked for it at '\"{flag}\"')"
             raise not_in_release(tree, wanted, why, remedy="build a lower variant, or a later release")
 

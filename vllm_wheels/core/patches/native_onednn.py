@@ -6,7 +6,7 @@ oneDNN's files. oneDNN asks for no such name; the definition does nothing but te
 
 from __future__ import annotations
 
-from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
@@ -39,11 +39,11 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
     tree.write(CMAKE, text)
 
 
-def _defines_capability(command: Command) -> bool:
+def _defines_capability(command: CMakeCommand) -> bool:
     return command.name == "add_compile_definitions" and command.arguments[0].startswith(CAPABILITY)
 
 
-def _joins(command: Command) -> bool:
+def _joins(command: CMakeCommand) -> bool:
     return command.name == "fetchcontent_makeavailable" and "onednn" in (name.lower() for name in command.arguments)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from vllm_wheels.core.patches.cmake import Command, commands
+from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.patches.native_host_detected import not_in_release
 from vllm_wheels.core.patches.patch import CMAKE, SETUP, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
@@ -25,6 +25,7 @@ AMX_ONLY = '"csrc/cpu/sgl-kernels/gemm.cpp"'
 COMMENTS_ABOVE = re.compile(r"(?:^ *#[^\n]*\n)*^ *\Z", re.MULTILINE)
 
 ONEDNN_FLAGS = "${CXX_COMPILE_FLAGS_AVX2}"
+WIDE_ONEDNN_FLAGS = ("APPEND", "DNNL_COMPILE_FLAGS", "${CXX_COMPILE_FLAGS_AVX512}")
 SURPLUS = re.compile(r'^ *ext_modules\.append\(CMakeExtension\(name="vllm\._C_AVX\w+"\)\)\n', re.MULTILINE)
 ONE_EXTENSION = 'ext_modules.append(CMakeExtension(name="vllm._C"))'
 
@@ -82,7 +83,7 @@ def _sources(tree: Tree, wanted: Wanted, text: str) -> tuple[str, ...]:
     return names
 
 
-def _sets_list(command: Command) -> bool:
+def _sets_list(command: CMakeCommand) -> bool:
     return command.name == "set" and bool(command.arguments) and command.arguments[0].startswith("VLLM_EXT_SRC_")
 
 
@@ -90,7 +91,7 @@ def _remedy(variants: str) -> str:
     return f"build --variant {variants}, or a release from 0.18.0 on (vllm-wheels release list)"
 
 
-def _targets(tree: Tree, text: str) -> list[Command]:
+def _targets(tree: Tree, text: str) -> list[CMakeCommand]:
     found = commands(text)
     conditions = {command.start: command.arguments for command in found if command.name == "if"}
     defined = [command for command in found if command.name == DEFINE and command.branch in conditions]
@@ -101,7 +102,7 @@ def _targets(tree: Tree, text: str) -> list[Command]:
     return x86
 
 
-def _options(target: Command) -> dict[str, list[str]]:
+def _options(target: CMakeCommand) -> dict[str, list[str]]:
     options: dict[str, list[str]] = {}
     keyword = ""
     for argument in target.arguments[1:]:
@@ -113,7 +114,7 @@ def _options(target: Command) -> dict[str, list[str]]:
     return options
 
 
-def _model(tree: Tree, targets: list[Command], sources: tuple[str, ...]) -> Command:
+def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) -> CMakeCommand:
     """Upstream's target that compiles exactly the lists."""
     references = [f"${{{name}}}" for name in sources]
     for target in targets:
@@ -122,7 +123,7 @@ def _model(tree: Tree, targets: list[Command], sources: tuple[str, ...]) -> Comm
     raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
 
 
-def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: Command) -> str:
+def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand) -> str:
     options = _options(model)
     made = TARGET.format(
         sources=" ".join(f"${{{name}}}" for name in sources),
@@ -135,7 +136,7 @@ def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: Com
     return made
 
 
-def _definitions(text: str, wanted: Wanted, model: Command) -> list[str]:
+def _definitions(text: str, wanted: Wanted, model: CMakeCommand) -> list[str]:
     # Without upstream's conditional ones: they ask the compiler, and two compilers would make two wheels.
     found = [
         argument
@@ -147,7 +148,7 @@ def _definitions(text: str, wanted: Wanted, model: Command) -> list[str]:
     return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.code.defines)]))
 
 
-def _with_one_target(tree: Tree, text: str, targets: list[Command], replacement: str) -> str:
+def _with_one_target(tree: Tree, text: str, targets: list[CMakeCommand], replacement: str) -> str:
     branch = targets[0].branch
     found = commands(text)
     closing = next(
@@ -166,13 +167,15 @@ def _with_one_target(tree: Tree, text: str, targets: list[Command], replacement:
 
 def _with_portable_onednn(tree: Tree, text: str) -> str:
     # The glue to oneDNN is linked into every variant, so it must run on the lowest one's CPUs.
-    for command in commands(text):
+    found = commands(text)
+    indirect = [command for command in found if command.arguments == WIDE_ONEDNN_FLAGS]
+    for command in found:
         if command.name == "target_compile_options" and command.arguments[0] == "dnnl_ext":
             if ONEDNN_FLAGS in command.arguments:
                 return text
-            indirect = "list(APPEND DNNL_COMPILE_FLAGS ${CXX_COMPILE_FLAGS_AVX512})"
-            if "${DNNL_COMPILE_FLAGS}" in command.arguments and text.count(indirect) == 1:
-                return text.replace(indirect, f"list(APPEND DNNL_COMPILE_FLAGS {ONEDNN_FLAGS})")
+            if "${DNNL_COMPILE_FLAGS}" in command.arguments and len(indirect) == 1:
+                start, end = indirect[0].start, indirect[0].end
+                return f"{text[:start]}list(APPEND DNNL_COMPILE_FLAGS {ONEDNN_FLAGS}){text[end:]}"
     raise tree.missing(CMAKE, f"target_compile_options(dnnl_ext PRIVATE {ONEDNN_FLAGS}")
 
 
