@@ -14,8 +14,8 @@ from pathlib import Path
 import vllm_wheels
 from benchmarks.common import Cost, Figures, arguments, cost_of, cost_of_command, report, workplace
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.builders.docker_engine import answers
+from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.host.machine import jobs

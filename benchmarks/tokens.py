@@ -20,11 +20,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from packaging.utils import parse_wheel_filename
-
-from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.builders.choose import choose
+from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import load
@@ -42,7 +41,7 @@ FIGURES = ("prompt_tokens_per_second", "tokens_per_second")
 
 def variant_of(wheel: Path) -> str:
     """The variant that the file is named after."""
-    name = str(parse_wheel_filename(wheel.name)[0])
+    name = WheelName.parse(wheel.name).distribution
     return next(variant for variant, called in distributions(load()).items() if called == name)
 
 
@@ -57,13 +56,13 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Test
     settings = load()
     folder.mkdir()
     context = ActionContext(stage=folder, settings=settings, runner=Runner(), find_builder=builder, say=say)
-    distribution, version, _, _ = parse_wheel_filename(wheel.name)
+    named = WheelName.parse(wheel.name)
     test_run = TestRun(
         context=context,
         location=location.choose(wheel.name, smoke=settings.smoke, find_builder=builder),
         wheel=wheel,
-        distribution=distribution,
-        version=str(version),
+        distribution=named.distribution,
+        version=str(named.version),
         python=PYTHON,
         left_out=left_out(settings, unavailable=unavailable),
         floor=(),

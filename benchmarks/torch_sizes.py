@@ -23,12 +23,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import requests
-from packaging.tags import sys_tags
-from packaging.utils import parse_wheel_filename
-from pypi_simple import DistributionPackage
 from uv import find_uv_bin
-
 from vllm_wheels.core.artifacts.torch_env.environment import index_arguments
+
+from vllm_wheels.core.formats.wheel_name import name_stem, rank_here, wheels_in
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import files_of, wheels_of
 from vllm_wheels.core.settings import Settings, load
@@ -115,20 +113,14 @@ def weights(requirement: str, settings: Settings, environ: Mapping[str, str]) ->
 
 
 def _weight(name: str, version: str, folders: list[Path], settings: Settings) -> Weight:
-    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
-    local = [path for folder in folders for path in sorted(folder.glob(pattern))]
+    local = [path for folder in folders for path in wheels_in(folder, f"{name_stem(name, version)}-")]
     if local:
         with zipfile.ZipFile(local[0]) as wheel:
             return Weight(name, version, local[0].stat().st_size, installed(wheel))
-    package = min(wheels_of(files_of(settings, name), version), key=_rank)
+    package = min(wheels_of(files_of(settings, name), version), key=lambda each: rank_here(each.filename))
     size = package.size or 0
     with zipfile.ZipFile(RemoteFile(package.url, size)) as wheel:
         return Weight(name, version, size, installed(wheel))
-
-
-def _rank(package: DistributionPackage) -> int:
-    order = {tag: rank for rank, tag in enumerate(sys_tags())}
-    return min(order.get(tag, len(order)) for tag in parse_wheel_filename(package.filename)[3])
 
 
 def table(builds: Mapping[str, list[Weight]]) -> str:

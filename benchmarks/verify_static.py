@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from vllm_wheels.core.formats.wheelfile import dist_info_name, elf_files, pack_wheel
+from vllm_wheels.core.formats.wheel_name import dist_info_name
+from vllm_wheels.core.formats.wheelfile import elf_files, pack_wheel
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.static_checks import look

@@ -10,8 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from packaging.utils import parse_wheel_filename
-
+from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import load
 
@@ -29,7 +28,7 @@ def main() -> None:
     names = {distribution: variant for variant, distribution in distributions(load()).items()}
     found = []
     for wheel in given.wheels:
-        variant = names[str(parse_wheel_filename(wheel.name)[0])]
+        variant = names[WheelName.parse(wheel.name).distribution]
         size, limit = wheel.stat().st_size / MEGABYTE, LIMITS.get(variant, LIMIT)
         found.append({"variant": variant, "wheel": wheel.name, "megabytes": round(size, 1), "limit": limit})
         print(f"{size:6.1f} MB of {limit:.0f}  {wheel.name}")

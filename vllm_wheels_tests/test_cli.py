@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.formats.wheelfile import wheels_in
+from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels_tests.fixtures.building import command, run
 
 COMPILING = "[1/"

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vllm_wheels.commands.options import OUT, say
 from vllm_wheels.core.errors import VerificationError
+from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.operations.delivery import Delivered, delivered
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _next(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) ->
     path = shlex.quote(str(settings.output_folder / first.name))
     convicted = next((wheel for wheel in wheels if wheel.verdict == "convicted"), None)
     if convicted:
-        return f"less {shlex.quote(str(settings.output_folder / convicted.name.removesuffix('.whl')))}.*.report.md"
+        return f"less {shlex.quote(str(sidecar(settings.output_folder / convicted.name, '')))}*.report.md"
     if not verified:
         return f"vllm-wheels verify {path}"
     if all(wheel.for_release for wheel in wheels):

@@ -9,7 +9,7 @@ import click
 
 from vllm_wheels.commands.options import read_settings, say
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.formats.wheelfile import wheel_in, wheels_in
+from vllm_wheels.core.formats.wheel_name import wheel_in, wheels_in
 from vllm_wheels.core.index.static_index import SIMPLE, unlinked, write_index
 from vllm_wheels.core.publish.withdraw import yanked
 

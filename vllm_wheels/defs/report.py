@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.defs.keys import key
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import dagster as dg
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import NetworkError
+from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.operations.builds import build_graph
-from vllm_wheels.core.operations.tracked_releases import Announced, announced, newest, old_enough, supports
+from vllm_wheels.core.operations.tracked_releases import Announced, announced, newest, old_enough
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest

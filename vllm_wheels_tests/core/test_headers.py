@@ -14,7 +14,7 @@ from vllm_wheels.core import patches
 from vllm_wheels.core.artifacts import metadata
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
-from vllm_wheels.core.formats.wheelfile import wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.patches import native_headers, patched
 from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree

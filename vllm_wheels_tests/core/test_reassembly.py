@@ -10,7 +10,8 @@ from vllm_wheels.core import patches
 from vllm_wheels.core.artifacts import metadata
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target

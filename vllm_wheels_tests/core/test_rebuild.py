@@ -14,7 +14,8 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.artifacts.wheel.statement import settings_of
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.errors import EnvironmentResolutionError, RebuildError
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheels_in
+from vllm_wheels.core.formats.wheel_name import wheels_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.operations.rebuild import read_statement, rebuild
 from vllm_wheels.core.variants import variant
 from vllm_wheels_tests.fixtures.building import TARGET, VARIANT

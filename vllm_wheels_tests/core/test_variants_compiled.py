@@ -12,7 +12,8 @@ import pytest
 from vllm_wheels.core import variants as module
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.formats.instructions import Scan, identical, judge, scan
-from vllm_wheels.core.formats.wheelfile import WheelFile, wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.labels import as_labelled
 from vllm_wheels.core.settings import load

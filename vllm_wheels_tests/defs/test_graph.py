@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, wheels_in
+from vllm_wheels.core.formats.wheel_name import wheels_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import assets, home, internals
 from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, dagster

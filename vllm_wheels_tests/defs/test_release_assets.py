@@ -9,7 +9,8 @@ import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import PublicationError
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheels_in
+from vllm_wheels.core.formats.wheel_name import wheels_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish.receipt import find
 from vllm_wheels.defs import assets, internals
 from vllm_wheels_tests.fixtures.building import PYTHON, TARGET, VARIANT, build

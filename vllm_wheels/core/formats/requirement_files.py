@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -13,16 +13,6 @@ from vllm_wheels.core.errors import SourceError
 
 COMMENT = re.compile(r"(^|\s+)#.*$")
 INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]*(?P<file>\S+)")
-
-X86_64_LINUX = {
-    "implementation_name": "cpython",
-    "os_name": "posix",
-    "platform_machine": "x86_64",
-    "platform_python_implementation": "CPython",
-    "platform_system": "Linux",
-    "sys_platform": "linux",
-}
-"""Environment markers of the builds made here (PEP 508)."""
 
 
 def read(path: Path, *, root: Path) -> tuple[str, ...]:
@@ -54,22 +44,12 @@ def parse(line: str, *, file: str) -> Requirement:
         ) from error
 
 
-def applies(requirement: Requirement, pythons: Sequence[str]) -> bool:
-    """Is the requirement meant for x86-64 Linux and at least one of the Pythons."""
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({**X86_64_LINUX, **_python(version)}) for version in pythons)
-
-
 def merged(lines: Iterable[str], over: Iterable[str], *, file: str) -> tuple[str, ...]:
     """Two sets of requirement lines as one: whatever ``over`` names is taken from there alone."""
     winners = tuple(over)
     named = {canonicalize_name(parse(line, file=file).name) for line in winners}
     kept = [line for line in lines if canonicalize_name(parse(line, file=file).name) not in named]
     return (*kept, *winners)
-
-
-def _python(version: str) -> dict[str, str]:
-    return {"python_version": version, "python_full_version": f"{version}.0", "implementation_version": f"{version}.0"}
 
 
 def _read(path: Path, *, root: Path, seen: tuple[Path, ...]) -> Iterator[str]:

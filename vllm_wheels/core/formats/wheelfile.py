@@ -21,14 +21,14 @@ from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
 
 from packaging.tags import Tag, parse_tag
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.wheel_name import DIST_INFO, WheelName, dist_info_name, named_by, wheel_name
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
-DIST_INFO = ".dist-info"
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 UNPACKED_LIMIT = 8 * 2**30
@@ -100,23 +100,20 @@ class WheelFile:
                 dist-info folder with METADATA, WHEEL and RECORD, two members share a name, or file name, dist-info
                 and METADATA name different distributions or versions.
         """
-        try:
-            name, version, build, tags = parse_wheel_filename(path.name)
-        except InvalidWheelFilename as error:
-            raise _unsound(path, str(error)) from error
+        named = WheelName.parse(path.name)
         with _opened(path) as archive:
             members = _members(path, archive)
             dist_info = the_dist_info(path, members)
             texts = {part: _part(path, archive, f"{dist_info}/{part}") for part in ("METADATA", "WHEEL", "RECORD")}
         metadata = _headers(texts["METADATA"])
         if trusting:
-            _require_agreement(path, dist_info, metadata, name=name, version=version)
+            _require_agreement(path, dist_info, metadata, named)
         return cls(
             path=path,
             name=str(metadata["Name"]),
             version=str(metadata["Version"]),
-            build=build,
-            tags=tags,
+            build=named.build,
+            tags=named.tags,
             dist_info=dist_info,
             metadata=metadata,
             wheel=_headers(texts["WHEEL"]),
@@ -184,15 +181,14 @@ def _headers(text: bytes) -> Message:
     return BytesParser(policy=compat32).parsebytes(text)
 
 
-def _require_agreement(path: Path, dist_info: str, metadata: Message, *, name: str, version: Version) -> None:
-    inside_name, _, inside_version = dist_info.removesuffix(DIST_INFO).partition("-")
+def _require_agreement(path: Path, dist_info: str, metadata: Message, named: WheelName) -> None:
     stated = {
-        "file name": (name, str(version)),
-        "dist-info": (inside_name, inside_version),
+        "file name": (named.distribution, str(named.version)),
+        "dist-info": named_by(dist_info),
         "METADATA": (str(metadata["Name"]), str(metadata["Version"])),
     }
     try:
-        known = {(canonicalize_name(one), Version(other.replace("_", "-"))) for one, other in stated.values()}
+        known = {(canonicalize_name(one), Version(other)) for one, other in stated.values()}
     except InvalidVersion as error:
         raise _unsound(path, str(error)) from error
     if len(known) != 1:
@@ -211,25 +207,6 @@ def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry
             return {}
         raise _unsound(path, f"RECORD is not of the form path,hash,size ({error})") from error
     return entries
-
-
-def wheels_in(folder: Path) -> list[Path]:
-    """The wheels directly in a folder, by name."""
-    return sorted(folder.glob("*.whl"))
-
-
-def wheel_in(folder: Path) -> Path:
-    """The one wheel in a folder.
-
-    Raises:
-        WheelError: there is none, or more than one.
-    """
-    found = wheels_in(folder)
-    if len(found) != 1:
-        what = f"{folder} holds {len(found)} wheels"
-        why = f"exactly one was expected, found: {', '.join(path.name for path in found) or 'none'}"
-        raise WheelError(what, why=why, remedy="remove the folder and run the command again")
-    return found[0]
 
 
 def sha256_of(path: Path) -> str:
@@ -270,25 +247,6 @@ def _require_harmless(path: Path, info: zipfile.ZipInfo, names: Container[str]) 
         raise _unsound(path, f"member {info.filename} lies below another member that is a file")
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _unsound(path, f"member {info.filename} is a link or a device, not a file")
-
-
-def wheel_name(distribution: str, version: str, tag: str) -> str:
-    """File name of a wheel (PEP 427): normalised distribution and version, then the tag."""
-    return f"{_stem(distribution, version)}-{tag}.whl"
-
-
-def wheel_tag(path: Path) -> str:
-    """The tag in a wheel's file name as it stands there, such as ``cp311-abi3-linux_x86_64``."""
-    return "-".join(path.name.removesuffix(".whl").split("-")[-3:])
-
-
-def dist_info_name(distribution: str, version: str) -> str:
-    """Name of a wheel's dist-info folder."""
-    return f"{_stem(distribution, version)}{DIST_INFO}"
-
-
-def _stem(distribution: str, version: str) -> str:
-    return f"{canonicalize_name(distribution).replace('-', '_')}-{Version(version)}"
 
 
 def pack_wheel(

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import requests
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.tags import sys_tags
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
-from vllm_wheels.core.errors import CannotVerifyError, IndexUnreachableError
+from vllm_wheels.core.errors import CannotVerifyError, IndexUnreachableError, WheelError
+from vllm_wheels.core.formats.python_ranges import supports
+from vllm_wheels.core.formats.wheel_name import WheelName, rank_here
 from vllm_wheels.core.host.commands import Download
 from vllm_wheels.core.host.downloads import download
 from vllm_wheels.core.index.releases import index_url, session, unreachable
@@ -72,7 +72,7 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
         what = f"there is no wheel of {name} {version}"
         why = f"{redacted(index_url(settings))} does not have it"
         raise CannotVerifyError(what, why=why, remedy=_others(packages))
-    chosen = _preferred(found)
+    chosen = min(found, key=lambda package: rank_here(package.filename))
     sha256 = chosen.digests.get("sha256")
     if sha256 is None:
         what = f"{chosen.filename} cannot be checked"
@@ -106,40 +106,15 @@ def pythons_of(packages: Sequence[DistributionPackage], known: Sequence[str]) ->
 
 def allowed(packages: Sequence[DistributionPackage], known: Sequence[str]) -> set[str]:
     """The Pythons that Requires-Python of any of these allows."""
-    return {python for package in packages for python in known if _allows(package, python)}
+    return {python for package in packages for python in known if supports(package.requires_python, python)}
 
 
 def _installable(package: DistributionPackage, python: str) -> bool:
-    minor = int(python.partition(".")[2])
     try:
-        tags = parse_wheel_filename(package.filename)[3]
-    except InvalidWheelFilename:
+        name = WheelName.parse(package.filename)
+    except WheelError:
         return False
-    fits = any(
-        tag.interpreter in {"py3", f"cp3{minor}"}
-        or (tag.abi == "abi3" and tag.interpreter.startswith("cp3") and int(tag.interpreter[3:]) <= minor)
-        for tag in tags
-    )
-    return fits and _allows(package, python)
-
-
-def _allows(package: DistributionPackage, python: str) -> bool:
-    try:
-        return SpecifierSet(package.requires_python or "").contains(f"{python}.99")
-    except InvalidSpecifier:
-        return True
-
-
-def _preferred(packages: Sequence[DistributionPackage]) -> DistributionPackage:
-    ranks = {tag: rank for rank, tag in enumerate(sys_tags())}
-
-    def rank(package: DistributionPackage) -> int:
-        try:
-            return min(ranks.get(tag, len(ranks)) for tag in parse_wheel_filename(package.filename)[3])
-        except InvalidWheelFilename:
-            return len(ranks)
-
-    return min(packages, key=rank)
+    return name.installs_on(python) and supports(package.requires_python, python)
 
 
 def _same(one: str, other: str) -> bool:

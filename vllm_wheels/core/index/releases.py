@@ -15,12 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 import urllib3.exceptions
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
+from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
 
@@ -138,7 +138,7 @@ def require_python(settings: Settings, *, release: str, python: str) -> None:
         IndexUnreachableError: the index did not answer, or not as an index does.
     """
     asked = find(settings, release).requires_python
-    if asked and not SpecifierSet(asked).contains(python):
+    if not supports(asked, python):
         what = f"vLLM {release} does not support Python {python}"
         raise UnsupportedPythonError(what, why=f"it asks for {asked}", remedy="give another --python-version")
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import readme_renderer.rst
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
+from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.index.state import ProjectState
 
 
@@ -87,7 +87,7 @@ def _project_size(rule: Rule, upload: Upload) -> str | None:
 
 
 def _release_age(rule: Rule, upload: Upload) -> str | None:
-    version = str(parse_wheel_filename(upload.name)[1])
+    version = str(WheelName.parse(upload.name).version)
     times = [file.uploaded for file in upload.project.of_version(version) if file.uploaded]
     if not times or upload.now - min(times) <= timedelta(days=rule.limits["limit_days"]):
         return None
@@ -110,8 +110,8 @@ def _local_version(_: Rule, upload: Upload) -> str | None:
 
 
 def _platform_tag(rule: Rule, upload: Upload) -> str | None:
-    platforms = {tag.platform for tag in parse_wheel_filename(upload.name)[3]}
-    wrong = sorted(name for name in platforms if not re.fullmatch(rule.limits["allowed"], name))
+    platforms = WheelName.parse(upload.name).platforms
+    wrong = [name for name in platforms if not re.fullmatch(rule.limits["allowed"], name)]
     return f"it is tagged {', '.join(wrong)}" if wrong else None
 
 

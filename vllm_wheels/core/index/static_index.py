@@ -17,11 +17,12 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 from packaging.requirements import Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pypi_simple import RepositoryPage
 
-from vllm_wheels.core.errors import IndexUnreachableError, PublicationError
+from vllm_wheels.core.errors import IndexUnreachableError, PublicationError, WheelError
+from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.files import write_atomically
 
@@ -56,12 +57,12 @@ class Entry:
     @property
     def project(self) -> str:
         """Normalised name of its project."""
-        return str(parse_wheel_filename(self.name)[0])
+        return WheelName.parse(self.name).distribution
 
     @property
     def version(self) -> Version:
         """Of the project."""
-        return parse_wheel_filename(self.name)[1]
+        return WheelName.parse(self.name).version
 
     def as_json(self) -> dict[str, Any]:
         """The entry of PEP 691."""
@@ -196,14 +197,15 @@ def _torch(folder: Path, link: str, wanted: Iterable[str], timeout_seconds: floa
     requirements = [Requirement(line) for line in wanted]
     for name, offer in _offers(link, timeout_seconds):
         try:
-            project, version, _, _ = parse_wheel_filename(name)
-        except InvalidWheelFilename:
+            found = WheelName.parse(name)
+        except WheelError:
             continue
         fits = any(
-            canonicalize_name(each.name) == project and each.specifier.contains(version, prereleases=True)
+            canonicalize_name(each.name) == found.distribution
+            and each.specifier.contains(found.version, prereleases=True)
             for each in requirements
         )
-        if not fits or version.local != "cpu":
+        if not fits or found.version.local != "cpu":
             continue
         if isinstance(offer, Path):
             yield _entry(folder, offer, {})
@@ -218,7 +220,7 @@ def _offers(link: str, timeout_seconds: float) -> list[tuple[str, Path | str]]:
         if not place.is_dir():
             what = f"there is no folder {link}"
             raise PublicationError(what, why="publish.torch_links names it", remedy="correct publish.torch_links")
-        return [(path.name, path.resolve()) for path in sorted(place.glob("*.whl"))]
+        return [(path.name, path.resolve()) for path in wheels_in(place)]
     try:
         with requests.get(link, timeout=timeout_seconds) as answer:
             answer.raise_for_status()

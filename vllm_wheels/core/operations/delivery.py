@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import sidecar, wheel_in, wheels_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,18 +49,18 @@ def deliver(builds: BuildGraph, kind: str, target: Target) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     _copy(source, folder / source.name)
     # One wheel serves all Pythons; what is said of it on one names that one.
-    infix = f".py{target.python}" if rule.stage == "verify" else ""
+    infix = f"py{target.python}." if rule.stage == "verify" else ""
     for name in rule.sidecars:
-        _copy(artifact.folder / name, folder / f"{source.stem}{infix}.{name}")
+        _copy(artifact.folder / name, sidecar(folder / source.name, f"{infix}{name}"))
     return folder / source.name
 
 
 def delivered(folder: Path, target: Target) -> Iterator[Delivered]:
     """The wheels of a release and variant that lie in an output folder."""
-    for path in sorted(folder.glob("*.provenance.json")):
-        statement = json.loads(path.read_text("utf-8"))
-        wheel = path.with_name(path.name.removesuffix(".provenance.json") + ".whl")
-        if (statement["release"], statement["variant"]) != (target.release, target.variant) or not wheel.is_file():
+    for wheel in wheels_in(folder):
+        path = sidecar(wheel, "provenance.json")
+        statement = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if (statement.get("release"), statement.get("variant")) != (target.release, target.variant):
             continue
         yield Delivered(
             release=target.release,

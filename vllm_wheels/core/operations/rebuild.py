@@ -18,12 +18,13 @@ from vllm_wheels.core.artifacts.wheel.statement import BUILD_TYPE, LOCKS, SECTIO
 from vllm_wheels.core.engine.plan import Plan
 from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.errors import RebuildError
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, sidecar, wheel_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 
-STATEMENT = ".intoto.json"
+STATEMENT = "intoto.json"
 CACHES = (CACHE, "sccache")
 """Folders of compilers' caches below a state folder."""
 
@@ -61,7 +62,7 @@ def read_statement(file: Path) -> dict[str, Any]:
     Raises:
         RebuildError: there is none, or it is of another kind.
     """
-    path = file.with_name(f"{file.stem}{STATEMENT}") if file.suffix == ".whl" else file
+    path = sidecar(file, STATEMENT) if file.suffix == WHEEL_SUFFIX else file
     remedy = "give the .intoto.json that was put beside the wheel"
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))

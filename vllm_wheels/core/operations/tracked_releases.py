@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.errors import IndexUnreachableError, SettingsError
+from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.host import git
 from vllm_wheels.core.index.releases import releases
 from vllm_wheels.core.target import Target
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
 
 HOUR = 3600
-MICROS = (0, 99)
-"""A bound may name a micro version, such as >=3.10.2: a Python counts if its first or last release is inside."""
 
 
 def newest(registered: Iterable[str], settings: Settings) -> list[str]:
@@ -142,12 +141,6 @@ def excluded(release: str, settings: Settings) -> bool:
         SettingsError: an entry is neither a version nor a range of versions.
     """
     return any(text.contains(release, prereleases=True) for text in _ranges(settings.automation.exclude))
-
-
-def supports(requires_python: str | None, python: str) -> bool:
-    """Does a release that asks for some Pythons run on this one; one that asks for nothing does."""
-    allowed = SpecifierSet(requires_python or "")
-    return any(allowed.contains(f"{python}.{micro}") for micro in MICROS)
 
 
 def _ranges(texts: Sequence[str]) -> Iterator[SpecifierSet]:

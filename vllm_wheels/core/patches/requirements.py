@@ -18,20 +18,11 @@ from packaging.specifiers import Specifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.errors import PatchError
+from vllm_wheels.core.formats.markers import applies
 from vllm_wheels.core.settings import Settings
 
 TORCH = "torch"
 TORCH_FAMILY = frozenset({"torch", "torchvision", "torchaudio"})
-PLATFORM = {
-    "implementation_name": "cpython",
-    "os_name": "posix",
-    "platform_machine": "x86_64",
-    "platform_python_implementation": "CPython",
-    "platform_system": "Linux",
-    "sys_platform": "linux",
-    "extra": "",
-}
-"""Where the wheel installs, in the terms of environment markers (PEP 508)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +60,7 @@ def rewritten(lines: Sequence[str], *, settings: Settings, pythons: Sequence[str
             # An option of pip, such as an index; metadata has no place for it.
             continue
         requirement = _parsed(line, release)
-        if not _applies(requirement, pythons):
+        if not applies(requirement, pythons):
             dropped.append(line)
         elif requirement.url:
             dropped.append(line)
@@ -90,14 +81,6 @@ def _parsed(line: str, release: str) -> Requirement:
         raise PatchError(
             what, why=why, remedy="build a release that is supported (vllm-wheels release list)"
         ) from error
-
-
-def _applies(requirement: Requirement, pythons: Sequence[str]) -> bool:
-    marker = requirement.marker
-    return marker is None or any(
-        marker.evaluate({**PLATFORM, "python_version": python, "python_full_version": f"{python}.0"})
-        for python in pythons
-    )
 
 
 def _url_notice(requirement: Requirement) -> str:

@@ -17,6 +17,8 @@ from packaging.version import Version
 
 from vllm_wheels.core.errors import SourceError, UnknownFamilyError
 from vllm_wheels.core.formats import cmake, requirement_files, setup_script
+from vllm_wheels.core.formats.markers import applies
+from vllm_wheels.core.formats.python_ranges import supports
 
 Family = Literal["host-detected", "unified"]
 
@@ -151,13 +153,13 @@ def _pyproject(tree: Path) -> dict[str, Any]:
 
 def _pythons(project: Mapping[str, Any]) -> tuple[str, ...]:
     table = project.get("project", {})
+    allowed = table.get("requires-python", "")
     try:
-        allowed = SpecifierSet(table.get("requires-python", ""))
+        SpecifierSet(allowed)
     except InvalidSpecifier as error:
-        raise _unreadable(PYPROJECT, f"requires-python is {table['requires-python']!r}") from error
+        raise _unreadable(PYPROJECT, f"requires-python is {allowed!r}") from error
     named = [match[1] for line in table.get("classifiers", ()) if (match := CLASSIFIER.fullmatch(line))]
-    # A bound may name a micro version, such as >=3.10.2: a Python counts if its first or last release is inside.
-    pythons = [python for python in named if any(allowed.contains(f"{python}.{micro}") for micro in (0, 99))]
+    pythons = [python for python in named if supports(allowed, python)]
     if not pythons:
         raise _unreadable(PYPROJECT, "no classifier names a Python that requires-python allows")
     return tuple(sorted(pythons, key=Version))
@@ -172,7 +174,7 @@ def _build_lines(tree: Path, pythons: Sequence[str]) -> tuple[str, ...]:
     for file in BUILD_FILES:
         if (tree / file).is_file():
             lines = requirement_files.read(tree / file, root=tree)
-            return tuple(line for line in lines if requirement_files.applies(_parsed(line, file), pythons))
+            return tuple(line for line in lines if applies(_parsed(line, file), pythons))
     return ()
 
 
@@ -188,7 +190,7 @@ def _torch(runtime: Sequence[str], build: Sequence[str], pythons: Sequence[str])
 
 def _pinned_torch(line: str, file: str, pythons: Sequence[str]) -> str | None:
     requirement = _parsed(line, file)
-    if canonicalize_name(requirement.name) != "torch" or not requirement_files.applies(requirement, pythons):
+    if canonicalize_name(requirement.name) != "torch" or not applies(requirement, pythons):
         return None
     return next((specifier.version for specifier in requirement.specifier if specifier.operator == "=="), None)
 

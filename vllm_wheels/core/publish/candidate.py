@@ -11,10 +11,10 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
+from vllm_wheels.core.formats.wheel_name import WheelName, name_stem, sidecar, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
@@ -24,7 +24,7 @@ from vllm_wheels.core.verify.gate import TestCoverage, coverage
 from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Report
 
-PROVENANCE, REPORT = ".provenance.json", ".report.json"
+PROVENANCE, REPORT = "provenance.json", "report.json"
 LEFT_OUT = "publish.required_pythons leaves it out"
 INTERPRETER = re.compile(r"(?:cp|py)3(\d*)")
 
@@ -114,19 +114,15 @@ def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:
 
 def _wheels(settings: Settings, release: str, name: str) -> dict[Path, Mapping[str, Any]]:
     project, version = distributions(settings)[name], version_of(settings, release)
-    stem = f"{canonicalize_name(project).replace('-', '_')}-{version}-"
+    stem = f"{name_stem(project, version)}-"
     folder = settings.output_folder
-    found = [path for path in sorted(folder.glob(f"{stem}*.whl")) if _provenance(path).is_file()]
+    found = [path for path in wheels_in(folder, stem) if sidecar(path, PROVENANCE).is_file()]
     if not found:
         what = f"variant {name} of {release} is missing"
         why = f"{folder} holds no {stem}*.whl with its provenance"
         remedy = f"vllm-wheels build --variant {name} --release {release}"
         raise IncompleteReleaseError(what, why=why, remedy=remedy)
-    return {path: _read(_provenance(path)) for path in found}
-
-
-def _provenance(wheel: Path) -> Path:
-    return wheel.with_name(f"{wheel.stem}{PROVENANCE}")
+    return {path: _read(sidecar(path, PROVENANCE)) for path in found}
 
 
 def _read(path: Path) -> Any:
@@ -159,7 +155,7 @@ def _installed_on(python: str, wheels: Iterable[Path], name: str) -> Path:
 
 
 def _lowest_python(wheel: Path) -> Version:
-    interpreters = {tag.interpreter for tag in parse_wheel_filename(wheel.name)[3]}
+    interpreters = {tag.interpreter for tag in WheelName.parse(wheel.name).tags}
     digits = min(match[1] for each in interpreters if (match := INTERPRETER.fullmatch(each)))
     return Version(f"3.{digits}" if digits else "3")
 
@@ -202,8 +198,8 @@ def _candidate(
 def _reports(wheel: Path, sha256: str, *, required: Sequence[str]) -> dict[str, tuple[Report, str]]:
     """The reports beside a wheel, each with its own hash, by Python."""
     found = {}
-    for path in sorted(wheel.parent.glob(f"{glob.escape(wheel.stem)}.py*{REPORT}")):
-        python = path.name.removeprefix(f"{wheel.stem}.py").removesuffix(REPORT)
+    for path in sorted(wheel.parent.glob(f"{glob.escape(wheel.stem)}.py*.{REPORT}")):
+        python = path.name.removeprefix(f"{wheel.stem}.py").removesuffix(f".{REPORT}")
         report = Report.from_json(_read(path))
         if (report.wheel, report.sha256, report.python) != (wheel.name, sha256, python):
             if required and python not in required:

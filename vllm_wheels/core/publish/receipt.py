@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.host.files import write_atomically
 
 SCHEMA = 1
@@ -127,7 +128,7 @@ def deliver(receipt: Receipt, output_folder: Path) -> list[Path]:
     """Puts a receipt beside every wheel that it names, under the name of its index, and returns where."""
     text = json.dumps(receipt.as_json(), indent=1, sort_keys=True)
     kind = f"{receipt.repository}.{RECEIPT}"
-    paths = [output_folder / f"{file.name.removesuffix('.whl')}.{kind}" for file in receipt.files]
+    paths = [sidecar(output_folder / file.name, kind) for file in receipt.files]
     for path in paths:
         write_atomically(path, text)
     return paths

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.formats.instructions import GRAFTED, Scan
-from vllm_wheels.core.formats.wheelfile import DIST_INFO
+from vllm_wheels.core.formats.wheel_name import DIST_INFO
 from vllm_wheels.core.variants import variants
 
 BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from packaging.tags import platform_tags
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from vllm_wheels.core.engine.builder import Builder
-from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.errors import CannotVerifyError, WheelError
+from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.settings import SmokeSettings
 
 UNREPAIRED = "linux_"
@@ -71,13 +71,9 @@ def platforms_of(wheel: str) -> tuple[str, ...]:
         CannotVerifyError: it is not the name of a wheel.
     """
     try:
-        tags = parse_wheel_filename(wheel)[3]
-    except InvalidWheelFilename as error:
-        what = f"{wheel} is not a wheel"
-        raise CannotVerifyError(
-            what, why=str(error), remedy="give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
-        ) from error
-    return tuple(sorted({tag.platform for tag in tags}))
+        return WheelName.parse(wheel).platforms
+    except WheelError as error:
+        raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
 
 
 def glibc(tag: str) -> tuple[int, int] | None:

@@ -12,15 +12,14 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import parse_wheel_filename
-
 from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.instructions import scan
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheels_in
+from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.names import distributions
@@ -124,7 +123,7 @@ def wheel_of(folder: Path) -> Path:
     Raises:
         CannotVerifyError: there is none, or more than one.
     """
-    found = sorted(folder.glob("*.whl"))
+    found = wheels_in(folder)
     if len(found) == 1:
         return found[0]
     what = f"{folder} does not hold exactly one wheel"
@@ -201,7 +200,7 @@ def run_static_checks(context: ActionContext, trying: Trying) -> None:
 
 
 def _neighbour(path: Path, settings: Settings) -> Neighbour:
-    name = str(parse_wheel_filename(path.name)[0])
+    name = WheelName.parse(path.name).distribution
     known = {configured: variant for variant, configured in distributions(settings).items()}
     found = scan(path)
     return Neighbour(
@@ -247,13 +246,13 @@ def finish(context: ActionContext, wheel: str) -> Made:
 def _test_run(context: ActionContext, trying: Trying) -> TestRun:
     wheel, location = Path(trying.wheel), trying.location
     assert location is not None  # noqa: S101 - a plan without the wheel has no key, and is not carried out
-    distribution, version, _, _ = parse_wheel_filename(wheel.name)
+    named = WheelName.parse(wheel.name)
     return TestRun(
         context=context,
         location=location,
         wheel=wheel,
-        distribution=distribution,
-        version=str(version),
+        distribution=named.distribution,
+        version=str(named.version),
         python=trying.python,
         left_out=trying.left_out,
         floor=trying.floor,

@@ -12,14 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.artifacts.wheel.provenance import beside
 from vllm_wheels.core.errors import CannotVerifyError, UnknownVariantError, WheelError
 from vllm_wheels.core.formats.elf import Binary, binaries
 from vllm_wheels.core.formats.instructions import Scan, scan
+from vllm_wheels.core.formats.markers import applies
+from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
@@ -48,17 +49,6 @@ and below ``HARMLESS`` bytes nobody is hurt."""
 REMEDY = "take another copy of the file, or build it anew"
 OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
 GENERATOR = "vllm-wheels"
-
-ENVIRONMENT = {
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-    "platform_machine": "x86_64",
-    "os_name": "posix",
-    "implementation_name": "cpython",
-    "platform_python_implementation": "CPython",
-    "extra": "",
-}
-"""Where the wheel is going to be installed, as markers name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +99,12 @@ class UnpackedWheel:
     @property
     def distribution(self) -> str:
         """Normalised name, as the file name has it."""
-        return str(parse_wheel_filename(self.path.name)[0])
+        return WheelName.parse(self.path.name).distribution
 
     @property
     def version(self) -> str:
         """As the file name has it."""
-        return str(parse_wheel_filename(self.path.name)[1])
+        return str(WheelName.parse(self.path.name).version)
 
     @property
     def ours(self) -> bool:
@@ -164,7 +154,7 @@ class UnpackedWheel:
 
     def required(self, python: str) -> tuple[Requirement, ...]:
         """Requirements that apply to Linux on x86-64 with a Python, without extras."""
-        return tuple(each for each in self.requirements if _applies(each, python))
+        return tuple(each for each in self.requirements if applies(each, [python]))
 
     def text(self, name: str) -> str:
         """A member as text; empty where there is none."""
@@ -188,14 +178,6 @@ class UnpackedWheel:
             variant=self.variant.name if self.variant else None,
             code=self.scan.sha256 if self.scan.own else None,
         )
-
-
-def _applies(requirement: Requirement, python: str) -> bool:
-    try:
-        environment = {**ENVIRONMENT, "python_version": python, "python_full_version": f"{python}.0"}
-        return requirement.marker is None or requirement.marker.evaluate(environment)
-    except (UndefinedComparison, UndefinedEnvironmentName):
-        return True
 
 
 @contextmanager
@@ -244,7 +226,7 @@ def opened(
 
 def guessed(path: Path, settings: Settings) -> Variant | None:
     """The variant that a wheel's distribution is named after; None where no variant is called so."""
-    name = str(parse_wheel_filename(path.name)[0])
+    name = WheelName.parse(path.name).distribution
     for candidate, configured in distributions(settings).items():
         if canonicalize_name(configured) == name:
             return variants()[candidate]
@@ -270,7 +252,7 @@ def require_wheel(path: Path) -> None:
         raise _refused(path, "it is a folder", remedy=OTHER)
     if not path.is_file():
         raise _refused(path, "it is neither a file nor a link to one", remedy=OTHER)
-    if path.suffix != ".whl":
+    if path.suffix != WHEEL_SUFFIX:
         kind = "a source archive" if path.name.endswith((".tar.gz", ".zip")) else "not named NAME.whl"
         raise _refused(path, f"it is {kind}", remedy=OTHER)
     size = status.st_size

@@ -24,7 +24,8 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.commands import PATH, PYTHON, STAGE, Invocation
 from vllm_wheels.core.host.compile_slots import compile_slot
 from vllm_wheels.core.host.machine import jobs, require_memory, require_room

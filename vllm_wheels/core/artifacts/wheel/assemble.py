@@ -13,15 +13,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheelfile import (
-    ELF_MAGIC,
-    SIGNATURES,
-    WheelFile,
-    dist_info_name,
-    elf_files,
-    pack_wheel,
-    unpack_wheel,
-)
+from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name
+from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, WheelFile, elf_files, pack_wheel, unpack_wheel
 
 VERSION_FILE = "vllm/_version.py"
 PLATFORM = "linux_x86_64"
@@ -162,7 +155,7 @@ def _rename(folder: Path, old: str, new: str) -> Path:
     for path in licences:
         (goal / "licenses").mkdir(exist_ok=True)
         path.rename(goal / "licenses" / path.name)
-    data = folder / f"{old.removesuffix('.dist-info')}.data"
+    data = folder / f"{old.removesuffix(DIST_INFO)}.data"
     if data.is_dir():
-        data.rename(folder / f"{new.removesuffix('.dist-info')}.data")
+        data.rename(folder / f"{new.removesuffix(DIST_INFO)}.data")
     return goal

@@ -20,7 +20,8 @@ from vllm_wheels.core.artifacts.wheel.statement import in_toto, settings_of, sls
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
-from vllm_wheels.core.formats.wheelfile import sha256_of, wheel_in
+from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.commands import STAGE
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"

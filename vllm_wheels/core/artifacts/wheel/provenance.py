@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.artifacts.compiled import BUILD
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.formats.wheel_name import sidecar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,14 +63,13 @@ def beside(wheel: Path) -> Mapping[str, Any] | None:
     Raises:
         CannotVerifyError: it cannot be read.
     """
-    for name in (f"{wheel.stem}.provenance.json", "provenance.json"):
-        path = wheel.with_name(name)
+    for path in (sidecar(wheel, "provenance.json"), wheel.with_name("provenance.json")):
         if not path.is_file():
             continue
         try:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            what = f"{name} cannot be read"
+            what = f"{path.name} cannot be read"
             raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
         if isinstance(found, dict) and found.get("wheel") == wheel.name:
             return found

@@ -19,7 +19,8 @@ from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel, wheel_in, wheel_tag
+from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
+from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
 from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation
 
 TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")

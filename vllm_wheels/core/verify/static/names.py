@@ -8,16 +8,15 @@ from packaging.tags import Tag
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from vllm_wheels.core.formats.wheelfile import DIST_INFO
+from vllm_wheels.core.formats.wheel_name import named_by
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 
 def _names(unpacked: UnpackedWheel) -> Judgement:
-    name, _, version = unpacked.file.dist_info.removesuffix(DIST_INFO).partition("-")
     stated = {
         "file name": (unpacked.distribution, unpacked.version),
-        "dist-info": (name, version.replace("_", "-")),
+        "dist-info": named_by(unpacked.file.dist_info),
         "METADATA": (unpacked.file.name, unpacked.file.version),
     }
     if len({_normal(*each) for each in stated.values()}) == 1:
