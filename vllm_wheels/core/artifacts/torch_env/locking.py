@@ -1,4 +1,9 @@
-"""Turns requirements into a lock with hashes through uv, and reads out of the lock whether it stays free of CUDA."""
+"""Locks requirements with hashes through uv, and refuses a lock that holds a part of CUDA.
+
+The lock is a requirements file and not a pylock.toml (PEP 751). From the latter uv 0.13 installs only for the Python it
+runs on, not for ``--python-version``; and that names every file by its address, so that a mirror, or another machine's
+folder, would change the key of the environment, and a rebuild elsewhere would ask for addresses that are not there.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,14 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from uv import find_uv_bin
 
 from vllm_wheels.core.errors import (
@@ -52,7 +58,6 @@ CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|(pytorch-)?triton(-.+)?")
 DECISIVE = re.compile(r"Because|Hash mismatch")
 """How the line begins in which uv says why; without one, its first two lines do."""
 
-PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>\S+)")
 UV_MARK = re.compile(r"^\W*(error|cause|hint)?:?\s*")
 
 
@@ -106,7 +111,7 @@ class Lock:
             comment = line.strip()
             if comment.startswith("#"):
                 if packages and comment.startswith("# from "):
-                    packages[-1] = _from(packages[-1], comment.removeprefix("# from "))
+                    packages[-1] = replace(packages[-1], origin=comment.removeprefix("# from "))
                 continue
             kept.append(line)
             if line and not line[0].isspace():
@@ -127,23 +132,16 @@ class Lock:
         return [[package.name, str(package.version)] for package in self.packages]
 
 
-def _from(package: Locked, origin: str) -> Locked:
-    return Locked(name=package.name, version=package.version, origin=origin)
-
-
 def _pinned(line: str) -> Locked:
-    what = f"uv's lock pins no version in {line.split(maxsplit=1)[0]!r}"
-    why = "an environment is made of released wheels with hashes"
-    match = PINNED.match(line)
-    if not match:
-        raise EnvironmentResolutionError(
-            what, why=why, remedy="replace the requirement by a version that the index has"
-        )
     try:
-        version = Version(match["version"])
-    except InvalidVersion as error:
-        raise EnvironmentResolutionError(what, why=str(error), remedy="pin a version that follows PEP 440") from error
-    return Locked(name=canonicalize_name(match["name"]), version=version, origin="")
+        requirement = Requirement(line.rstrip("\\ "))
+        (pin,) = requirement.specifier
+        return Locked(name=canonicalize_name(requirement.name), version=Version(pin.version), origin="")
+    except ValueError as error:
+        what = f"uv's lock pins no version in {line.split(maxsplit=1)[0]!r}"
+        why = "an environment is made of released wheels with hashes"
+        remedy = "replace the requirement by a version that the index has"
+        raise EnvironmentResolutionError(what, why=why, remedy=remedy) from error
 
 
 def lock(
@@ -174,74 +172,36 @@ def lock(
     with TemporaryDirectory(prefix="vllm-wheels-lock-") as folder:
         wanted, answer = Path(folder, "requirements.in"), Path(folder, "lock.txt")
         wanted.write_text("".join(f"{line}\n" for line in requirements), "utf-8")
-        run_uv(
-            [
-                *(
-                    "pip",
-                    "compile",
-                    "--no-header",
-                    "--generate-hashes",
-                    "--emit-index-annotation",
-                    "--output-file",
-                    str(answer),
-                ),
-                *uv_target(python, backend),
-                *index,
-                str(wanted),
-            ],
-            what=f"the packages of the environment for Python {python} cannot be resolved",
+        formats = ("--no-header", "--generate-hashes", "--emit-index-annotation", "--output-file", str(answer))
+        command = uv_command(
+            ["pip", "compile", *formats, *uv_target(python, backend), *index, str(wanted)],
             answer_seconds=answer_seconds,
             environ=environ,
             retries=retries,
         )
+        what = f"the packages of the environment for Python {python} cannot be resolved"
+        start_uv(command, Runner(), what=what, limit_seconds=answer_seconds * LIMIT_ANSWERS)
         return Lock.parse(answer.read_text("utf-8"))
 
 
 def uv_target(python: str, backend: Backend) -> list[str]:
     """Arguments that make uv choose wheels for one Python on Linux x86-64, whatever it runs on itself."""
     chosen = ["--torch-backend", backend] if backend else []
-    return [
-        "--python",
-        sys.executable,
-        "--python-version",
-        python,
-        "--python-platform",
-        PLATFORM,
-        "--no-build",
-        *chosen,
-    ]
-
-
-def run_uv(
-    arguments: Sequence[str],
-    *,
-    what: str,
-    answer_seconds: float,
-    environ: Mapping[str, str],
-    retries: int | None = None,
-) -> Finished:
-    """Runs uv with a time-out and turns its failures into errors.
-
-    Args:
-        arguments: of uv.
-        what: the first line of the error, should it fail.
-        answer_seconds: limit of one answer of an index.
-        environ: this process's environment; uv's own variables in it win.
-        retries: of a failed request; None leaves it to uv.
-
-    Raises:
-        IndexUnreachableError: an index did not answer.
-        DiskSpaceError: the disk is full.
-        EnvironmentResolutionError: uv failed for another reason.
-    """
-    command = uv_command(arguments, answer_seconds=answer_seconds, environ=environ, retries=retries)
-    return start_uv(command, Runner(), what=what, limit_seconds=answer_seconds * LIMIT_ANSWERS)
+    platform = ["--python-version", python, "--python-platform", PLATFORM]
+    return ["--python", sys.executable, *platform, "--no-build", *chosen]
 
 
 def uv_command(
     arguments: Sequence[str], *, answer_seconds: float, environ: Mapping[str, str], retries: int | None = None
 ) -> Invocation:
-    """A command of uv, in a plan; the arguments are those of ``run_uv``."""
+    """A command of uv, as plans hold it.
+
+    Args:
+        arguments: of uv.
+        answer_seconds: limit of one answer of an index.
+        environ: this process's environment; uv's own variables in it win.
+        retries: of a failed request; None leaves it to uv.
+    """
     wishes = {"UV_HTTP_TIMEOUT": str(max(1, round(answer_seconds)))}
     if retries is not None:
         wishes["UV_HTTP_RETRIES"] = str(retries)
@@ -250,7 +210,19 @@ def uv_command(
 
 
 def start_uv(command: Invocation, runner: Runner, *, what: str, limit_seconds: float) -> Finished:
-    """Runs a command of ``uv_command``; raises what ``run_uv`` does."""
+    """Runs a command of ``uv_command`` with a time limit.
+
+    Args:
+        command: as planned.
+        runner: starts it.
+        what: the first line of the error, should it fail.
+        limit_seconds: of the whole run.
+
+    Raises:
+        IndexUnreachableError: an index did not answer.
+        DiskSpaceError: the disk is full.
+        EnvironmentResolutionError: uv failed for another reason.
+    """
     real = command.filled({UV: find_uv_bin()})
     try:
         finished = runner.run(real.argv, env=real.environment, timeout_seconds=limit_seconds, keep_output=True)
