@@ -85,7 +85,7 @@ def _show(report: Report) -> None:
 
 
 def _require_folder(file: Path | None) -> None:
-    """Before minutes of work, not after them."""
+    """Refuses a missing folder before minutes of work, not after them."""
     if file and not os.access(file.absolute().parent, os.W_OK):
         what = f"{file} cannot be written"
         raise VllmWheelsError(what, why=f"there is no folder {file.parent} that we may write to", remedy=ELSEWHERE)

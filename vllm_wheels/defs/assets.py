@@ -1,4 +1,4 @@
-"""The assets: a partition in, an artifact of the core out, reported."""
+"""The assets: each takes a partition, has the core make the artifact, and reports it."""
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's body when it is defined.
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 
 def sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """The sensors that look outside, as often as the settings say."""
+    """The sensors of new releases and of changed inputs."""
     status = dg.DefaultSensorStatus.RUNNING if settings.automation.enabled else dg.DefaultSensorStatus.STOPPED
     seconds = settings.automation.watch_seconds
 

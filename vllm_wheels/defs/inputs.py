@@ -1,4 +1,4 @@
-"""What wheels depend on and nobody here makes: observed, so that Dagster itself sees what became stale and why."""
+"""Inputs from outside as observed assets, so that Dagster sees what became stale and why."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def refresh_inputs(context: dg.AssetExecutionContext) -> None:
 
 
 def resolver(instance: dg.DagsterInstance, graph: AssetGraph) -> CachingStaleStatusResolver:
-    """Dagster's own judge of what is fresh; remembers what it read, so one serves one look at the database."""
+    """Dagster's resolver of stale status; it caches what it read, so make a new one for each decision."""
     return CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
 
 

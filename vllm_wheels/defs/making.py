@@ -1,4 +1,4 @@
-"""What the assets' bodies do: make an artifact or plan it, and tell Dagster; imported by a step, not by the definitions."""
+"""The bodies of the assets: make or plan an artifact and report it; imported by a step, not by the definitions."""
 
 from __future__ import annotations
 

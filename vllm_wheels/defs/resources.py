@@ -45,7 +45,7 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     def builds(
         self, *, say: Callable[[str], None], on_artifact: Callable[[Target, Artifact, bool], None] | None = None
     ) -> BuildGraph:
-        """A builds that echoes what processes print to standard output, where Dagster captures it."""
+        """A build graph that echoes what processes print to standard output, where Dagster captures it."""
         # Whoever only looks at the graph does not wait for everything that making an artifact needs.
         from vllm_wheels.core.operations.progress import watcher  # noqa: PLC0415
 

@@ -71,7 +71,7 @@ def new_among(
 
 
 def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One look for new releases: registers them and requests their wheels."""
+    """One tick of the sensor of new releases: registers them and requests their wheels."""
     current = configuration.load()
     try:
         found = announced(current)
@@ -93,7 +93,7 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
 
 
 def moved_inputs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """One look at the inputs outside: observes what moved, and so marks what is stale, for the nightly rebuild."""
+    """One tick of the sensor of inputs: observes what changed, which marks what is stale for the nightly rebuild."""
     current = configuration.load()
     builds = build_graph(current, say=context.log.info)
     try:

@@ -19,7 +19,7 @@ READ = "SELECT count(*) FROM sqlite_master"
 
 @dataclass(eq=False)
 class _Keeper:
-    """A connection more to each database, so that none of the others is the last to close."""
+    """Keeps one connection to each database open, so that closing another one never writes a checkpoint."""
 
     kept: dict[str, sqlite3.Connection] = field(default_factory=dict)
 

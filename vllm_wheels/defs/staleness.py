@@ -1,4 +1,4 @@
-"""Which assets of which partitions are out of date: looks at the inputs outside, then follows Dagster's graph."""
+"""Which assets of which partitions are stale: observes the inputs from outside, then follows Dagster's graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THREADS = 4
 def observe(
     instance: dg.DagsterInstance, builds: BuildGraph, targets: Sequence[Target], say: Callable[[str], None]
 ) -> dict[str, list[str]]:
-    """Records what became of the inputs outside since they were last observed.
+    """Observes the inputs from outside and records those that changed.
 
     Only partitions whose source is known are looked at: of others everything is missing anyway.
 

@@ -112,7 +112,7 @@ class Suite:
         return SourcePackage(name=package, version=version, files=files)
 
     def downloading(self, package: str, version: str, *, into: str) -> Invocation:
-        """What ``download`` starts, in a plan."""
+        """The command of ``download`` as a plan shows it."""
         argv = self._command("--download-only", "--only-source", "source", f"{package}={version}")
         return Invocation(argv=argv, environment=ENVIRONMENT, folder=into)
 

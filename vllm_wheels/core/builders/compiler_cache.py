@@ -1,4 +1,4 @@
-"""The compiler's cache: what it is told, what it did, and why it may have done less than earlier builds let expect.
+"""Configures ccache, sccache and distcc, reads their statistics, and explains a low hit rate.
 
 Upstream's setup.py takes sccache where it is on PATH, else ccache (``is_sccache_available``); variables decide which
 of them it finds. Distributing goes through ccache, which hands what it must compile to distcc (its "prefix").
@@ -140,7 +140,7 @@ def _storage_of_sccache(builder: BuilderSettings) -> dict[str, str]:
 
 
 def launcher(builder: BuilderSettings) -> tuple[str, ...]:
-    """Words before the build's command, which first look for the tools that the settings name."""
+    """A launcher for the build's command that first checks for the tools of the settings."""
     words: tuple[str, ...] = ("sh", "-c", SERVED, MARK) if builder.compiler_cache == "sccache" else ()
     tools = (builder.compiler_cache,) if builder.compiler_cache in {"ccache", "sccache"} else ()
     for tool in (*tools, *(("ccache", "distcc") if builder.distcc_hosts else ())):
@@ -219,7 +219,7 @@ def size(cache: Path) -> float:
 
 
 def coldness(build: Path, *, before: float, after: float, remote: bool) -> str | None:
-    """Why a cache hit next to nothing, though earlier builds compiled the same; None where it did hit.
+    """Why the compiler cache had next to no hits although earlier builds compiled the same; None where it had.
 
     Args:
         build: folder of the build.

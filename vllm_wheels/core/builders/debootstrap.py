@@ -30,7 +30,7 @@ RELEASE_FILE = re.compile(r"'(?P<mirror>\S+?)/?dists/(?P<suite>[^/]+)/(In)?Relea
 
 
 def commands(suite: str, *, packages: Sequence[str], tar: str) -> tuple[Invocation, ...]:
-    """What ``make`` starts, in a plan: the question for the mirror, debootstrap, tar.
+    """The commands of ``make`` as a plan shows them: asking apt for its mirror, debootstrap, tar.
 
     Args:
         suite: such as ``trixie``.

@@ -1,4 +1,4 @@
-"""The container engine that DOCKER_HOST names, else that of the default socket; and whose containers are whose."""
+"""Connects to the container engine (DOCKER_HOST, else the default socket) and removes containers of killed runs."""
 
 from __future__ import annotations
 

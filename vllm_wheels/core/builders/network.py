@@ -1,4 +1,4 @@
-"""What a command that may reach the network needs to know of the user's: package indexes, proxies, certificates."""
+"""Passes the user's package indexes, proxies and certificates on to commands in containers with network access."""
 
 from __future__ import annotations
 

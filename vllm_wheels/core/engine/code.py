@@ -1,4 +1,4 @@
-"""Hashes the code that makes or judges an artifact: the syntax trees of all modules that it reaches, and their data files.
+"""Hashes the code that makes or judges an artifact: syntax trees of all modules it reaches, and their data files.
 
 A key that holds this hash moves with every real change of that code, and with no comment or docstring
 (design.md, "One rule per artifact").

@@ -1,4 +1,4 @@
-"""Tells why an artifact must be made: which of its inputs differ from those of the last one made for the same target."""
+"""Tells why an artifact is stale: which of its inputs differ from those of the last one of the same target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the build graphs of one run share: plans are drawn up once, and no server or compiler is asked the same twice."""
+"""What the build graphs of one run share: plans are drawn up once, and no server is asked the same twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunCache:
 
     Attributes:
         artifacts: those that are ready.
-        builders: where compilers run, once somebody asked; one whose output is heard, and one for those who keep quiet.
+        builders: where compilers run, by whether their output is heard.
     """
 
     artifacts: dict[Name, Artifact] = field(default_factory=dict)

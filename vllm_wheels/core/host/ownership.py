@@ -1,4 +1,4 @@
-"""Tells whether the process that began something still lives: how the next run finds what a kill -9 left behind."""
+"""Names a process so that the next run can tell whether it still lives, and clean up after a kill -9."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Lets a watcher follow every builds of this thread; Dagster, between us and them, passes no objects on."""
+    """Lets a watcher follow every build graph of this thread; Dagster, which stands between, passes no objects on."""
     token = _WATCHER.set(watcher)
     try:
         yield
@@ -43,7 +43,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def watcher() -> Watcher | None:
-    """Who follows this thread's workshops; None where nobody does."""
+    """The watcher of this thread's build graphs; None where there is none."""
     return _WATCHER.get()
 
 

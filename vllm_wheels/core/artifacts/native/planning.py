@@ -1,4 +1,4 @@
-"""Plans the build files of a variant: what the native patches make of a release's tree, which decides what is compiled."""
+"""Plans the build files of a variant: what the native patches make of a release, which decides what is compiled."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Looks over a machine before a long build; each look is an entry of ``probes.PROBES``."""
+"""Checks a machine before a long build; each check is an entry of ``probes.PROBES``."""

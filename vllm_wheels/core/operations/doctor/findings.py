@@ -1,4 +1,4 @@
-"""What a look at the machine says, and what every look may use."""
+"""What a check of the machine finds, and what every check may use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The machine and the settings that are looked at.
+    """The machine and the settings that are checked.
 
     Attributes:
         settings: the user's.

@@ -92,7 +92,7 @@ def clock(date: str, now: datetime) -> Iterator[Finding]:
 
 
 def torch(scene: Scene) -> Iterator[Finding]:
-    """Is there a CPU build of torch to be had?"""
+    """Whether the index offers a CPU build of torch."""
     settings = scene.settings
     known = _upstream(scene)
     pin = settings.torch.version or (known.torch if known else None)

@@ -1,4 +1,4 @@
-"""The table of what is looked at, and the looking: all at once, each with a limit, shown in the table's order."""
+"""The table of checks of the machine; they run side by side, each with a time limit, and are shown in its order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT_SECONDS = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One look.
+    """One check of the machine.
 
     Attributes:
         name: of its finding, should it not come to one.
@@ -75,7 +75,7 @@ class _Look:
 def examine(
     settings: Settings, *, python: str, probes: Iterable[Probe] = PROBES, limit_seconds: float = LIMIT_SECONDS
 ) -> Iterator[Finding]:
-    """Looks at everything and gives what was found, in the order of the table.
+    """Runs all checks and gives their findings in the order of the table.
 
     Args:
         settings: whose builds are meant.
