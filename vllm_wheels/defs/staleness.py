@@ -76,14 +76,13 @@ def closure(
 
 
 def _look(builds: BuildGraph, target: Target, say: Callable[[str], None]) -> Mapping[dg.AssetKey, str]:
-    try:
-        found: dict[dg.AssetKey, str] = {}
-        for name in variants():
+    found: dict[dg.AssetKey, str] = {}
+    for name in variants():
+        try:
             found |= inputs.look(builds, replace(target, variant=name))
-        return found
-    except VllmWheelsError as error:
-        say(f"{target.partition}: inputs outside cannot be looked at: {error.what} ({error.why})")
-        return {}
+        except VllmWheelsError as error:
+            say(f"{target.partition}: inputs of {name} cannot be observed: {error.what} ({error.why})")
+    return found
 
 
 def _record(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, version: str) -> bool:

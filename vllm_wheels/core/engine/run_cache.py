@@ -34,7 +34,7 @@ class RunCache:
     _lock: Lock = field(default_factory=Lock)
 
     def plan(self, name: Name, draw_up: Callable[[], Plan]) -> Plan:
-        """The plan of an artifact, drawn up once; one with unknown inputs is drawn up again. Several threads may ask."""
+        """The plan of an artifact, drawn up once unless it has unknown inputs; several threads may ask."""
         with self._lock:
             asking = self._asking.setdefault(name, Lock())
         with asking:

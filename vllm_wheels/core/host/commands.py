@@ -43,7 +43,7 @@ class Invocation:
         launcher: words before it that look for tools and servers first, and do not change its result.
         environment: on top of what its place gives to every command.
         folder: working folder; folders of a container are below ``/vllm-wheels``.
-        place: this host, the builder, the location of a test run, or the container engine, which is asked for it by its API.
+        place: this host, the builder, the location of a test run, or the container engine, through its API.
         condition: when it is started; None for always.
     """
 

@@ -174,8 +174,8 @@ def distribution(*, root: Path = ROOT) -> Distribution:
     """This machine's distribution, as os-release(5) tells."""
     facts = dict(_assignments(_text(root / "etc/os-release") or _text(root / "usr/lib/os-release")))
     identifier = facts.get("ID", "linux")
-    kin = {identifier, *facts.get("ID_LIKE", "").split()}
-    manager = next((name for name, table in packages().items() if kin & set(table.get("same_toolchain", ()))), None)
+    ids = {identifier, *facts.get("ID_LIKE", "").split()}
+    manager = next((name for name, table in packages().items() if ids & set(table.get("like", ()))), None)
     return Distribution(
         identifier=identifier,
         version=facts.get("VERSION_ID", ""),

@@ -13,8 +13,8 @@ from vllm_wheels.core.engine.store import Artifact, Store
 def removable(store: Store, *, keep: int, published: Collection[str]) -> list[Artifact]:
     """The artifacts of all but the newest releases.
 
-    An artifact belongs to the releases of the wheels that were made of it; one that no wheel was made of is left alone, for
-    it may be on its way.
+    An artifact belongs to the releases of the wheels that were made of it; one that no wheel was made of stays, for it
+    may be on its way.
 
     Args:
         store: searched.

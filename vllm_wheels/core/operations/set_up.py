@@ -48,7 +48,7 @@ def items(settings: Settings, *, root: Path = ROOT) -> tuple[Item, ...]:
         root: where ``etc`` and ``run`` are.
 
     Raises:
-        MachineError: the distribution is not Debian or one of its same_toolchain.
+        MachineError: the distribution is not Debian or one derived from it.
     """
     answers = engine.answers()
     lacking = _lacking_packages(answers=answers, root=root)

@@ -1,4 +1,4 @@
-"""Makes vLLM ask for its own distribution under the new name: ``importlib.metadata.version("vllm")`` and its same_toolchain.
+"""Makes vLLM ask for its own distribution under the new name: ``importlib.metadata.version("vllm")`` and the like.
 
 What is found is decided by the syntax tree, under whatever alias the file imports the functions; only the string
 literal is exchanged, so the file keeps its formatting.

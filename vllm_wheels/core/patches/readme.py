@@ -79,7 +79,8 @@ def _code(wanted: Wanted) -> str:
         return ""
     other = wanted.distributions[wanted.same_code.same_code_as]
     return (
-        f"**In this release it holds the same machine code as `{other}`**: {wanted.same_code.why}. Nothing is gained by "
+        f"**In this release it holds the same machine code as `{other}`**: {wanted.same_code.why}. "
+        "Nothing is gained by "
         f"installing it in place of `{other}`."
     )
 

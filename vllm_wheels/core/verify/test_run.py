@@ -29,7 +29,7 @@ ANSWER = '{"probe": '
 """How the line begins in which a probe says what it saw."""
 
 HERE, TEMPORARY = "{test_run}", "{temporary}"
-"""Stand in a command for the test run's folder as the location sees it, and for a folder that is thrown away after it."""
+"""Stand in a command for the test run's folder as the location sees it, and for a temporary folder."""
 
 PROGRAMS = f"{HERE}/venv/bin"
 
