@@ -3,7 +3,7 @@
     python -m benchmarks.five_variants [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
 Cold means: no compiled artifact and an empty compiler cache. Both sides compile in the same place with as many jobs;
-the plain side has upstream's own defaults, debug information among them, and none of the naming, stripping and repairing.
+the plain side has upstream's own defaults, with debug information, and none of the naming, stripping and repairing.
 """
 
 from __future__ import annotations
