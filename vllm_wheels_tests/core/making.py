@@ -1,36 +1,98 @@
-"""Carries out the plans of source artifacts, with no builder at hand."""
+"""Draws plans up, carries them out, and keeps artifacts of any content, with no builder at hand."""
 
 from __future__ import annotations
 
-from vllm_wheels.core.artifacts import onednn as thirdparty
-from vllm_wheels.core.artifacts import source
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 from vllm_wheels.core.engine.builder import Builder
-from vllm_wheels.core.engine.plan import ActionContext, Plan
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan
+from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.commands import WatchedRunner, unlike
 
-ACTIONS = {**source.ACTIONS, **thirdparty.ACTIONS}
+TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 
 
 def no_builder() -> Builder:
-    message = "a source needs no builder"
+    message = "no builder is needed"
     raise AssertionError(message)
+
+
+def drawn_up(
+    rule: Rule,
+    settings: Settings,
+    store: Store,
+    *,
+    target: Target = TARGET,
+    known: Mapping[str, Artifact] | None = None,
+) -> Plan:
+    """The plan of a rule for a target, from artifacts that are made."""
+    context = PlanContext(settings=settings, store=store, target=target, known=known or {}, find_builder=no_builder)
+    return rule.drawn_up(context)
+
+
+def action_context(stage: Path, settings: Settings, runner: WatchedRunner | None = None) -> ActionContext:
+    """What actions work with that need no builder."""
+    return ActionContext(
+        stage=stage, settings=settings, runner=runner or WatchedRunner(), find_builder=no_builder, say=lambda _: None
+    )
 
 
 def make(plan: Plan, settings: Settings, store: Store) -> Artifact:
     """The artifact of a plan, made in the store; each step must write, and start, what it says."""
     assert plan.key is not None
-    facts: dict[str, object] = {}
+    made = Made()
     with store.making(plan.artifact, plan.key, wait_seconds=5) as stage:
         runner = WatchedRunner()
-        context = ActionContext(
-            stage=stage, settings=settings, runner=runner, find_builder=no_builder, say=lambda _: None
-        )
+        context = action_context(stage, settings, runner)
         for step in plan.steps:
-            commands = {"invocations": step.invocations} if step.invocations else {}
-            facts |= ACTIONS[step.action](context, **step.arguments, **commands) or {}
+            made |= step.carry_out(context)
             assert unlike(step.invocations, runner.started) == [], step.title
             runner.started.clear()
-            assert all(context.path(name).exists() for name in step.writes), step.title
-        return store.keep(plan.artifact, plan.key, stage, inputs=plan.inputs, facts=facts, seconds=0.1)
+        return store.keep(plan, stage, made, made_from={}, seconds=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedPlan(Plan):
+    """A plan whose key a test chose."""
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The chosen key."""
+        return self.name
+
+
+def keep(
+    store: Store,
+    kind: str,
+    key: str,
+    *,
+    target: Target = TARGET,
+    made_from: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
+    seconds: float = 0.0,
+    **planned: Any,
+) -> Artifact:
+    """An artifact in the store under a key of the test's choice, with some files and whatever else is given."""
+    plan = NamedPlan(**{"artifact": kind, "name": key, "target": target, "inputs": {}, "steps": (), **planned})
+    with store.making(kind, key, wait_seconds=1) as stage:
+        for name, text in (files or {}).items():
+            (stage / name).write_text(text, "utf-8")
+        made = Made(facts=facts or {}, details=details or {})
+        return store.keep(plan, stage, made, made_from=made_from or {}, seconds=seconds)
+
+
+def artifact(kind: str, folder: Path, **given: Any) -> Artifact:
+    """A finished artifact that lies somewhere, with empty fields where nothing is given."""
+    mappings = {name: {} for name in ("made_for", "made_from", "inputs", "needs", "facts", "details")}
+    fields = {"key": "f", "code": "", "outside": "", "made_at": 0.0, "seconds": 0.0}
+    return Artifact(**{"kind": kind, "folder": folder, **mappings, **fields, **given})

@@ -6,13 +6,13 @@ import hashlib
 import io
 import shutil
 import tarfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
 
-from vllm_wheels.core.artifacts import onednn as thirdparty
+from vllm_wheels.core.artifacts.onednn import RULE
 from vllm_wheels.core.builders import apt
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import GitUnreachableError, MachineError, NetworkError, SettingsError, SourceError
@@ -21,7 +21,8 @@ from vllm_wheels.core.patches.upstream import read
 from vllm_wheels.core.settings import IndexSettings, OneDnnSettings, Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.loopback import Answer, closed_port, serve
-from vllm_wheels_tests.core.making import make
+from vllm_wheels_tests.core.making import artifact as finished
+from vllm_wheels_tests.core.making import drawn_up, make
 from vllm_wheels_tests.core.small_trees import ONEDNN, git, repository, tree, write
 
 TARGET = Target(release="0.32.0", python="3.11")
@@ -30,6 +31,14 @@ VERSION = "3.7.2+ds-2"
 debian = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-source")), reason="needs Debian's apt-get and dpkg-source"
 )
+
+
+AFTER_AN_UPDATE = replace(RULE, constants=lambda _: {"code": "changed"})
+
+
+def planned(upstream, settings, store, rule=RULE):
+    source = finished("source", store.root, details={"upstream": asdict(upstream)}, facts={"tree_sha256": "a"})
+    return drawn_up(rule, settings, store, target=TARGET, known={"source": source})
 
 
 @pytest.fixture
@@ -99,9 +108,9 @@ def test_pinned_onednn_comes_from_git(tmp_path, upstream, configured, store):
     """The tag that the release pins is fetched from the repository that I name, and its commit recorded."""
     commit = repository(tmp_path / "oneDNN", ONEDNN, tag="v3.13")
     settings = configured(git_url=str(tmp_path / "oneDNN"))
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     artifact = make(plan, settings, store)
-    facts = artifact.facts["onednn"]
+    facts = artifact.details["onednn"]
     assert plan.inputs["commit"] == facts["commit"] == commit
     assert (facts["version"], facts["origin"], facts["pinned"], facts["deviates"]) == ("3.13", "pinned", "v3.13", False)
     assert (plan.notices, artifact.facts["deviations"]) == ((), [])
@@ -112,7 +121,7 @@ def test_repository_without_the_tag_is_told(tmp_path, upstream, configured, stor
     """A mirror that lacks the pinned tag is named together with the tag, whether substitutes are allowed or not."""
     repository(tmp_path / "oneDNN", ONEDNN, tag="v1")
     with pytest.raises(SourceError, match=r"no v3\.13") as caught:
-        thirdparty.plan(TARGET, upstream, configured("allow", git_url=str(tmp_path / "oneDNN")), store)
+        planned(upstream, configured("allow", git_url=str(tmp_path / "oneDNN")), store)
     assert "0.32.0 pins it" in caught.value.why
 
 
@@ -121,14 +130,14 @@ def test_tree_that_is_no_onednn_is_refused(tmp_path, upstream, configured, store
     repository(tmp_path / "other", {"README": "x"}, tag="v3.13")
     settings = configured(git_url=str(tmp_path / "other"))
     with pytest.raises(SourceError, match="no source tree of oneDNN"):
-        make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
+        make(planned(upstream, settings, store), settings, store)
 
 
 def test_unreachable_git_host_leads_to_both_settings(upstream, configured, store):
     """Without the git host I am told of both settings: another origin, or permission for substitutes."""
     url = f"http://127.0.0.1:{closed_port()}/oneDNN.git"
     with pytest.raises(GitUnreachableError, match=url) as caught:
-        thirdparty.plan(TARGET, upstream, configured(git_url=url), store)
+        planned(upstream, configured(git_url=url), store)
     assert "onednn.origin" in caught.value.remedy
     assert "--allow-substitutes" in caught.value.remedy
 
@@ -138,11 +147,14 @@ def test_unreachable_git_host_is_replaced_by_the_store(tmp_path, upstream, confi
     repo = tmp_path / "oneDNN"
     repository(repo, ONEDNN, tag="v3.13")
     settings = configured("allow", git_url=f"file://{repo}")
-    artifact = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
+    artifact = make(planned(upstream, settings, store), settings, store)
     repo.rename(tmp_path / "away")
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     assert plan.key == artifact.key
     assert "taken from the store" in plan.notices[0]
+    updated = planned(upstream, settings, store, AFTER_AN_UPDATE)
+    assert updated.key != artifact.key
+    assert make(updated, settings, store).version == artifact.version
 
 
 @debian
@@ -150,13 +162,13 @@ def test_unreachable_git_host_is_replaced_by_the_store(tmp_path, upstream, confi
 def test_onednn_comes_from_debian(upstream, configured, store):
     """On demand Debian's source package is taken from the host's mirror, and recorded as not the pin."""
     settings = configured(origin="debian")
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     assert {download.url.rpartition("/")[2] for download in plan.steps[0].downloads} == {
         f"onednn_{VERSION.replace('+', '%2b')}.{end}" for end in ("dsc", "tar.xz")
     }
     assert all(download.size and download.sha256 for download in plan.steps[0].downloads)
     artifact = make(plan, settings, store)
-    facts = artifact.facts["onednn"]
+    facts = artifact.details["onednn"]
     assert (facts["version"], facts["suite"], facts["deviates"]) == (VERSION, "trixie", True)
     assert artifact.facts["deviations"] == ["oneDNN 3.7.2 of Debian trixie stands in for the pinned v3.13"]
     assert (artifact.folder / "tree/include/oneapi/dnnl/dnnl.h").is_file()
@@ -168,7 +180,7 @@ def test_onednn_comes_from_debian(upstream, configured, store):
 def test_substitute_is_taken_loudly(upstream, configured, store):
     """Where substitutes are allowed, Debian's oneDNN stands in for an unreachable pin, and I am told all of it."""
     url = f"http://127.0.0.1:{closed_port()}/oneDNN.git"
-    plan = thirdparty.plan(TARGET, upstream, configured("allow", git_url=url), store)
+    plan = planned(upstream, configured("allow", git_url=url), store)
     (notice,) = plan.notices
     for part in ("oneDNN 3.7.2 of Debian trixie", "pinned v3.13", url, "not for release"):
         assert part in notice
@@ -178,9 +190,9 @@ def test_substitute_is_taken_loudly(upstream, configured, store):
 def test_newer_package_is_another_artifact(mirror, upstream, configured, store):
     """An update of Debian's package is seen by the next plan."""
     settings = configured(origin="debian")
-    before = thirdparty.plan(TARGET, upstream, settings, store).key
+    before = planned(upstream, settings, store).key
     publish(mirror, "3.9-1", {**ONEDNN, "NEWS": "new"})
-    assert thirdparty.plan(TARGET, upstream, settings, store).key != before
+    assert planned(upstream, settings, store).key != before
 
 
 @debian
@@ -188,8 +200,8 @@ def test_newer_package_is_another_artifact(mirror, upstream, configured, store):
 def test_another_pin_is_another_artifact(upstream, configured, store):
     """The same package in place of another pin is recorded as such."""
     settings = configured(origin="debian")
-    one = thirdparty.plan(TARGET, upstream, settings, store)
-    other = thirdparty.plan(TARGET, replace(upstream, onednn_tag="v3.10"), settings, store)
+    one = planned(upstream, settings, store)
+    other = planned(replace(upstream, onednn_tag="v3.10"), settings, store)
     assert one.key != other.key
 
 
@@ -201,14 +213,14 @@ def test_package_that_is_not_there_is_told(mirror, upstream, configured, store):
     empty = f"SHA256:\n {hashlib.sha256(b'').hexdigest()} 0 main/source/Sources\n"
     mirror.answers["/debian/dists/trixie/Release"] = Answer((text + empty).encode())
     with pytest.raises(SourceError, match="onednn in Debian trixie"):
-        thirdparty.plan(TARGET, upstream, configured(origin="debian"), store)
+        planned(upstream, configured(origin="debian"), store)
 
 
 @debian
 def test_suite_that_is_not_there_is_told(mirror, upstream, configured, store):
     """A suite that the mirror lacks is an error that names both."""
     with pytest.raises(NetworkError, match="nosuch") as caught:
-        thirdparty.plan(TARGET, upstream, configured(origin="debian", debian_suite="nosuch"), store)
+        planned(upstream, configured(origin="debian", debian_suite="nosuch"), store)
     assert mirror.url in caught.value.what
 
 
@@ -216,9 +228,9 @@ def test_suite_that_is_not_there_is_told(mirror, upstream, configured, store):
 def test_unreachable_mirror_is_replaced_by_the_store(mirror, upstream, configured, store):
     """Without the mirror, the package that was taken before is used, and I am told so."""
     settings = configured(origin="debian")
-    artifact = make(thirdparty.plan(TARGET, upstream, settings, store), settings, store)
+    artifact = make(planned(upstream, settings, store), settings, store)
     mirror.answers.clear()
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     assert plan.key == artifact.key
     assert "taken from the store" in plan.notices[0]
     assert "not for release" in plan.notices[1]
@@ -228,7 +240,7 @@ def test_unreachable_mirror_is_replaced_by_the_store(mirror, upstream, configure
 def test_file_that_differs_from_the_lists_is_refused(mirror, upstream, configured, store):
     """A package file that is not what the mirror's lists say never becomes a source."""
     settings = configured(origin="debian")
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     path = f"/debian/pool/main/o/onednn/onednn_{VERSION}.tar.xz"
     mirror.answers[path] = Answer(b"x" * len(mirror.answers[path].body))
     with pytest.raises(NetworkError, match="onednn"):
@@ -239,7 +251,7 @@ def test_host_without_debian_mirror_is_told(upstream, configured, store, monkeyp
     """On a host that is no Debian the remedy is a local tree."""
     monkeypatch.setattr(apt, "host_mirror", lambda _: None)
     with pytest.raises(MachineError) as caught:
-        thirdparty.plan(TARGET, upstream, configured(origin="debian"), store)
+        planned(upstream, configured(origin="debian"), store)
     assert "path" in caught.value.remedy
 
 
@@ -248,17 +260,17 @@ def test_missing_apt_is_told(tmp_path, upstream, configured, store, monkeypatch)
     monkeypatch.setattr(apt, "host_mirror", lambda _: "http://mirror.invalid/debian")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError) as caught:
-        thirdparty.plan(TARGET, upstream, configured(origin="debian"), store)
+        planned(upstream, configured(origin="debian"), store)
     assert caught.value.remedy == "apt-get install apt"
 
 
 def test_onednn_comes_from_a_folder(tmp_path, upstream, configured, store):
     """A local tree is copied, its version read, and recorded as not the pin."""
     settings = configured(origin="path", path=write(tmp_path / "oneDNN", ONEDNN))
-    plan = thirdparty.plan(TARGET, upstream, settings, store)
+    plan = planned(upstream, settings, store)
     artifact = make(plan, settings, store)
-    assert artifact.facts["onednn"]["version"] == "3.13.1"
-    assert artifact.facts["onednn"]["deviates"] is True
+    assert artifact.details["onednn"]["version"] == "3.13.1"
+    assert artifact.details["onednn"]["deviates"] is True
     assert "not for release" in plan.notices[0]
     assert plan.inputs["tree_sha256"] == artifact.facts["tree_sha256"]
 
@@ -266,13 +278,13 @@ def test_onednn_comes_from_a_folder(tmp_path, upstream, configured, store):
 def test_folder_that_is_no_onednn_is_refused(tmp_path, upstream, configured, store):
     """A local path that is not oneDNN's source is refused before anything is copied."""
     with pytest.raises(SourceError, match="no source tree of oneDNN"):
-        thirdparty.plan(TARGET, upstream, configured(origin="path", path=tmp_path), store)
+        planned(upstream, configured(origin="path", path=tmp_path), store)
 
 
 def test_path_must_be_set(upstream, configured, store):
     """With origin path, I am told which setting is missing."""
     with pytest.raises(SettingsError) as caught:
-        thirdparty.plan(TARGET, upstream, configured(origin="path"), store)
+        planned(upstream, configured(origin="path"), store)
     assert "onednn.path" in caught.value.remedy
 
 
@@ -282,4 +294,4 @@ def test_missing_git_is_no_reason_for_a_substitute(tmp_path, upstream, configure
     assert git(tmp_path / "oneDNN", "tag") == "v3.13"
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="git"):
-        thirdparty.plan(TARGET, upstream, configured("allow", git_url=str(tmp_path / "oneDNN")), store)
+        planned(upstream, configured("allow", git_url=str(tmp_path / "oneDNN")), store)

@@ -170,18 +170,8 @@ class BuildGraph:
         context = PlanContext(
             settings=self.settings, store=self.store, target=target, known=known, find_builder=find_builder
         )
-        missing = tuple(need for need in rule.needs if need not in known)
-
-        def draw_up() -> Plan:
-            drawn = rule.plan(context)
-            return replace(
-                drawn,
-                unknown=tuple(dict.fromkeys((*missing, *drawn.unknown))),
-                needs={need: known[need].version for need in rule.needs if need in known},
-                code=rule.code_version(target.variant),
-            )
-
-        return replace(self.run_cache.plan(rule.name(target), draw_up), target=rule.target(target))
+        drawn = self.run_cache.plan(rule.name(target), lambda: rule.drawn_up(context))
+        return replace(drawn, target=rule.target(target))
 
     def _make(self, plan: Plan, key: str, known: Mapping[str, Artifact]) -> Artifact:
         if self.watcher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +88,17 @@ class Rule:
         """The artifact's name among all of a run: the kind, and the parts of the target that it depends on."""
         parts = {Scope.RELEASE: target.release, Scope.PYTHON: target.python, Scope.VARIANT: str(target.variant)}
         return (self.kind, *(text for part, text in parts.items() if part in self.scope))
+
+    def drawn_up(self, context: PlanContext) -> Plan:
+        """The plan, with what its key covers of every plan: needed artifacts, and our own code."""
+        drawn = self.plan(context)
+        missing = (need for need in self.needs if need not in context.known)
+        return replace(
+            drawn,
+            unknown=tuple(dict.fromkeys((*missing, *drawn.unknown))),
+            needs={need: context.known[need].version for need in self.needs if need in context.known},
+            code=self.code_version(context.target.variant),
+        )
 
     def code_version(self, variant: str | None, code: Code | None = None) -> str:
         """Hash of our own code and data that make or judge the artifact."""
