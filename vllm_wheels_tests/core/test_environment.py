@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 
 import pytest
 
-from vllm_wheels.core.artifacts.torch_env import environment
-from vllm_wheels.core.artifacts.torch_env.environment import index_arguments, tools_plan
+from vllm_wheels.core.artifacts import tools
+from vllm_wheels.core.artifacts.torch_env import RULE
 from vllm_wheels.core.artifacts.torch_env.locking import Lock, lock, refuse_cuda
-from vllm_wheels.core.engine.graph import carry_out
-from vllm_wheels.core.engine.plan import ActionContext
+from vllm_wheels.core.artifacts.torch_env.planning import index_arguments, install, prove, write_lock
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError, SettingsError
-from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core import making
+from vllm_wheels_tests.core.making import action_context, drawn_up
 from vllm_wheels_tests.fixtures import torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer
 
@@ -80,9 +80,11 @@ def store(tmp_path):
 def plan(index, torch_alone, store):
     """Plans the environment; keyword arguments change single settings."""
 
-    def run(*, upstream=UPSTREAM, url=index.url, links=(str(torch_alone),), **changes):
+    def run(*, upstream=UPSTREAM, rule=RULE, url=index.url, links=(str(torch_alone),), **changes):
         settings = load(index={"url": url, "find_links": links}, **changes)
-        return environment.plan(TARGET, upstream=upstream, settings=settings, store=store)
+        details = {"upstream": asdict(upstream)} if upstream else {}
+        known = {"source": making.artifact("source", store.root, details=details)} if upstream else {}
+        return drawn_up(rule, settings, store, target=TARGET, known=known)
 
     return run
 
@@ -91,14 +93,9 @@ def plan(index, torch_alone, store):
 def make(store, index, torch_alone):
     """Carries a plan out and keeps the artifact."""
 
-    def run(plan):
-        settings = load(index={"url": index.url, "find_links": (str(torch_alone),)})
-        with store.making(plan.artifact, plan.key, wait_seconds=1) as stage:
-            context = ActionContext(
-                stage=stage, settings=settings, runner=Runner(), find_builder=pytest.fail, say=print
-            )
-            facts = carry_out(plan, context)
-            return store.keep(plan.artifact, plan.key, stage, inputs=plan.inputs, facts=facts, seconds=1)
+    def run(plan, url=index.url):
+        settings = load(index={"url": url, "find_links": (str(torch_alone),)})
+        return making.make(plan, settings, store)
 
     return run
 
@@ -112,7 +109,7 @@ def test_environment_is_installed_and_proven(plan, make):
     """What was locked is what is installed, and the artifact tells torch, packages and lock."""
     artifact = make(plan(torch=TORCH_ONLY))
     assert artifact.facts["torch"] == "2.13.0+cpu"
-    assert artifact.facts["packages"] == [["torch", "2.13.0+cpu"], ["wheel", "0.48.0"]]
+    assert artifact.details["packages"] == [["torch", "2.13.0+cpu"], ["wheel", "0.48.0"]]
     assert artifact.facts["left_out"] == ["torchvision", "torchaudio"]
     assert (artifact.folder / "env/wheel/__init__.py").is_file()
     assert "--hash=sha256:" in (artifact.folder / "lock.txt").read_text()
@@ -134,14 +131,14 @@ def test_unread_source_leaves_the_plan_unknown(plan):
     """Before the source is there, the plan can be shown but has no key."""
     shown = plan(upstream=None)
     assert (shown.key, shown.unknown) == (None, ("source",))
-    assert [step.action for step in shown.steps] == ["environment.lock", "environment.install", "environment.prove"]
+    assert [step.action for step in shown.steps] == [write_lock, install, prove]
 
 
 def test_all_torch_packages_by_default(plan, torch_folder):
     """Where CPU builds of all three torch packages are offered, all three go into the environment."""
     made = plan(torch={"backend": "none"}, links=(str(torch_folder),))
     assert made.inputs["left_out"] == []
-    assert "torchvision==2.13.0+cpu" in made.steps[0].arguments["text"]
+    assert "torchvision==2.13.0+cpu" in made.steps[0].arguments.text
 
 
 def test_leaving_packages_out_is_said(plan):
@@ -219,16 +216,15 @@ def test_installed_torch_must_prove_itself(tmp_path, text, error):
     path = tmp_path / "env/torch/version.py"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    context = ActionContext(stage=tmp_path, settings=load(), runner=Runner(), find_builder=pytest.fail, say=print)
     with pytest.raises(error):
-        environment.prove(context, env="{stage}/env")
+        prove(action_context(tmp_path, load()), "{stage}/env")
 
 
 def test_torch_version_can_be_overridden(plan, torch_folder):
     """Another torch than the release pins is taken if I say so, with a notice and as a deviation."""
     made = plan(torch={**TORCH_ONLY, "version": "2.10.0"}, links=(str(torch_folder),))
     assert "torch==2.10.0+cpu" in made.inputs["requirements"]
-    assert "2.10.0 in place of 2.13.0" in made.steps[0].arguments["deviations"][0]
+    assert "2.10.0 in place of 2.13.0" in made.steps[0].arguments.deviations[0]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +289,14 @@ def test_index_out_of_reach_takes_the_environment_of_the_store(plan, make):
     assert "cannot be reached" in offline.notices[-1]
 
 
+def test_environment_of_the_store_outlives_an_update_of_this_program(plan, make):
+    """Offline, also a newer vllm-wheels has the environment that an older one made, with the same versions."""
+    artifact = make(plan(torch=TORCH_ONLY))
+    updated = plan(rule=replace(RULE, constants=lambda _: {"code": "changed"}), torch=TORCH_ONLY, url=NOBODY)
+    assert updated.key != artifact.key
+    assert make(updated, url=NOBODY).version == artifact.version
+
+
 def test_environment_with_substitutes_is_not_taken_where_they_are_refused(plan, make):
     """Offline, an environment that lacks torchvision does not stand in for one that is asked to have it."""
     make(plan(torch={"backend": "none"}, substitutes="allow"))
@@ -304,9 +308,9 @@ def test_environment_with_substitutes_is_not_taken_where_they_are_refused(plan, 
 def test_file_that_is_not_the_locked_one_is_refused(plan, make):
     """A file that was exchanged after locking is not installed."""
     made = plan(torch=TORCH_ONLY)
-    write, *rest = made.steps
-    forged = re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", write.arguments["text"])
-    exchanged = replace(write, arguments={**write.arguments, "text": forged})
+    locking, *rest = made.steps
+    forged = re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", locking.arguments.text)
+    exchanged = replace(locking, arguments=replace(locking.arguments, text=forged))
     with pytest.raises(EnvironmentResolutionError) as caught:
         make(replace(made, steps=(exchanged, *rest)))
     assert "Hash mismatch" in caught.value.why
@@ -341,10 +345,13 @@ def test_lock_text_names_no_place():
 
 def test_tools_do_not_depend_on_the_python(index, store, tmp_path):
     """The second Python's wheel is made with the first one's tools."""
-    pinned = tomllib.loads(files("vllm_wheels.core").joinpath("tools.toml").read_text("utf-8"))["requirements"]
+    pinned = tomllib.loads(files("vllm_wheels.core.artifacts.torch_env").joinpath("tools.toml").read_text("utf-8"))[
+        "requirements"
+    ]
     for name, _, version in (line.partition("==") for line in pinned):
         torchlike.wheel(tmp_path / "tools", name, version, files={f"{name}/__init__.py": ""})
     settings = load(index={"url": index.url, "find_links": (str(tmp_path / "tools"),)})
-    plans = [tools_plan(Target(release="0.32.0", python=p), settings=settings, store=store) for p in ("3.11", "3.14")]
+    targets = [Target(release="0.32.0", python=python) for python in ("3.11", "3.14")]
+    plans = [drawn_up(tools.RULE, settings, store, target=target) for target in targets]
     assert plans[0].artifact == "tools"
     assert plans[0].key == plans[1].key

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -60,12 +61,14 @@ class Resolution:
         backend: with which it was resolved, and has to be installed.
         left_out: packages that are not in it although the release has them.
         notices: what the user must be told.
+        earlier: folder of an environment with these packages, which is copied; None where they have to be installed.
     """
 
     lock: Lock
     backend: Backend
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
+    earlier: str | None = None
 
 
 def index_arguments(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -199,22 +202,38 @@ def _steps(
             writes=(lock_path,),
             seconds=1,
         ),
-        Step(
-            title=f"install {count}",
-            action=install,
-            arguments=None,
-            reads=(lock_path,),
-            writes=(env,),
-            seconds=60 if torch else 5,
-            disk_gigabytes=TORCH_ENV_GIGABYTES if torch else None,
-            # Package URLs (purl): from which index uv takes a file, and its size, is told only while it is fetched.
-            downloads=tuple(
-                Download(url=f"pkg:pypi/{package.name}@{package.version}")
-                for package in (resolution.lock.packages if resolution else ())
-            ),
-            invocations=(_installing(python, resolution, settings, env=env, lock_path=lock_path),),
-        ),
+        _providing(python, resolution, settings, torch=torch, lock_path=lock_path),
         *((proof,) if torch else ()),
+    )
+
+
+def _providing(
+    python: str, resolution: Resolution | None, settings: Settings, *, torch: bool, lock_path: str
+) -> Step[Any]:
+    env, packages = f"{STAGE}/{ENV}", resolution.lock.packages if resolution else ()
+    count = f"{len(packages)} packages" if resolution else "the packages"
+    disk = TORCH_ENV_GIGABYTES if torch else None
+    if resolution and resolution.earlier:
+        return Step(
+            title=f"copy {count} of the earlier environment",
+            action=copy,
+            arguments=resolution.earlier,
+            reads=(resolution.earlier,),
+            writes=(env,),
+            seconds=5,
+            disk_gigabytes=disk,
+        )
+    return Step(
+        title=f"install {count}",
+        action=install,
+        arguments=None,
+        reads=(lock_path,),
+        writes=(env,),
+        seconds=60 if torch else 5,
+        disk_gigabytes=disk,
+        # Package URLs (purl): from which index uv takes a file, and its size, is told only while it is fetched.
+        downloads=tuple(Download(url=f"pkg:pypi/{package.name}@{package.version}") for package in packages),
+        invocations=(_installing(python, resolution, settings, env=env, lock_path=lock_path),),
     )
 
 
@@ -312,7 +331,11 @@ def _as_answer(artifact: Artifact) -> Resolution:
     )
     text = (artifact.folder / LOCK).read_text("utf-8")
     return Resolution(
-        lock=Lock.parse(text), backend=None, left_out=tuple(artifact.inputs["left_out"]), notices=(notice,)
+        lock=Lock.parse(text),
+        backend=None,
+        left_out=tuple(artifact.inputs["left_out"]),
+        notices=(notice,),
+        earlier=str(artifact.folder / ENV),
     )
 
 
@@ -351,6 +374,11 @@ def install(context: ActionContext, _: None) -> None:
         what="the packages of the environment cannot be installed",
         limit_seconds=settings.index.timeout_seconds * DOWNLOAD_ANSWERS,
     )
+
+
+def copy(context: ActionContext, earlier: str) -> None:
+    """Copies the packages of an earlier environment, as the index is out of reach."""
+    shutil.copytree(earlier, context.stage / ENV, symlinks=True)
 
 
 def prove(context: ActionContext, env: str) -> Made:
