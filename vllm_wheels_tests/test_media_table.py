@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.media_table import Need, Sources, fetched, on_import, on_use, registered, tables, updated
 from vllm_wheels.core.settings import load
 from vllm_wheels_tests.core.small_wheels import write_files
 from vllm_wheels_tests.docs.pages import ROOT, Page
-from vllm_wheels_tests.media_table import Need, Sources, fetched, on_import, on_use, registered, tables, updated
 
 PAGE = ROOT / "docs/torchvision-torchaudio.md"
 

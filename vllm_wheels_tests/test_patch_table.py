@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import patch_table
+from benchmarks.patch_table import Row, as_markdown, rows
 from vllm_wheels.core.settings import load
-from vllm_wheels_tests import patch_table
-from vllm_wheels_tests.patch_table import Row, as_markdown, rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "releases.md"
 

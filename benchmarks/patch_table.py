@@ -1,6 +1,6 @@
 """Tries the patches on every source archive that the index has, and writes the outcome as docs/releases.md.
 
-    python -m vllm_wheels_tests.patch_table docs/releases.md
+    python -m benchmarks.patch_table docs/releases.md
 
 Archives are downloaded once, 1.2 GB in all, into vllm-wheels-tests below the user's cache folder (XDG_CACHE_HOME).
 Nothing is compiled: the table says what the pipeline makes of a release's source, or why it refuses.
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from packaging.version import Version
 
-from vllm_wheels.core.artifacts.metadata import patch_set
+from vllm_wheels.core.artifacts.metadata.planning import patch_set
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.archives import unpack
 from vllm_wheels.core.host.commands import Download
@@ -33,7 +33,7 @@ FIRST = Version("0.8.5")
 HEAD = """\
 # Releases
 
-What the pipeline makes of each release's source. Written by `python -m vllm_wheels_tests.patch_table docs/releases.md`,
+What the pipeline makes of each release's source. Written by `python -m benchmarks.patch_table docs/releases.md`,
 which patches every source archive for every variant without compiling it; `./run test -m real -k patch_table` repeats
 it.
 
