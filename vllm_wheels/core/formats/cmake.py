@@ -1,4 +1,4 @@
-"""Reads CMake text: its commands, where each stands, and whether an x86-64 Linux host reaches it."""
+"""Parses CMake files: the commands, their positions, and whether an x86-64 Linux host runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks ask of an ELF file beside its instructions: libraries, search paths, sections."""
+"""Reads the dynamic section and the section table of ELF files: libraries, search paths, sizes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Binary:
 
     @property
     def grafted(self) -> bool:
-        """Is it an outside library that auditwheel put in."""
+        """Whether it is an external library that auditwheel grafted into the wheel."""
         return GRAFTED in self.name
 
     @property
     def extension(self) -> bool:
-        """Is it named as a module that Python can import."""
+        """Whether it is named as an extension module."""
         return self.name.endswith(".so") and not self.grafted
 
 

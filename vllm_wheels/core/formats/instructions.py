@@ -1,4 +1,4 @@
-"""Counts the machine instructions of a wheel by the CPU feature that they need, and judges them against a variant.
+"""Disassembles a wheel, counts its instructions by the CPU feature that they need, and compares them with a variant.
 
 Symbols are not needed, so stripped files can be read. Decoding is one linear sweep through each executable section
 that starts anew at every function which ``.eh_frame_hdr`` names: data between functions, which decodes to nonsense,
@@ -33,7 +33,7 @@ from vllm_wheels.core.variants import Variant
 BITS = 64
 MACHINE = "EM_X86_64"
 GRAFTED = ".libs/"
-"""Ends the folder into which auditwheel puts outside libraries; these may choose their code at run time."""
+"""Ends the folder into which auditwheel grafts external libraries; these may dispatch on the CPU at run time."""
 
 FUNCTION_TABLE = ".eh_frame_hdr"
 TABLE_HEADER = struct.Struct("<4BiI")
@@ -71,7 +71,7 @@ class MachineCode:
 
     @property
     def grafted(self) -> bool:
-        """Is it an outside library that auditwheel put in."""
+        """Whether it is an external library that auditwheel grafted into the wheel."""
         return GRAFTED in self.name
 
 
@@ -83,7 +83,7 @@ class Scan:
 
     @property
     def own(self) -> tuple[MachineCode, ...]:
-        """What was compiled for the wheel."""
+        """Files that were compiled for the wheel, without grafted libraries."""
         return tuple(file for file in self.files if not file.grafted)
 
     @property
@@ -101,20 +101,20 @@ class Scan:
 
     @property
     def sha256(self) -> str:
-        """Hash of the wheel's own code, whatever its files are called; wheels that share it are the same code."""
+        """Hash of the wheel's own code, whatever its files are called; two wheels with one hash hold the same code."""
         return hashlib.sha256("".join(sorted(file.sha256 for file in self.own)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A difference between what a variant says and what the code is.
+    """A promised instruction that is missing, or a forbidden one that is there.
 
     Attributes:
         feature: CPU feature, or pattern of features, that is missing or must not be there.
         file: where a forbidden instruction is; None where a promised one is nowhere.
         count: how many forbidden instructions the file holds.
         address: of the first of them.
-        grafted: is the file an outside library, which may choose its code at run time.
+        grafted: whether the file is an external library, which may dispatch on the CPU at run time.
     """
 
     feature: str
@@ -130,7 +130,7 @@ class Fault:
 
 
 def judge(found: Scan, variant: Variant) -> tuple[Fault, ...]:
-    """What the variant promises and the code lacks, then what it forbids and the code holds; empty where all is well.
+    """Promised instructions that are missing, then forbidden ones that are there; none where the code fits the variant.
 
     A promised feature is never a forbidden one, whatever patterns the variant forbids.
     """
@@ -221,7 +221,7 @@ def _function_starts(elf: ELFFile) -> Sequence[int]:
 
 
 class _Sweep:
-    """Decodes one section after the other and keeps count."""
+    """Decodes executable sections and counts their instructions."""
 
     def __init__(self) -> None:
         self._kinds: Counter[int] = Counter()

@@ -29,7 +29,7 @@ def read(path: Path, *, root: Path) -> tuple[str, ...]:
 
 
 def parse(line: str, *, file: str) -> Requirement:
-    """A requirement line, parsed.
+    """Parses a requirement line.
 
     Raises:
         SourceError: it is no requirement (PEP 508).
@@ -45,7 +45,7 @@ def parse(line: str, *, file: str) -> Requirement:
 
 
 def merged(lines: Iterable[str], over: Iterable[str], *, file: str) -> tuple[str, ...]:
-    """Two sets of requirement lines as one: whatever ``over`` names is taken from there alone."""
+    """Merges two sets of requirement lines; for a package that both name, the lines of ``over`` win."""
     winners = tuple(over)
     named = {canonicalize_name(parse(line, file=file).name) for line in winners}
     kept = [line for line in lines if canonicalize_name(parse(line, file=file).name) not in named]

@@ -1,4 +1,4 @@
-"""Reads which extensions an x86-64 CPU build has out of upstream's setup.py, by its syntax tree; nothing is run."""
+"""Evaluates setup.py statically, by its syntax tree, to find the extensions of a CPU build on x86-64."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 
 class _Unknown:
-    """An expression whose value the text alone does not tell."""
+    """The value of an expression that cannot be evaluated statically."""
 
 
 UNKNOWN = _Unknown()
 
 
 class UndecidedExtensionError(ValueError):
-    """An extension depends on something that the text alone does not tell; the message is that condition."""
+    """An extension depends on a condition that cannot be evaluated statically; the message is that condition."""
 
 
 def extensions(text: str, *, python: str) -> tuple[str, ...]:
-    """Names of the extensions, without the package ``vllm``, in order; optional ones, which may come to nothing, not.
+    """Names of the extensions, without the package ``vllm``, in order; without optional ones, which may fail to build.
 
     Args:
         text: of setup.py.
@@ -48,7 +48,7 @@ def extensions(text: str, *, python: str) -> tuple[str, ...]:
 
     Raises:
         SyntaxError: the text is not Python.
-        UndecidedExtensionError: the text alone does not tell.
+        UndecidedExtensionError: the extensions cannot be told statically.
     """
     module = ast.parse(text)
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
@@ -89,11 +89,11 @@ class _Reading:
         elif any(_touches(statement) for statement in (*body, *orelse)):
             raise UndecidedExtensionError(ast.unparse(test))
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> object:
         text = ast.unparse(node)
         if text in self.known:
             return self.known[text]
-        result: Any = UNKNOWN
+        result: object = UNKNOWN
         match node:
             case ast.Constant(value=constant):
                 result = constant
@@ -120,7 +120,7 @@ class _Reading:
 
 
 def _combined(values: Sequence[object], *, decisive: bool) -> object:
-    """Joins the operands of ``or``, which one true operand decides, or of ``and``, which one false operand decides."""
+    """Three-valued ``or`` (one true operand decides) and ``and`` (one false operand decides)."""
     if any(value is not UNKNOWN and bool(value) is decisive for value in values):
         return decisive
     return UNKNOWN if UNKNOWN in values else not decisive

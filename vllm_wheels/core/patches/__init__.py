@@ -6,8 +6,6 @@ is compiled.
 
 from __future__ import annotations
 
-import hashlib
-from importlib.resources import files
 from pathlib import Path
 
 from vllm_wheels.core.patches import (
@@ -45,7 +43,7 @@ PATCHES: tuple[Patch, ...] = (
 
 
 def patched(root: Path, wanted: Wanted) -> Tree:
-    """The release with every patch that is meant for it.
+    """Applies every patch that is meant for the release.
 
     Raises:
         PatchError: a patch did not take.
@@ -56,12 +54,3 @@ def patched(root: Path, wanted: Wanted) -> Tree:
         if patch.meant_for(wanted.upstream):
             patch.apply(tree, wanted)
     return tree
-
-
-def sha256_of_patches() -> str:
-    """Hash of this package's own source: a changed patch makes what it patched stale."""
-    digest = hashlib.sha256()
-    for source in sorted(files(__package__).iterdir(), key=lambda file: file.name):
-        if source.name.endswith(".py"):
-            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()

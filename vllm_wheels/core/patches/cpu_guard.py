@@ -14,12 +14,30 @@ import logging
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import Any
+from typing import TypedDict
 
 FLAGS_VARIABLE = "VLLM_WHEELS_CPU_FLAGS"
 UPSTREAM = "vllm"
 
-WHEEL: dict[str, Any] = {}
+
+class Variant(TypedDict):
+    """A wheel of the same build, and the CPU features that it needs."""
+
+    distribution: str
+    floor: tuple[str, ...]
+
+
+class Wheel(TypedDict, total=False):
+    """This wheel: the features it needs, torch's questions about features it has no code for, all variants."""
+
+    variant: str
+    distribution: str
+    floor: tuple[str, ...]
+    ceiling: tuple[str, ...]
+    variants: list[Variant]
+
+
+WHEEL: Wheel = {}
 
 
 def cpu_flags() -> frozenset[str] | None:

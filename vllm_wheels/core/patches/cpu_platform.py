@@ -1,4 +1,4 @@
-"""Lets vLLM take itself for a CPU build although the wheel's version has no ``+cpu``, which the public index refuses.
+"""Makes vLLM detect a CPU build although the wheel's version has no ``+cpu``, which the public index refuses.
 
 vLLM searches its own version for ``cpu`` in one function of ``vllm/platforms/__init__.py``, and from 0.26 to 0.31 also
 in ``vllm/triton_utils/importing.py``. ``VLLM_TARGET_DEVICE`` is not needed then.
@@ -19,7 +19,7 @@ SEARCHED = r"""["']cpu["']\s+in\s+[\w.]*version\(\s*["']{distribution}["']\s*\)"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Adds the local part to the version wherever it is searched for ``cpu``."""
+    """Appends ``+cpu`` to the version wherever vLLM searches it for ``cpu``."""
     tree.replace(Edit(path=PLATFORMS, old=ANSWER, new=ANSWER + MARK))
     searched = re.compile(SEARCHED.format(distribution=re.escape(wanted.distribution)))
     # Whatever asks for the version was changed by the patch "lookups", which comes before.

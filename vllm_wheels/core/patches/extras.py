@@ -1,4 +1,4 @@
-"""Reads the optional dependencies, which upstream keeps as a literal in setup.py."""
+"""Reads the optional dependencies from setup.py, where upstream keeps them as a literal."""
 
 from __future__ import annotations
 

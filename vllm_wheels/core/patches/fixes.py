@@ -1,4 +1,4 @@
-"""Defects of upstream's releases, each with the releases it is in and the text that cures it."""
+"""Backported fixes for defects of upstream's releases: what is broken, in which releases, and the edits."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ CACHE_SIZE_OF_LATER_TORCH = (
 
 @dataclass(frozen=True, kw_only=True)
 class Fix:
-    """A defect and its cure.
+    """A defect and the edits that fix it.
 
     Attributes:
         name: one word.
-        defect: what happens without the cure.
+        defect: what happens without the fix.
         releases: versions that have the defect.
-        edits: the cure.
+        edits: the fix.
         families: families of source that have it.
         same_parameters: a function and the kernel it stands in for, each as (path, name), which take the same
-            parameters once the cure took.
+            parameters once the edits are applied.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Fix:
     same_parameters: tuple[tuple[str, str], tuple[str, str]] | None = None
 
     def apply(self, tree: Tree, wanted: Wanted) -> None:  # noqa: ARG002 - the same for all variants
-        """Carries the edits out and compares the parameters."""
+        """Applies the edits and compares the parameters."""
         for edit in self.edits:
             tree.replace(edit)
         if self.same_parameters:

@@ -1,7 +1,7 @@
-"""Adds the module that refuses CPUs below the variant's floor and caps what vLLM believes about those above it.
+"""Adds the CPU guard: it refuses CPUs below the variant's floor and hides features above the variant's level.
 
 The floor is checked before anything else of vLLM is imported. The cap needs torch, which vLLM imports in
-``vllm/env_override.py`` after setting variables that torch reads; so it is put on right behind that.
+``vllm/env_override.py`` after setting variables that torch reads; so it is applied right behind that.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from importlib.resources import files
 from pprint import pformat
-from typing import Any
 
+from vllm_wheels.core.patches.cpu_guard import Wheel
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.variants import variants
@@ -18,15 +18,15 @@ from vllm_wheels.core.variants import variants
 INIT = "vllm/__init__.py"
 GUARD = "vllm/_cpu_guard.py"
 TEMPLATE = "cpu_guard.py"
-TABLE = "WHEEL: dict[str, Any] = {}\n"
+TABLE = "WHEEL: Wheel = {}\n"
 TORCH_IMPORT = "vllm.env_override"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Adds the module and its two uses."""
+    """Adds the module and calls it from ``vllm/__init__.py``."""
     source = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
     table = pformat(data(wanted), sort_dicts=False, width=100)
-    tree.write(GUARD, source.replace(TABLE, f"WHEEL: dict[str, Any] = {table}\n"))
+    tree.write(GUARD, source.replace(TABLE, f"WHEEL: Wheel = {table}\n"))
     text = tree.text(INIT)
     lines = text.splitlines(keepends=True)
     first, torch = _places(tree, text)
@@ -37,7 +37,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 
 
 def _places(tree: Tree, text: str) -> tuple[int, int]:
-    """Numbers of the lines before which the first import and the cap belong."""
+    """Line numbers at which to insert the import of the guard and the cap."""
     imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
     effective = [node for node in imports if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
     torch = [node for node in effective if any(name.name == TORCH_IMPORT for name in node.names)]
@@ -46,7 +46,7 @@ def _places(tree: Tree, text: str) -> tuple[int, int]:
     return effective[0].lineno - 1, torch[0].end_lineno
 
 
-def data(wanted: Wanted) -> dict[str, Any]:
+def data(wanted: Wanted) -> Wheel:
     """What the module knows about its wheel and the other variants, lowest first."""
     return {
         "variant": wanted.variant.name,

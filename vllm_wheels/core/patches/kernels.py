@@ -1,4 +1,4 @@
-"""Makes vLLM load the wheel's one extension on x86-64, and fail at once where that is impossible.
+"""Makes vLLM import the wheel's one extension on x86-64, and fail at once where that is impossible.
 
 Upstream chooses among its extensions by what the CPU says and turns a missing one into a warning, after which the first
 call of a kernel fails with an unrelated message. A variant's wheel has one extension, whatever the CPU says.

@@ -1,8 +1,8 @@
-"""What a wheel says about its machine code where the variant's name alone would mislead, and reads it back.
+"""Labels wheels whose machine code is not what the variant's name suggests, and reads the label back.
 
-A variant is *same_code* in a release whose source gives it nothing over a lower variant. Its wheel then holds the lower
-variant's machine code and says so in the one line of its description, ``Summary`` of METADATA, where people and
-``as_labelled`` read it. So does a baseline wheel that holds all of upstream's extensions.
+A variant has the *same code* in a release whose source gives it nothing over a lower variant. Its wheel then holds the
+lower variant's machine code and says so in ``Summary`` of METADATA, where people and ``as_labelled`` read it. So does a
+baseline wheel that holds all of upstream's extensions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALL_EXTENSIONS = "; with all of upstream's extensions, one of which is chosen on
 
 
 def same_code_in(variant: Variant, tree: Path) -> SameCode | None:
-    """Why the variant gains nothing in a release, told by its unpacked tree; None where it gains something."""
+    """Why the variant's code is a lower variant's in a release, by its source tree; None where it has its own."""
     return next((rule for rule in variant.same_code if not _holds(tree, rule)), None)
 
 
@@ -35,19 +35,19 @@ def _holds(tree: Path, rule: SameCode) -> bool:
 
 
 def same_code(variant: Variant, lower: Variant) -> Variant:
-    """The same_code variant as it is built: a lower one's machine code, under its own name and for its own CPUs."""
+    """The variant built with a lower one's machine code, under its own name and with its own floor."""
     taken = {name: getattr(lower, name) for name in ("sources", "flags", "defines", "cpuinfo", "promises", "forbids")}
     return replace(variant, **taken, ceiling=lower.ceiling)
 
 
 def all_extensions(variant: Variant) -> Variant:
-    """The variant as it is built with all of upstream's extensions: its own floor, the highest variant's code."""
+    """The variant built with all of upstream's extensions: its own floor, everything that any variant promises."""
     promises = tuple(dict.fromkeys(name for other in variants().values() for name in other.promises))
     return replace(variant, promises=promises, ceiling=())
 
 
 def as_labelled(variant: Variant, summary: str, distributions: Mapping[str, str]) -> Variant:
-    """The variant as which a wheel is to be judged: by its name, and by what it says of its machine code.
+    """The variant that a wheel is to be verified as: by its name, and by the label in its summary.
 
     Args:
         variant: by the wheel's name.
@@ -61,7 +61,7 @@ def as_labelled(variant: Variant, summary: str, distributions: Mapping[str, str]
 
 
 def stated(variant: Variant, summary: str, distributions: Mapping[str, str]) -> Variant | None:
-    """The lower variant whose machine code a wheel says it holds; a statement naming no lower one is not believed."""
+    """The lower variant that the label names; None without a label, and for one that names no lower variant."""
     found = SAME_CODE_STATED.search(summary)
     names = list(variants())
     lower = names[: names.index(variant.name)]

@@ -1,7 +1,7 @@
-"""Makes vLLM ask for its own distribution under the new name: ``importlib.metadata.version("vllm")`` and the like.
+"""Renames vLLM's lookups of its own distribution, as ``importlib.metadata.version("vllm")``, to the wheel's name.
 
-What is found is decided by the syntax tree, under whatever alias the file imports the functions; only the string
-literal is exchanged, so the file keeps its formatting.
+Lookups are found in the syntax tree, under whatever alias the file imports the functions; only the string literal is
+replaced, so the file keeps its formatting.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEFT_OVER = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """The name in a question about the distribution, by character offsets in the text.
+    """The string literal ``"vllm"`` in a lookup, by character offsets in the text.
 
     Attributes:
         start: where the literal with the name begins.

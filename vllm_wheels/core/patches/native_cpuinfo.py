@@ -15,7 +15,7 @@ VARIABLE = "CPUINFO"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Overwrites what was read, right after it was read."""
+    """Overwrites the variable right after upstream reads ``/proc/cpuinfo`` into it."""
     text = tree.text(CMAKE)
     readings = [
         command

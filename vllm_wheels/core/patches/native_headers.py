@@ -1,9 +1,9 @@
-"""Reads torch's headers once for all sources of the extension that include them, in place of once for each source.
+"""Precompiles torch's headers for all sources of the extension that include them.
 
-Reading ``torch/all.h`` is half of what most kernels take to compile: 5 of 10 seconds each in 0.32.0. A header that was
-compiled before costs 0.5, and compiling it takes 20. The objects are the same byte for byte, because these sources read
-that header first, or after headers that change nothing in it. Sources that include less of torch stay as they are:
-their objects would become others.
+Parsing ``torch/all.h`` is half of what most kernels take to compile: 5 of 10 seconds each in 0.32.0. Precompiled it
+costs 0.5, and precompiling takes 20. The objects are the same byte for byte, because these sources include that header
+first, or after headers that change nothing in it. Sources that include less of torch are compiled without it, because
+it would change their objects.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SOURCES = "csrc"
 KERNELS = "csrc/cpu/**/*.cpp"
 HEADER = "torch/all.h"
 FEWEST = 5
-"""Sources below which compiling the header takes longer than it saves."""
+"""With fewer sources, precompiling the header takes longer than it saves."""
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+(?:"([^"\n]+)"|<([^>\n]+)>)', re.MULTILINE)
 PRECOMPILED = """
 
-# {header} is read once for the sources that include it.
+# {header} is precompiled for the sources that include it.
 get_target_property(_ALONE _C SOURCES)
 list(REMOVE_ITEM _ALONE
     {sources})
@@ -33,7 +33,7 @@ target_precompile_headers(_C PRIVATE <{header}>)
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Has the build precompile the header; a whole build, which compiles upstream's extensions, stays as it is."""
+    """Adds the precompiled header to target ``_C``; a whole build, with all of upstream's extensions, gets none."""
     found = [source for source in _kernels(tree) if _includes_header(tree, source)]
     if wanted.whole or len(found) < FEWEST:
         return
@@ -46,7 +46,7 @@ def _kernels(tree: Tree) -> list[str]:
 
 
 def _includes_header(tree: Tree, source: str) -> bool:
-    """Does the source include the header, itself or through the release's own headers."""
+    """Whether the source includes the header, directly or through the release's own headers."""
     seen: set[str] = set()
     waiting = [source]
     while waiting:

@@ -1,4 +1,4 @@
-"""Host-detected family (0.8.5 to 0.16.0): refuses variants that the release has no code for, shuts upstream's switches.
+"""Host-detected family (0.8.5 to 0.16.0): refuses variants that the release has no code for, unsets its variables.
 
 Which instruction sets are used follows from the variant's ``cpuinfo`` words alone (see ``native_cpuinfo``). Upstream's
 environment variables could only add to them, so a stray one in the builder's environment must not count.
@@ -21,7 +21,7 @@ FLAGS = "CXX_COMPILE_FLAGS"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Checks that the release has code for the variant; adds the flags that need no code."""
+    """Checks that the release compiles with the variant's flags; adds those that need no code of their own."""
     text = tree.text(CMAKE)
     _require_flags(tree, wanted, text)
     # Up to 0.9.0 a switch counts as on once it is defined, even as 0.
@@ -44,7 +44,7 @@ def _require_flags(tree: Tree, wanted: Wanted, text: str) -> None:
 
 
 def not_in_release(tree: Tree, wanted: Wanted, why: str, *, remedy: str) -> VariantNotInReleaseError:
-    """The error of a variant that a release's source cannot honour."""
+    """The error of a variant that a release has no code for."""
     what = f"vLLM {tree.release} cannot be built as {wanted.variant.name}"
     return VariantNotInReleaseError(what, why=why, remedy=remedy)
 

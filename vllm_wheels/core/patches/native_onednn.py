@@ -1,7 +1,7 @@
-"""Host-detected family: keeps the variant's definitions off oneDNN's sources, so that all variants share its objects.
+"""Host-detected family: compiles oneDNN without the variant's definitions, so that all variants share its objects.
 
-From 0.11.1 on upstream defines ``CPU_CAPABILITY_AMXBF16`` for the folder before oneDNN joins it, and with it for all of
-oneDNN's files. oneDNN asks for no such name; the definition does nothing but tell its compilations apart.
+From 0.11.1 on upstream defines ``CPU_CAPABILITY_AMXBF16`` for the directory before it adds oneDNN to it, and so for all
+of oneDNN's files. oneDNN does not use that name; the definition only makes a compiler cache miss.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ get_directory_property(_DEFINITIONS COMPILE_DEFINITIONS)
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
-    """Takes the definitions away while oneDNN joins, in releases that have made them by then.
+    """Removes the definitions while oneDNN is added, in releases that have made them by then.
 
     Raises:
-        PatchError: oneDNN joins in a way that the patch does not know.
+        PatchError: oneDNN is added in a way that the patch does not know.
     """
     text = tree.text(CMAKE)
     found = commands(text)

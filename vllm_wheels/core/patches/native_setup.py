@@ -1,4 +1,4 @@
-"""Keeps setup.py from putting things into the wheel that happen to lie on the build machine.
+"""Keeps setup.py from bundling files of the build machine into the wheel.
 
 tcmalloc: upstream copies whatever ``ldconfig`` finds into ``vllm/libs``, with its dependency on the machine's C++
 library, and preloads it. Two machines would make two wheels, one of them slower. The wheel comes without; the long
@@ -22,7 +22,7 @@ RUST = re.compile(r"^( *)rust_extensions=(?!\[\])\w+,\n", re.MULTILINE)
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
-    """Removes the bundling and the optional extension where the release has them."""
+    """Removes the bundling of tcmalloc and the Rust extension where the release has them."""
     text = tree.text(SETUP)
     for found, sign, new in (
         (TCMALLOC, "bundle_tcmalloc(", ""),

@@ -1,4 +1,4 @@
-"""Unified family (from 0.17.0): leaves one x86-64 extension, ``_C``, with the variant's sources, flags and definitions.
+"""Unified family (from 0.17.0): one x86-64 extension, ``_C``, with the variant's sources, flags and definitions.
 
 Upstream defines two or three extensions from lists of sources. The variant names the lists; flags are upstream's
 common ones (``CXX_COMPILE_FLAGS``) and the variant's own; libraries, definitions and stable-ABI version are those of
@@ -46,7 +46,7 @@ DEFINITION = "    target_compile_definitions(_C PRIVATE {definitions})\n"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Changes the CMake file and the extensions that setup.py declares; a whole build keeps upstream's.
+    """Replaces the targets in CMake and the extensions in setup.py; a whole build keeps upstream's.
 
     Raises:
         VariantNotInReleaseError: the release lacks a list of sources, or cannot compile it without AMX.
@@ -115,7 +115,7 @@ def _options(target: CMakeCommand) -> dict[str, list[str]]:
 
 
 def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) -> CMakeCommand:
-    """Upstream's target that compiles exactly the lists."""
+    """Upstream's target that compiles exactly these lists of sources."""
     references = [f"${{{name}}}" for name in sources]
     for target in targets:
         if sorted(_options(target)["SOURCES"]) == sorted(references):

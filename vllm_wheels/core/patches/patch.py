@@ -1,4 +1,4 @@
-"""What a patch is: a change of the source with the releases and families it is meant for."""
+"""What a patch is: a change of the source, and the releases and families that it is applied to."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BOTH_FAMILIES: tuple[Family, ...] = ("host-detected", "unified")
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the release is to become.
+    """What the patches are to make of a release.
 
     Attributes:
         upstream: what the release's tree demands.
         variant: the instruction-set level.
         distributions: distribution name of every variant, by variant.
-        same_code: why the variant gains nothing in the release; None where it does.
-        whole: leave all of upstream's extensions in.
+        same_code: why the variant has a lower one's machine code in the release; None where it has its own.
+        whole: keep all of upstream's extensions.
     """
 
     upstream: Upstream
@@ -43,7 +43,7 @@ class Wanted:
 
     @property
     def code(self) -> Variant:
-        """The variant with the machine code that it really gets."""
+        """The variant with the flags, sources and promises that it is compiled with."""
         if self.whole:
             return all_extensions(self.variant)
         return same_code(self.variant, variants()[self.same_code.same_code_as]) if self.same_code else self.variant
@@ -75,5 +75,5 @@ class Patch:
     families: tuple[Family, ...] = BOTH_FAMILIES
 
     def meant_for(self, upstream: Upstream) -> bool:
-        """Does the release need it."""
+        """Whether the patch is applied to the release."""
         return upstream.family in self.families and self.releases.contains(upstream.release, prereleases=True)

@@ -1,11 +1,10 @@
-"""Edits upstream's pyproject.toml into the wheel's, and writes the METADATA file that follows from it."""
+"""Turns upstream's pyproject.toml into the wheel's, and generates METADATA from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any
 
 import tomlkit
 from pyproject_metadata import StandardMetadata
@@ -26,7 +25,7 @@ MADE_STATIC = frozenset({"version", "dependencies", "optional-dependencies"})
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What the wheel says about itself.
+    """The project metadata that differs from upstream's.
 
     Attributes:
         name: of the distribution.
@@ -44,7 +43,7 @@ class Project:
 
 
 def edited(tree: Tree, project: Project, settings: Settings) -> str:
-    """Text of the wheel's pyproject.toml; what it does not change keeps its place and its comments.
+    """The wheel's pyproject.toml; unchanged parts keep their formatting and comments.
 
     Raises:
         PatchError: upstream's file is not TOML, has no project table, or is not under the Apache licence.
@@ -135,7 +134,7 @@ class Described:
 
     text: str
     requires_dist: tuple[str, ...]
-    license: dict[str, Any]
+    license: Mapping[str, object]
 
 
 def described(tree: Tree, pyproject: str, readme: str) -> Described:

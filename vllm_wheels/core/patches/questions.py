@@ -1,7 +1,7 @@
-"""Lets vLLM ask torch about the CPU through ``torch.cpu``, which every torch answers.
+"""Makes vLLM query CPU features through ``torch.cpu``, which every version of torch has.
 
-Up to 0.19 vLLM asks ``torch._C._cpu``, which torch 2.13 has emptied. A release that is built against a later torch than
-its own (``torch.version``) would end in an AttributeError with the first model.
+Up to 0.19 vLLM queries ``torch._C._cpu``, which is empty in torch 2.13. A release that is built against a later torch
+than its own (``torch.version``) would end in an AttributeError with the first model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ASKED = re.compile(r"\btorch\._C\._cpu\.(_is_\w+)")
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
-    """Changes every question below ``vllm/``."""
+    """Replaces every query below ``vllm/``."""
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
         text = tree.text(path)

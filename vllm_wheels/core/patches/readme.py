@@ -1,4 +1,4 @@
-"""Fills the template of the long description and puts upstream's README behind it."""
+"""Renders the long description: the template, then upstream's README."""
 
 from __future__ import annotations
 
@@ -74,14 +74,13 @@ def _values(wanted: Wanted, version: str, settings: Settings) -> dict[str, str]:
 
 
 def _code(wanted: Wanted) -> str:
-    """What the machine code is, where the name would mislead; empty elsewhere."""
+    """A note for a variant with a lower one's machine code; empty for all others."""
     if wanted.same_code is None:
         return ""
     other = wanted.distributions[wanted.same_code.same_code_as]
     return (
-        f"**In this release it holds the same machine code as `{other}`**: {wanted.same_code.why}. "
-        "Nothing is gained by "
-        f"installing it in place of `{other}`."
+        f"**In this release it holds the same machine code as `{other}`**: {wanted.same_code.why}. Nothing is gained "
+        f"by installing it in place of `{other}`."
     )
 
 

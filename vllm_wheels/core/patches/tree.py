@@ -1,4 +1,4 @@
-"""A release's source as patches see it: read from disk, changed in memory, never written back."""
+"""A copy-on-write view of a release's source: read from disk, changed in memory, never written back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vllm_wheels.core.errors import PatchError
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """An artifact of text and what takes its place.
+    """A replacement of text in one file.
 
     Attributes:
         path: relative to the tree's root.
@@ -25,7 +25,7 @@ class Edit:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """An unpacked release and what has been changed of it so far.
+    """An unpacked release and the files that patches changed.
 
     Attributes:
         root: folder of the unpacked release.
@@ -38,7 +38,7 @@ class Tree:
     changed: dict[str, str] = field(default_factory=dict)
 
     def has(self, path: str) -> bool:
-        """Does the release have the file, or has a patch added it."""
+        """Whether the release has the file, or a patch added it."""
         return path in self.changed or (self.root / path).is_file()
 
     def original(self, path: str) -> str:
@@ -59,11 +59,11 @@ class Tree:
         return self.original(path)
 
     def write(self, path: str, text: str) -> None:
-        """Takes the text as the file's new one."""
+        """Sets the file's new text."""
         self.changed[path] = text
 
     def replace(self, edit: Edit) -> None:
-        """Carries an edit out.
+        """Applies an edit.
 
         Raises:
             PatchError: the old text does not occur exactly once.
@@ -75,7 +75,7 @@ class Tree:
         self.write(edit.path, text.replace(edit.old, edit.new))
 
     def missing(self, path: str, anchor: str, *, found: int = 0) -> PatchError:
-        """The error of a patch whose anchor is not there once."""
+        """The error of a patch whose anchor does not occur exactly once."""
         line = " ".join(anchor.split())
         times = "" if not found else f", found it {found} times"
         return self.misfit(path, why=f"{path} is not what the patch knows (looked for {line!r} once{times})")

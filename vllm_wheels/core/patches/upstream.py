@@ -1,4 +1,4 @@
-"""Reads out of an unpacked vLLM tree what it demands; refuses a tree that is laid out in an unknown way."""
+"""Reads from a vLLM source tree what it requires: torch, Pythons, oneDNN, extensions; refuses unknown layouts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -42,7 +42,7 @@ CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """What a release's tree demands.
+    """What a release requires, by its source tree.
 
     Attributes:
         release: version the tree says it is.
@@ -71,7 +71,7 @@ class Upstream:
 
 
 def read(tree: Path, *, release: str) -> Upstream:
-    """What an unpacked tree demands.
+    """Reads what an unpacked tree requires.
 
     Args:
         tree: root of the source.
@@ -83,7 +83,7 @@ def read(tree: Path, *, release: str) -> Upstream:
     """
     text = _family_text(tree, release)
     family = _family(text, release)
-    project = _pyproject(tree)
+    project = _Project.read(tree)
     pythons = _pythons(project)
     runtime = requirement_files.read(tree / CPU, root=tree)
     build = _build_lines(tree, pythons)
@@ -100,7 +100,7 @@ def read(tree: Path, *, release: str) -> Upstream:
         onednn_tag=tag,
         extensions=extensions,
         later_extensions=later,
-        build_requirements=requirement_files.merged(_build_system(project), build, file=PYPROJECT),
+        build_requirements=requirement_files.merged(project.build_requires, build, file=PYPROJECT),
         runtime_requirements=runtime,
     )
 
@@ -144,30 +144,36 @@ def _release(tree: Path, release: str) -> str:
     return release
 
 
-def _pyproject(tree: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads((tree / PYPROJECT).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _unreadable(PYPROJECT, str(error)) from error
+@dataclass(frozen=True, kw_only=True)
+class _Project:
+    requires_python: str
+    classifiers: tuple[str, ...]
+    build_requires: tuple[str, ...]
+
+    @classmethod
+    def read(cls, tree: Path) -> _Project:
+        try:
+            read = tomllib.loads((tree / PYPROJECT).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise _unreadable(PYPROJECT, str(error)) from error
+        project = read.get("project", {})
+        return cls(
+            requires_python=project.get("requires-python", ""),
+            classifiers=tuple(project.get("classifiers", ())),
+            build_requires=tuple(read.get("build-system", {}).get("requires", ())),
+        )
 
 
-def _pythons(project: Mapping[str, Any]) -> tuple[str, ...]:
-    table = project.get("project", {})
-    allowed = table.get("requires-python", "")
+def _pythons(project: _Project) -> tuple[str, ...]:
     try:
-        SpecifierSet(allowed)
+        SpecifierSet(project.requires_python)
     except InvalidSpecifier as error:
-        raise _unreadable(PYPROJECT, f"requires-python is {allowed!r}") from error
-    named = [match[1] for line in table.get("classifiers", ()) if (match := CLASSIFIER.fullmatch(line))]
-    pythons = [python for python in named if supports(allowed, python)]
+        raise _unreadable(PYPROJECT, f"requires-python is {project.requires_python!r}") from error
+    named = [match[1] for line in project.classifiers if (match := CLASSIFIER.fullmatch(line))]
+    pythons = [python for python in named if supports(project.requires_python, python)]
     if not pythons:
         raise _unreadable(PYPROJECT, "no classifier names a Python that requires-python allows")
     return tuple(sorted(pythons, key=Version))
-
-
-def _build_system(project: Mapping[str, Any]) -> Sequence[str]:
-    required: Sequence[str] = project.get("build-system", {}).get("requires", ())
-    return required
 
 
 def _build_lines(tree: Path, pythons: Sequence[str]) -> tuple[str, ...]:
