@@ -159,7 +159,7 @@ def lock(
     Args:
         requirements: requirement lines.
         python: version without the micro part.
-        index: arguments of ``environment.index_arguments``.
+        index: arguments of ``planning.index_arguments``.
         backend: ``cpu`` also asks PyTorch's own index.
         answer_seconds: limit of one answer of an index.
         environ: this process's environment; uv's own variables in it win.
