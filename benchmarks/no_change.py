@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.common import Figures
 from benchmarks.places import Place, measured
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.behaviour import lacking
+from vllm_wheels.core.verify.runs.processor import lacking
 
 LIMIT_SECONDS = 10.0
 STATE = "nothing"

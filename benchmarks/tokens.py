@@ -29,9 +29,10 @@ from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import locations as location
-from vllm_wheels.core.verify.behaviour import CHECKS, INSTALLS, lacking
-from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TestRun, shut_in
+from vllm_wheels.core.verify.runs.installation import left_out
+from vllm_wheels.core.verify.runs.processor import lacking
+from vllm_wheels.core.verify.test_run import HERE, INSTALLS, PROGRAMS, TestRun, sandboxed
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
 
 TURNS = int(os.environ.get("TURNS", "3"))
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -67,8 +68,8 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Test
         left_out=left_out(settings, unavailable=unavailable),
         floor=(),
     )
-    installing = next(check for check in CHECKS if check.name == INSTALLS)
-    judgement = installing.judge(test_run.facing(installing))
+    installing = next(check for check in TEST_RUNS if check.name == INSTALLS)
+    judgement = installing.judge(test_run.with_commands_of(installing))
     if judgement.verdict != "passed":
         sys.exit(f"{wheel.name}: {judgement.line}\n{judgement.evidence}")
     shutil.copy(PROBE, test_run.folder / "probes" / "measure.py")
@@ -83,7 +84,7 @@ def say(line: str) -> None:
 def measured(test_run: TestRun) -> Mapping[str, float]:
     """One start of vLLM in the environment."""
     probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py")
-    finished = test_run.start(shut_in(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
+    finished = test_run.start(sandboxed(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
     answers = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
     if not answers:
         sys.exit(f"{test_run.wheel.name} did not answer:\n{finished.output[-3000:]}")

@@ -27,8 +27,8 @@ from vllm_wheels.core.formats.wheel_name import dist_info_name
 from vllm_wheels.core.formats.wheelfile import elf_files, pack_wheel
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.static_checks import look
-from vllm_wheels.core.verify.unpacked import opened
+from vllm_wheels.core.verify.opening import opened
+from vllm_wheels.core.verify.static_checks import run_static_checks
 
 LIMIT_SECONDS, LIMIT_MEGABYTES = 25.0, 1500.0
 WANTED_BYTES = 40_000_000
@@ -91,7 +91,7 @@ def measure(wheel: Path) -> dict[str, float]:
 
     with opened(wheel, settings=settings, runner=Runner()) as unpacked:
         lap("open, unpack and read the machine code")
-        look(unpacked, on_finding=lambda finding: lap(finding.check))
+        run_static_checks(unpacked, on_finding=lambda finding: lap(finding.check))
         seconds["machine code MB"] = unpacked.scan.size / 1e6
     return seconds
 

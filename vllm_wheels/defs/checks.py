@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
     from vllm_wheels.core.engine.store import Artifact
-    from vllm_wheels.core.verify.report import Finding
+    from vllm_wheels.core.verify.finding import Finding
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 
@@ -36,11 +36,11 @@ def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
 
 def listing() -> list[list[str]]:
     """Identifier, title and severity of every check, as the tables of the core have them."""
-    from vllm_wheels.core.verify.behaviour import CHECKS  # noqa: PLC0415 - as in ``results``
-    from vllm_wheels.core.verify.static import STATIC  # noqa: PLC0415
+    from vllm_wheels.core.verify.static_checks import STATIC  # noqa: PLC0415
+    from vllm_wheels.core.verify.test_runs import TEST_RUNS  # noqa: PLC0415 - as in ``results``
 
     static: list[list[str]] = [[each.name, each.title, each.severity] for each in STATIC]
-    return static + [[each.name, each.title, each.severity] for each in CHECKS]
+    return static + [[each.name, each.title, each.severity] for each in TEST_RUNS]
 
 
 @cache
@@ -55,7 +55,7 @@ def results(
 ) -> Iterator[dg.AssetCheckResult]:
     """What the report in an artifact of kind ``verification`` says, for those checks that were asked for."""
     # Whoever only looks at the graph does not wait for the tools of the checks.
-    from vllm_wheels.core.verify.planning import read_report  # noqa: PLC0415
+    from vllm_wheels.core.verify.report import read_report  # noqa: PLC0415
 
     for finding in read_report(artifact.folder).findings if artifact.kind == JUDGED else ():
         if dg.AssetCheckKey(asset, _name(finding.check)) in selected:

@@ -3,7 +3,7 @@
 import pytest
 
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify import planning as smoke
+from vllm_wheels.core.verify import actions
 from vllm_wheels_tests.core.harness import Harness
 from vllm_wheels_tests.fixtures.index import IndexServer
 
@@ -27,7 +27,7 @@ def harness(tmp_path, monkeypatch):
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     # These wheels are only good enough to be installed; what can be seen without that has tests of its own.
-    monkeypatch.setattr(smoke, "look", lambda _, on_finding: ())  # noqa: ARG005 - called with it
+    monkeypatch.setattr(actions, "run_static_checks", lambda _, kept: ())  # noqa: ARG005 - called with it
     made = Harness(tmp_path)
     made.torch()
     return made

@@ -10,10 +10,10 @@ from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.patches.guard import GUARD
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify import amx, emulation
 from vllm_wheels.core.verify.checks import Judgement
-from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.core.verify.unpacked import opened
+from vllm_wheels.core.verify.opening import opened
+from vllm_wheels.core.verify.runs import amx, emulation
+from vllm_wheels.core.verify.static_checks import STATIC
 from vllm_wheels_tests.core.harness import Harness, write_wheel
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer

@@ -1,19 +1,23 @@
 """Wheels of a few hundred bytes that stand for vLLM and torch, and the whole smoke path over them on this host."""
 
+import shutil
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.plan import ActionContext
-from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core.engine.plan import ActionContext, carry_out
+from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.verify import planning as smoke
-from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.report import Report, read_report
+from vllm_wheels.core.verify.rule import RULE
 
 HERE = "{}.{}".format(*sys.version_info)
 TARGET = Target(release="0.32.0", python=HERE)
@@ -137,25 +141,52 @@ class Harness:
             smoke={"generate": self.generate, "timeout_seconds": self.timeout_seconds},
         )
 
-    def plan(self, target=TARGET, **more):
-        """The plan over the wheel."""
-        folder = self.root / "wheel"
-        artifact = Artifact(kind="wheel", key="f", folder=folder, inputs={}, facts={}, made_at=0.0, seconds=0.0)
-        return smoke.plan(target, wheel=artifact, settings=self.settings(), find_builder=no_builder, **more)
+    def plan(self, target=TARGET, *, unavailable=()):
+        """The plan over the wheel, with the key that the build graph would give it."""
+        folder, settings = self.root / "wheel", self.settings()
+        known = {
+            "wheel": artifact("wheel", folder, {"wheels": [sha256_of(path) for path in folder.glob("*.whl")]}),
+            "torch_env": artifact("torch_env", folder, {"left_out": list(unavailable)}),
+        }
+        context = PlanContext(
+            settings=settings,
+            store=Store(settings.state_folder / "store"),
+            target=target,
+            known=known,
+            find_builder=no_builder,
+        )
+        needs = {kind: each.version for kind, each in known.items()}
+        return replace(smoke.plan(context), needs=needs, code=RULE.code_version(target.variant))
 
     def verify(self, target=TARGET) -> Report:
         """Carries the plan out, and gives the report."""
         stage = self.root / "stage"
+        shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir()
         context = ActionContext(
             stage=stage, settings=self.settings(), runner=Runner(), find_builder=no_builder, say=lambda _: None
         )
-        self.facts = {}
-        for step in self.plan(target).steps:
-            commands = {"invocations": step.invocations} if step.invocations else {}
-            self.facts |= smoke.ACTIONS[step.action](context, **step.arguments, **commands) or {}
-            assert all(context.path(name).exists() for name in step.writes)
-        return smoke.read_report(stage)
+        self.made = carry_out(self.plan(target).steps, context)
+        return read_report(stage)
+
+
+def artifact(kind, folder, facts):
+    """An artifact as the store would give it."""
+    return Artifact(
+        kind=kind,
+        key="k",
+        folder=folder,
+        made_for={"release": TARGET.release, "python": TARGET.python, "variant": None},
+        made_from={},
+        inputs={},
+        needs={},
+        code="",
+        outside="",
+        facts=facts,
+        details={},
+        made_at=0.0,
+        seconds=0.0,
+    )
 
 
 def no_builder():

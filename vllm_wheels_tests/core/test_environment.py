@@ -13,9 +13,10 @@ import pytest
 from vllm_wheels.core.artifacts import tools
 from vllm_wheels.core.artifacts.torch_env import RULE
 from vllm_wheels.core.artifacts.torch_env.locking import Lock, lock, refuse_cuda
-from vllm_wheels.core.artifacts.torch_env.planning import index_arguments, install, prove, write_lock
+from vllm_wheels.core.artifacts.torch_env.planning import install, prove, write_lock
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError, SettingsError
+from vllm_wheels.core.index.arguments import index_arguments
 from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target

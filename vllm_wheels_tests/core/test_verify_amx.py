@@ -19,10 +19,10 @@ from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.verify import amx
-from vllm_wheels.core.verify import planning as smoke
-from vllm_wheels.core.verify.amx import CHECKS, COMPILE, farthest, judged
-from vllm_wheels.core.verify.checks import Premises
+from vllm_wheels.core.verify.checks import RunOptions
+from vllm_wheels.core.verify.report import read_report
+from vllm_wheels.core.verify.runs import amx
+from vllm_wheels.core.verify.runs.amx import AMX_C, CHECKS, COMPILE, SOURCE, farthest, judged
 from vllm_wheels.core.verify.test_run import HERE
 from vllm_wheels_tests.core.harness import TARGET, finding
 
@@ -103,7 +103,7 @@ def machine(tmp_path_factory) -> Path:
     """A folder with the emulation and a program that executes what it is told."""
     folder = tmp_path_factory.mktemp("amx")
     compiled(folder / "program.c", PROGRAM, "-no-pie")
-    command = Invocation(argv=COMPILE).filled({HERE: str(folder)}).argv
+    command = Invocation(argv=COMPILE).filled({HERE: str(folder), AMX_C: str(SOURCE)}).argv
     subprocess.run([*command, "-Wall", "-Wextra", "-Werror"], check=True, timeout=60)
     return folder
 
@@ -325,7 +325,7 @@ class TestRun:
 
 
 def planned(floor: tuple[str, ...]) -> tuple[Invocation, ...]:
-    return CHECKS[0].planned(Premises(settings=Settings(), left_out=(), floor=floor))
+    return CHECKS[0].planned(RunOptions(settings=Settings(), left_out=(), floor=floor))
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_wheel_with_amx_kernels_generates_tokens_without_amx(harness, monkeypatc
     # Without AMX in this machine there is no verdict over the whole wheel; the finding stands all the same.
     with suppress(CannotVerifyError):
         harness.verify(replace(TARGET, variant="amxbf16"))
-    found = finding(smoke.read_report(harness.root / "stage"), "emulated-amx")
+    found = finding(read_report(harness.root / "stage"), "emulated-amx")
     assert (found.verdict, found.line[:55]) == ("passed", "emulated, so nothing about speed: 32 tokens of a tiny M")
     assert '"TDPBF16PS": 1' in found.evidence
 

@@ -14,8 +14,8 @@ import pytest
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify import unpacked
-from vllm_wheels.core.verify.unpacked import opened
+from vllm_wheels.core.verify import opening
+from vllm_wheels.core.verify.opening import opened
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 
 NAME = "vllm_cpu-0.32.0-cp311-abi3-manylinux_2_28_x86_64.whl"
@@ -184,7 +184,7 @@ def test_what_is_no_wheel_is_refused_with_a_reason(tmp_path, monkeypatch, make):
 
 def test_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     """What would fill the disk is told by its table of contents."""
-    monkeypatch.setattr(unpacked, "unpack_wheel", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(opening, "unpack_wheel", lambda *_: pytest.fail("it was unpacked"))
     with (
         pytest.raises(CannotVerifyError, match="verified") as caught,
         opened(bomb(tmp_path), settings=Settings(), runner=Runner()),

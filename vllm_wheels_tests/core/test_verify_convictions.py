@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_wheels.core.verify.behaviour import CHECKS as BEHAVIOUR
-from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.core.verify.static_checks import STATIC
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels_tests.core.defects import ALONE, AMONG, CONVICTED, EMULATED, INSTALLED, judged
 
 NEVER = {"processor", "complete"}
@@ -54,4 +54,4 @@ def test_broken_wheel_is_convicted_by_the_check_made_for_it(harness, check):
 
 def test_every_check_has_a_wheel_that_it_convicts():
     """A check that nobody has seen convict fails the suite."""
-    assert {check.name for check in (*STATIC, *BEHAVIOUR)} - NEVER == CONVICTED
+    assert {check.name for check in (*STATIC, *TEST_RUNS)} - NEVER == CONVICTED

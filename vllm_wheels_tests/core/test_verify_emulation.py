@@ -14,9 +14,9 @@ from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.variants import variant
-from vllm_wheels.core.verify import emulation
-from vllm_wheels.core.verify.checks import Premises
-from vllm_wheels.core.verify.emulation import CHECKS, EMULATORS, UNDER_A_SHELL, copy_emulator, cpu_of, judged
+from vllm_wheels.core.verify.checks import RunOptions
+from vllm_wheels.core.verify.runs import emulation
+from vllm_wheels.core.verify.runs.emulation import CHECKS, EMULATORS, UNDER_A_SHELL, copy_emulator, cpu_of, judged
 from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TEMPORARY
 from vllm_wheels_tests.core import elf
 
@@ -51,7 +51,7 @@ class TestRun:
     @property
     def commands(self) -> tuple[Invocation, ...]:
         """Those of the check."""
-        return CHECKS[0].planned(Premises(settings=None, left_out=(), floor=self.floor))
+        return CHECKS[0].planned(RunOptions(settings=None, left_out=(), floor=self.floor))
 
     def start(self, command: Invocation) -> Finished:
         """Runs it here; what stands in for Python is in this folder."""

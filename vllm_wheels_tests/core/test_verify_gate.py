@@ -8,10 +8,11 @@ import pytest
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.gate import coverage, require_passed
 from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.pythons import obstacle
-from vllm_wheels.core.verify.report import Finding, Report
+from vllm_wheels.core.verify.report import Report
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe
 
 GOOD = Finding(check="imports", severity="error", verdict="passed", line="works")

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError, VerificationError
+from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.gate import require_passed
 from vllm_wheels.core.verify.locations import TestLocation
-from vllm_wheels.core.verify.report import Finding, Report
+from vllm_wheels.core.verify.report import Report
 
 GOOD = Finding(check="imports", severity="error", verdict="passed", line="import vllm works")
 BAD = Finding(

@@ -9,9 +9,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from vllm_wheels.core.verify.composition import Composition, Part
+from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.page import as_html
-from vllm_wheels.core.verify.report import Finding, Report, schema
+from vllm_wheels.core.verify.report import Report, schema
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas" / "report.schema.json"
 EVIL = "<script>alert(1)</script>&\"'"

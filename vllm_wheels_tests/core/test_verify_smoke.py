@@ -1,8 +1,11 @@
 """The whole smoke path on this host: what passes, what is skipped, what is kept, and what a plan of it shows."""
 
+from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.verify import behaviour
 from vllm_wheels.core.verify import planning as smoke
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels_tests.core.harness import TARGET, finding, no_builder
 
 
@@ -17,10 +20,10 @@ def test_good_wheel_passes_every_check(harness):
         "runs-on-lowest-cpu",
         "emulated-amx",
     ]
-    assert [each.check for each in report.findings] == [check.name for check in behaviour.CHECKS]
-    assert report.sha256 == harness.plan().inputs["wheel"]
-    assert harness.facts["verdict"] == "passed"
-    assert harness.facts["measures"]["tokens_per_second"] > 0
+    assert [each.check for each in report.findings] == [check.name for check in TEST_RUNS]
+    assert report.sha256 == sha256_of(smoke.wheel_of(harness.root / "wheel"))
+    assert harness.made.facts["verdict"] == "passed"
+    assert harness.made.details["measures"]["tokens_per_second"] > 0
 
 
 def test_only_report_and_log_are_kept(harness):
@@ -54,10 +57,10 @@ def test_generation_can_be_switched_off_but_is_not_called_passed(harness):
 
 def test_plan_before_the_wheel_shows_every_check(harness):
     """A dry run on a fresh machine lists the checks, though there is no wheel yet."""
-    plan = smoke.plan(TARGET, wheel=None, settings=harness.settings(), find_builder=no_builder)
-    assert plan.unknown == ("wheel",)
-    assert {check.title for check in behaviour.CHECKS} < {step.title for step in plan.steps}
-    assert plan.as_json()["steps"]
+    settings = harness.settings()
+    store = Store(settings.state_folder / "store")
+    plan = smoke.plan(PlanContext(settings=settings, store=store, target=TARGET, known={}, find_builder=no_builder))
+    assert {check.title for check in TEST_RUNS} < {step.title for step in plan.steps}
 
 
 def test_fingerprint_follows_wheel_python_and_settings(harness):

@@ -4,8 +4,9 @@ import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.target import Target
-from vllm_wheels.core.verify import behaviour
 from vllm_wheels.core.verify import planning as smoke
+from vllm_wheels.core.verify.report import read_report
+from vllm_wheels.core.verify.runs import processor
 from vllm_wheels_tests.core.harness import HERE, finding
 
 
@@ -16,7 +17,7 @@ def test_unreachable_index_is_no_verdict(harness):
     with pytest.raises(CannotVerifyError, match="could not be verified") as caught:
         harness.verify()
     assert "127.0.0.1:9" in caught.value.why
-    assert smoke.read_report(harness.root / "stage").verdict == "could-not-judge"
+    assert read_report(harness.root / "stage").verdict == "could-not-judge"
 
 
 @pytest.mark.parametrize("substitutes", ["refuse", "allow"])
@@ -55,7 +56,7 @@ def test_processor_below_the_floor_is_no_verdict(harness, monkeypatch):
     """On a processor without the variant's instructions the wheel is not convicted for dying."""
     cpuinfo = harness.root / "cpuinfo"
     cpuinfo.write_text("flags : fpu avx2 fma f16c\n")
-    monkeypatch.setattr(behaviour, "CPUINFO", cpuinfo)
+    monkeypatch.setattr(processor, "CPUINFO", cpuinfo)
     harness.vllm(extra="import signal; os.kill(os.getpid(), signal.SIGILL)")
     with pytest.raises(CannotVerifyError, match="could not be verified") as caught:
         harness.verify(Target(release="0.32.0", python=HERE, variant="avx512"))

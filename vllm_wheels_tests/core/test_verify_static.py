@@ -9,9 +9,8 @@ import pytest
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.core.verify.static_checks import look, report_on
-from vllm_wheels.core.verify.unpacked import opened
+from vllm_wheels.core.verify.opening import opened
+from vllm_wheels.core.verify.static_checks import STATIC, report_on, run_static_checks
 from vllm_wheels_tests.core.defects import DIST_INFO, judged
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 
@@ -20,7 +19,7 @@ from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 def test_good_wheel_passes_with_no_finding(tmp_path, settings, variant):
     """A wheel without defect gets nothing but green, in every variant."""
     with opened(Recipe(variant=variant).write(tmp_path), settings=settings, runner=Runner()) as unpacked:
-        findings = look(unpacked)
+        findings = run_static_checks(unpacked)
         report = report_on(unpacked, findings)
     assert {each.check: each.line for each in findings if each.verdict not in {"passed", "skipped"}} == {}
     assert [each.check for each in findings] == [check.name for check in STATIC]
@@ -69,7 +68,7 @@ def test_index_out_of_reach_leaves_only_a_warning_open(tmp_path):
     """Without network the wheel is judged all the same."""
     settings = Settings(index={"url": "http://127.0.0.1:9/simple/"})
     with opened(Recipe().write(tmp_path), settings=settings, runner=Runner()) as unpacked:
-        report = report_on(unpacked, look(unpacked))
+        report = report_on(unpacked, run_static_checks(unpacked))
     open_ones = {each.check: each.severity for each in report.findings if each.verdict == "could-not-judge"}
     assert open_ones == {"index-project-size": "warning", "index-release-complete": "warning"}
     assert report.verdict == "passed"

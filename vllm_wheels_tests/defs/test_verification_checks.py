@@ -5,12 +5,12 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from vllm_wheels.core.engine.store import Artifact
-from vllm_wheels.core.verify import planning as smoke
-from vllm_wheels.core.verify.behaviour import CHECKS
-from vllm_wheels.core.verify.report import Finding
-from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.core.verify import report as reports
+from vllm_wheels.core.verify.finding import Finding
+from vllm_wheels.core.verify.static_checks import STATIC
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels.defs import assets, checks, launch, partitions
+from vllm_wheels_tests.core import harness
 
 KEY = assets.key("verification", "baseline")
 GOOD = Finding(check="record", severity="error", verdict="passed", line="3 entries", measures={"files": 3.0})
@@ -23,8 +23,8 @@ BAD = Finding(check="stripped", severity="error", verdict="convicted", line="deb
 def artifact(tmp_path, monkeypatch):
     def made(*findings):
         report = type("Report", (), {"findings": findings})
-        monkeypatch.setattr(smoke, "read_report", lambda _: report)
-        return Artifact(kind="verification", key="f", folder=tmp_path, inputs={}, facts={}, made_at=0.0, seconds=0.0)
+        monkeypatch.setattr(reports, "read_report", lambda _: report)
+        return harness.artifact("verification", tmp_path, {})
 
     return made
 
@@ -36,7 +36,7 @@ def shown(artifact):
 def test_every_check_is_an_asset_check():
     """In the UI I find each check of the report by its name."""
     names = {spec.name for spec in checks.specs(KEY)}
-    assert names == {check.name.replace("-", "_") for check in (*STATIC, *CHECKS)}
+    assert names == {check.name.replace("-", "_") for check in (*STATIC, *TEST_RUNS)}
     assert checks.specs(assets.key("wheel", "baseline")) == []
 
 

@@ -13,11 +13,13 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.formats.instructions import GRAFTED
-from vllm_wheels.core.formats.wheelfile import elf_files
+from vllm_wheels.core.formats.wheelfile import GRAFTED, elf_files
 
 DAMAGED = (ELFError, ConstructError, ValueError, struct.error, OverflowError, AttributeError, TypeError, AssertionError)
 """elftools meets damaged fields with whatever exception the damage happens to cause."""
+
+TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")
+"""Never grafted: torch brings them and loads them first. A second libgomp would mean a second pool of threads."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,14 +27,11 @@ from elftools.elf.elffile import ELFFile
 from iced_x86 import Code, Code_, CpuidFeature, Decoder, Instruction
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheelfile import elf_files, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import GRAFTED, elf_files, unpack_wheel
 from vllm_wheels.core.variants import Variant
 
 BITS = 64
 MACHINE = "EM_X86_64"
-GRAFTED = ".libs/"
-"""Ends the folder into which auditwheel grafts external libraries; these may dispatch on the CPU at run time."""
-
 FUNCTION_TABLE = ".eh_frame_hdr"
 TABLE_HEADER = struct.Struct("<4BiI")
 TABLE_ENCODINGS = (1, 0x1B, 0x03, 0x3B)

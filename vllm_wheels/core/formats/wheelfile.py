@@ -29,6 +29,9 @@ from vllm_wheels.core.formats.wheel_name import DIST_INFO, WheelName, dist_info_
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
+GRAFTED = ".libs/"
+"""Ends the folder into which auditwheel puts outside libraries; these may choose their code at run time."""
+
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 UNPACKED_LIMIT = 8 * 2**30

@@ -14,6 +14,9 @@ PYTHON, PATH, UV, INDEX = "{python}", "{path}", "{uv}", "{index}"
 """Stand in a command for what only its place or the settings know: the Python of the target's version, its own PATH,
 the uv that belongs to this program, and the arguments that name the package index, which may hold passwords."""
 
+WHEEL, EXTENSIONS = "{wheel}", "{extensions}"
+"""Stand in a command for the wheel and the extensions in it, whose names are known once the wheel is there."""
+
 
 TUNING = re.compile(r"MAX_JOBS|NINJA_STATUS|UV_HTTP_\w+|S?CCACHE_\w+|DISTCC_\w+|VLLM_DISABLE_SCCACHE")
 """Variables that say how fast or how patiently a command works, and nothing about its result."""

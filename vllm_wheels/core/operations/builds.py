@@ -9,8 +9,9 @@ from graphlib import TopologicalSorter
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vllm_wheels.core import artifacts, verify
+from vllm_wheels.core import artifacts
 from vllm_wheels.core.engine.rule import Rule
+from vllm_wheels.core.verify.rule import RULE as VERIFICATION
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.graph import BuildGraph, Watcher
@@ -26,7 +27,7 @@ def rules() -> Mapping[str, Rule]:
     A package of ``core.artifacts`` is a kind; judging the wheel is one more.
     """
     packages = (import_module(f"{artifacts.__name__}.{each.name}") for each in pkgutil.iter_modules(artifacts.__path__))
-    return in_order([*(package.RULE for package in packages), verify.RULE])
+    return in_order([*(package.RULE for package in packages), VERIFICATION])
 
 
 def in_order(found: list[Rule]) -> Mapping[str, Rule]:

@@ -17,13 +17,13 @@ from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.variants import variant
-from vllm_wheels.core.verify.behaviour import CHECKS
-from vllm_wheels.core.verify.checks import Check, Judgement, carry_out
+from vllm_wheels.core.verify.checks import Check, Judgement, run_check
 from vllm_wheels.core.verify.gate import require_passed
-from vllm_wheels.core.verify.install import left_out
 from vllm_wheels.core.verify.locations import choose
 from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.runs.installation import left_out
 from vllm_wheels.core.verify.test_run import INSTALLS, TestRun, last_lines
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
 
 COMES_BACK = "comes-back"
 INDEX = "published"
@@ -60,7 +60,7 @@ def try_back(candidate: Candidate, repository: Repository, context: ActionContex
             seconds=0.0,
         )
         for check in _checks(candidate, repository):
-            finding = carry_out(check, test_run.facing(check), earlier=report.findings)
+            finding = run_check(check, test_run.with_commands_of(check), earlier=report.findings)
             context.say(f"{finding.verdict}: {finding.check}: {finding.line}")
             report = report.with_finding(finding, now=time.time())
     require_passed(report, sha256=candidate.sha256)
@@ -84,7 +84,7 @@ def _test_run(candidate: Candidate, context: ActionContext) -> TestRun:
 def _checks(candidate: Candidate, repository: Repository) -> list[Check[TestRun]]:
     """The checks of verification, with one more right after the installation, on which all later ones depend."""
     found: list[Check[TestRun]] = []
-    for check in CHECKS:
+    for check in TEST_RUNS:
         found.append(replace(check, needs=(COMES_BACK,)) if INSTALLS in check.needs else check)
         if check.name == INSTALLS:
             found.append(

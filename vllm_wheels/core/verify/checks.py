@@ -1,10 +1,10 @@
-"""What a check is, and how one is carried out; the checks themselves are tables in other modules."""
+"""What a check is, and how one is run; the checks themselves are tables in other modules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from vllm_wheels.core.errors import (
     CannotVerifyError,
@@ -15,13 +15,18 @@ from vllm_wheels.core.errors import (
     VllmWheelsError,
 )
 from vllm_wheels.core.host.commands import Invocation
-from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.report import Finding, Severity, Verdict
+from vllm_wheels.core.verify.finding import Finding, Severity, Verdict
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.settings import Settings
 
 UNJUDGEABLE = (CannotVerifyError, MachineError, NetworkError, UnsupportedPythonError, StepTimeoutError)
 """Errors that say something about this machine or its network, and nothing about the wheel."""
 
 SLOW_REMEDY = "raise smoke.timeout_seconds, or see in smoke.log what hangs"
+
+METADATA_VALID = "metadata-valid"
+"""The check that others need which rely on METADATA."""
 
 Subject = TypeVar("Subject")
 
@@ -39,8 +44,8 @@ class Judgement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Premises:
-    """What is known of a test run before there is a wheel to try.
+class RunOptions:
+    """What decides the commands of a test run; known before the wheel is built.
 
     Attributes:
         settings: of the user.
@@ -55,16 +60,20 @@ class Premises:
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Generic[Subject]):
-    """One thing that is looked at.
+    """One question about a wheel.
 
     Attributes:
         name: identifier, never changed once published.
         title: what is done, in the imperative.
         commands: what it starts, in a plan; a function where that depends on the user's settings.
-        judge: looks at the subject; errors of ``UNJUDGEABLE`` leave the question open.
+        judge: answers the question about the subject; errors of ``UNJUDGEABLE`` leave it open.
         severity: does a conviction forbid a release.
         needs: checks that must have passed, or this one would say nothing new.
         seconds: estimate.
+        inputs: what decides the verdict beside the wheel itself, by name in ``parts.Inputs``.
+        tools: distributions whose versions decide the verdict.
+        code: modules whose code decides the verdict, with all that they import; ``listed`` adds the check's own.
+        lasting: False where the verdict depends on the present answer of a server, so that no earlier one is reused.
     """
 
     name: str
@@ -73,11 +82,31 @@ class Check(Generic[Subject]):
     severity: Severity = "error"
     needs: tuple[str, ...] = ()
     seconds: float | None = None
-    commands: tuple[Invocation, ...] | Callable[[Premises], tuple[Invocation, ...]] = ()
+    commands: tuple[Invocation, ...] | Callable[[RunOptions], tuple[Invocation, ...]] = ()
+    inputs: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ("packaging",)
+    code: tuple[str, ...] = ()
+    lasting: bool = True
 
-    def planned(self, premises: Premises) -> tuple[Invocation, ...]:
+    def planned(self, options: RunOptions) -> tuple[Invocation, ...]:
         """The commands that it starts."""
-        return self.commands(premises) if callable(self.commands) else self.commands
+        return self.commands(options) if callable(self.commands) else self.commands
+
+
+class ModuleOfChecks(Protocol[Subject]):
+    """A module with a table of checks."""
+
+    @property
+    def __name__(self) -> str: ...
+
+    @property
+    def CHECKS(self) -> tuple[Check[Subject], ...]:  # noqa: N802 - a constant of the module
+        """Its table."""
+
+
+def listed(*modules: ModuleOfChecks[Subject]) -> tuple[Check[Subject], ...]:
+    """The checks of some modules in order, each with its own module among the code that decides its verdict."""
+    return tuple(replace(check, code=(module.__name__, *check.code)) for module in modules for check in module.CHECKS)
 
 
 def passed(line: str, *, evidence: str = "", **measures: float) -> Judgement:
@@ -95,15 +124,14 @@ def convicted(
 
 
 def skipped(line: str) -> Judgement:
-    """There is nothing to look at, for the reason in the line."""
+    """The question does not arise for this wheel, for the reason in the line."""
     return Judgement(verdict="skipped", line=line)
 
 
-def carry_out(check: Check[Subject], subject: Subject, *, earlier: Iterable[Finding]) -> Finding:
-    """Carries out one check, or skips it where a check that it needs has not passed."""
-    good = {finding.check for finding in earlier if finding.verdict == "passed"}
-    missing = [name for name in check.needs if name not in good]
-    judgement = _not_tried(missing) if missing else _judged(check, subject)
+def run_check(check: Check[Subject], subject: Subject, *, earlier: Iterable[Finding]) -> Finding:
+    """Runs one check, or skips it where a check that it needs has not passed."""
+    missing = missing_needs(check, earlier)
+    judgement = _not_run(missing) if missing else _judged(check, subject)
     return Finding(
         check=check.name,
         severity=judgement.severity or check.severity,
@@ -115,19 +143,25 @@ def carry_out(check: Check[Subject], subject: Subject, *, earlier: Iterable[Find
     )
 
 
+def missing_needs(check: Check[Subject], earlier: Iterable[Finding]) -> list[str]:
+    """The checks that must pass before this one can run, and have not."""
+    good = {finding.check for finding in earlier if finding.verdict == "passed"}
+    return [name for name in check.needs if name not in good]
+
+
 def _judged(check: Check[Subject], subject: Subject) -> Judgement:
     try:
         return check.judge(subject)
     except UNJUDGEABLE as error:
-        return left_open(error)
+        return not_judged(error)
 
 
-def _not_tried(missing: Iterable[str]) -> Judgement:
+def _not_run(missing: Iterable[str]) -> Judgement:
     return Judgement(verdict="skipped", line=f"not tried, because this did not pass: {', '.join(missing)}")
 
 
-def left_open(error: VllmWheelsError) -> Judgement:
-    """What an error of ``UNJUDGEABLE`` means for a check."""
+def not_judged(error: VllmWheelsError) -> Judgement:
+    """The judgement for an error of ``UNJUDGEABLE``: the check could not be run to its end."""
     # A process that ran too long was stopped by the runner, which knows only the limit of a compile.
     remedy = SLOW_REMEDY if isinstance(error, StepTimeoutError) else error.remedy
     return Judgement(verdict="could-not-judge", line=f"{error.what}: {error.why}", evidence=str(error), remedy=remedy)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllm_wheels.core.formats.instructions import GRAFTED, Scan
+from vllm_wheels.core.formats.instructions import Scan
 from vllm_wheels.core.formats.wheel_name import DIST_INFO
+from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.variants import variants
 
 BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})
@@ -75,7 +76,7 @@ class Composition:
         }
 
 
-def dissect(wheel: Path, scan: Scan) -> Composition:
+def composition_of(wheel: Path, scan: Scan) -> Composition:
     """The composition of a wheel whose machine code has been read."""
     compiled = {file.name for file in scan.own}
     packed: Counter[str] = Counter()

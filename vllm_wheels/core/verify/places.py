@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vllm_wheels.core.artifacts.wheel.provenance import beside
 from vllm_wheels.core.builders.container import ContainerBuilder
 from vllm_wheels.core.builders.image import Image, kinds, ready_image, recipe
 from vllm_wheels.core.builders.local import LocalBuilder
@@ -17,6 +16,7 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify import pythons
 from vllm_wheels.core.verify.checks import UNJUDGEABLE
 from vllm_wheels.core.verify.locations import LEGACY, TestLocation, choose, glibc, platforms_of
+from vllm_wheels.core.verify.statement import provenance_of
 
 EVERYWHERE, PLAIN = "any", "linux_x86_64"
 
@@ -79,7 +79,7 @@ class Places:
 
     def _fitting(self, wheel: Path) -> tuple[str, ...]:
         """Kinds of image that run the wheel: the one that built it, the configured one, all others."""
-        builder = (beside(wheel) or {}).get("builder", {})
+        builder = (provenance_of(wheel) or {}).get("builder", {})
         own = [kind for kind in kinds() if kind == builder.get("image")]
         configured = self.settings.builder.image
         platforms = platforms_of(wheel.name)

@@ -1,78 +1,54 @@
-"""Artifact "verification": looks through the finished wheel, tries it in a clean environment and keeps the report."""
+"""Plans artifact "verification": which findings are kept, and which checks run."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib.metadata import version as installed_version
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
-from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
+from vllm_wheels.core.engine.code import installed
+from vllm_wheels.core.engine.plan import Plan, Step, digest
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.formats.instructions import scan
-from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.errors import CannotVerifyError, WheelError
+from vllm_wheels.core.formats.wheel_name import wheels_in
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.commands import STAGE
-from vllm_wheels.core.host.files import write_atomically
-from vllm_wheels.core.names import distributions
+from vllm_wheels.core.index.arguments import index_arguments
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.core.verify.behaviour import CHECKS, lacking
-from vllm_wheels.core.verify.checks import Premises, carry_out
-from vllm_wheels.core.verify.gate import require_verdict
-from vllm_wheels.core.verify.install import left_out
-from vllm_wheels.core.verify.locations import TestLocation, choose
-from vllm_wheels.core.verify.page import as_html
-from vllm_wheels.core.verify.report import Finding, Report
-from vllm_wheels.core.verify.static import STATIC
-from vllm_wheels.core.verify.static_checks import look, report_on
-from vllm_wheels.core.verify.test_run import INSTALLS, TEST_RUN, TestRun
-from vllm_wheels.core.verify.unpacked import Neighbour, opened
+from vllm_wheels.core.verify.actions import (
+    OneTestRun,
+    StaticChecks,
+    WheelUnderTest,
+    check_statically,
+    finish,
+    kept_parts,
+    run_test,
+)
+from vllm_wheels.core.verify.checks import Check, RunOptions
+from vllm_wheels.core.verify.locations import choose
+from vllm_wheels.core.verify.parts import KeptParts, Parts, versions
+from vllm_wheels.core.verify.report import HTML, PAGE, REPORT
+from vllm_wheels.core.verify.runs.installation import left_out
+from vllm_wheels.core.verify.runs.processor import lacking
+from vllm_wheels.core.verify.statement import provenance_of
+from vllm_wheels.core.verify.static.machine_code import judged_as
+from vllm_wheels.core.verify.static_checks import STATIC
+from vllm_wheels.core.verify.test_run import INSTALLS, TEST_RUN
+from vllm_wheels.core.verify.test_runs import IN_ENVIRONMENT, TEST_RUNS
+from vllm_wheels.core.verify.unpacked import summary_of
 
-REPORT = "report.json"
-PAGE = "report.md"
-HTML = "report.html"
-
-TOOLS = ("abi3audit", "auditwheel", "check-wheel-contents", "iced-x86", "packaging", "pydistcheck", "twine")
-"""Whose newer versions may come to other findings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trying:
-    """How a wheel is tried; the location is None while the wheel is not made.
-
-    Attributes:
-        wheel: the file.
-        python: version without the micro part.
-        left_out: requirements that are not installed on purpose, by normalised name.
-        floor: flags of /proc/cpuinfo without which the wheel need not load.
-        variant: of the wheel.
-        location: where.
-        neighbours: wheels of lower variants.
-        check: the one to carry out; None for the static ones.
-    """
-
-    wheel: str
-    python: str
-    left_out: tuple[str, ...]
-    floor: tuple[str, ...]
-    variant: str | None
-    location: TestLocation | None = None
-    neighbours: tuple[str, ...] = ()
-    check: str | None = None
+ALL: tuple[Check[Any], ...] = (*STATIC, *TEST_RUNS)
+UNPACKING_SECONDS = 2
 
 
 def plan(context: PlanContext) -> Plan:
-    """The plan of artifact ``verification``: one step per check, so that a dry run shows each.
+    """The plan of artifact ``verification``: a dry run shows which findings are kept and which checks run.
 
     Raises:
         CannotVerifyError: the artifact has no wheel, or nothing here can run it.
@@ -80,37 +56,90 @@ def plan(context: PlanContext) -> Plan:
     """
     target, settings = context.target, context.settings
     wheel, torch_env = context.known.get("wheel"), context.known.get("torch_env")
-    floor = variant(target.variant).floor if target.variant else ()
-    without = left_out(settings, unavailable=torch_env.facts["left_out"] if torch_env else ())
-    trying = Trying(
-        wheel="<wheel, not made yet>", python=target.python, left_out=without, floor=floor, variant=target.variant
+    tested = WheelUnderTest(
+        wheel="<wheel, not made yet>",
+        target=target,
+        location=None,
+        left_out=left_out(settings, unavailable=torch_env.facts["left_out"] if torch_env else ()),
+        floor=variant(target.variant).floor if target.variant else (),
     )
+    options = RunOptions(settings=settings, left_out=tested.left_out, floor=tested.floor)
     if wheel is None:
-        return Plan(artifact="verification", target=target, inputs={}, steps=_steps(trying, settings))
+        return Plan(artifact="verification", target=target, inputs={}, steps=_steps(tested, options, keys={}, kept=()))
     path = wheel_of(wheel.folder)
-    location = choose(path.name, smoke=settings.smoke, find_builder=context.builder)
-    neighbours = tuple(str(found) for found in _lower_variants(target, settings))
-    trying = replace(trying, wheel=str(path), location=location, neighbours=neighbours)
-    inputs = {
-        "python": target.python,
-        "location": {"kind": location.kind, **location.identity},
-        "left_out": list(without),
-        "lacking": list(lacking(floor)),
+    tested = replace(
+        tested,
+        wheel=str(path),
+        location=choose(path.name, smoke=settings.smoke, find_builder=context.builder),
+        neighbours=tuple(str(found) for found in _lower_variants(target, context.store)),
+    )
+    inputs = _inputs(tested, settings)
+    parts = Parts(
+        wheel=(path.name, sha256_of(path)), inputs={**inputs, **_inputs_of_wheel(tested, settings)}, code=installed()
+    )
+    keys = {check.name: parts.key(check) for check in STATIC}
+    keys |= {check.name: parts.key(check, check.planned(options)) for check in TEST_RUNS}
+    inputs |= {
+        "commands": digest({check.name: [each.essence() for each in check.planned(options)] for check in TEST_RUNS}),
+        "tools": versions(name for check in ALL for name in check.tools),
+    }
+    kept = _kept(keys, kept_parts(settings, target))
+    return Plan(
+        artifact="verification", target=target, inputs=inputs, steps=_steps(tested, options, keys=keys, kept=kept)
+    )
+
+
+def _inputs(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
+    """What decides about findings beside the wheel and our own tables, by the names that checks declare."""
+    location = tested.location
+    return {
         # Only a hash: addresses of indexes may hold passwords.
         "index": digest({"arguments": index_arguments(settings, os.environ), "backend": settings.torch.backend}),
-        "generate": settings.smoke.generate,
-        "tools": {name: installed_version(name) for name in TOOLS},
-        "neighbours": [sha256_of(Path(name)) for name in neighbours],
+        "interpreter": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "lacking": list(lacking(tested.floor)),
+        "left_out": list(tested.left_out),
+        "location": {"kind": location.kind, **location.identity} if location else None,
+        "neighbours": [sha256_of(Path(each)) for each in tested.neighbours],
+        "python": tested.target.python,
         "torch_requirement": settings.wheel.torch_requirement,
     }
-    return Plan(artifact="verification", target=target, inputs=inputs, steps=_steps(trying, settings))
 
 
-def _lower_variants(target: Target, settings: Settings) -> Iterator[Path]:
+def _inputs_of_wheel(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
+    """What the wheel and our tables of variants decide; the verification's key holds both in another form."""
+    name, path = tested.target.variant, Path(tested.wheel)
+    return {
+        "floor": list(tested.floor),
+        "judged_as": _judged_as(path, name, settings) if name else None,
+        "provenance": _provenance_sha256(path),
+        "variant": asdict(variant(name)) if name else None,
+        "variants": list(variants()),
+    }
+
+
+def _judged_as(wheel: Path, name: str, settings: Settings) -> dict[str, Any] | None:
+    try:
+        summary = summary_of(WheelFile.read(wheel, trusting=False))
+    except WheelError:
+        # The static checks say so in full.
+        return None
+    code, admitted = judged_as(variant(name), summary, settings)
+    promised = {"promises": list(code.promises), "forbids": list(code.forbids)}
+    return {"variant": name, **promised, "admitted": admitted.name if admitted else None}
+
+
+def _provenance_sha256(wheel: Path) -> str:
+    try:
+        return digest(provenance_of(wheel) or {})
+    except CannotVerifyError as error:
+        return str(error)
+
+
+def _lower_variants(target: Target, store: Store) -> Iterator[Path]:
     """The newest wheel in the store of each lower variant of the release: of two that are alike the higher one lies."""
     names = list(variants())
     wanted: set[str | None] = set(names[: names.index(target.variant)] if target.variant else ())
-    for artifact in Store(settings.state_folder / "store").artifacts("wheel"):
+    for artifact in store.artifacts("wheel"):
         name = artifact.made_for["variant"]
         if artifact.made_for["release"] == target.release and name in wanted:
             wanted.discard(name)
@@ -131,49 +160,26 @@ def wheel_of(folder: Path) -> Path:
     raise CannotVerifyError(what, why=why, remedy="remove that folder and build the wheel again")
 
 
-def read_report(folder: Path) -> Report:
-    """The report in an artifact's folder.
-
-    Raises:
-        CannotVerifyError: there is none, or it cannot be read.
-    """
-    path = folder / REPORT
-    try:
-        return Report.from_json(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        what = f"there is no report {path}"
-        raise CannotVerifyError(what, why=str(error), remedy="verify the wheel again") from error
+def _kept(keys: Mapping[str, str], kept: KeptParts) -> set[str]:
+    """The checks that need not run again."""
+    found = {check.name for check in ALL if check.lasting and kept.finding(keys[check.name])}
+    if any(check.name not in found for check in IN_ENVIRONMENT):
+        # Whatever runs needs the environment.
+        found.discard(INSTALLS)
+    return found
 
 
-def _steps(trying: Trying, settings: Settings) -> tuple[Step[Any], ...]:
-    premises = Premises(settings=settings, left_out=trying.left_out, floor=trying.floor)
-    report, folder = f"{STAGE}/{REPORT}", f"{STAGE}/{TEST_RUN}"
+def _steps(
+    tested: WheelUnderTest, options: RunOptions, *, keys: Mapping[str, str], kept: Collection[str]
+) -> tuple[Step[Any], ...]:
+    report = f"{STAGE}/{REPORT}"
     return (
-        Step(
-            title=f"look through the wheel without installing it ({len(STATIC)} checks)",
-            action=run_static_checks,
-            arguments=trying,
-            reads=(trying.wheel, *trying.neighbours),
-            writes=(report,),
-            seconds=sum(check.seconds or 0 for check in STATIC),
-            invocations=tuple(command for check in STATIC for command in check.planned(premises)),
-        ),
-        *(
-            Step(
-                title=check.title,
-                action=run_check,
-                arguments=replace(trying, check=check.name),
-                reads=(trying.wheel, report) if check.name == INSTALLS else (folder, report),
-                writes=(report,),
-                seconds=check.seconds,
-                invocations=check.planned(premises),
-            )
-            for check in CHECKS
-        ),
+        _static_step(tested, options, keys=keys, kept=kept),
+        *(_test_step(check, tested, options, key=keys.get(check.name), kept=check.name in kept) for check in TEST_RUNS),
         Step(
             title="finish the report",
             action=finish,
-            arguments=trying.wheel,
+            arguments=tested,
             reads=(report,),
             writes=tuple(f"{STAGE}/{name}" for name in (REPORT, PAGE, HTML)),
             seconds=1,
@@ -181,83 +187,36 @@ def _steps(trying: Trying, settings: Settings) -> tuple[Step[Any], ...]:
     )
 
 
-def run_static_checks(context: ActionContext, trying: Trying) -> None:
-    """Carries out the checks that install and execute nothing, and begins the report."""
-    tried = _test_run(context, trying)
-    neighbours = [_neighbour(Path(name), context.settings) for name in trying.neighbours]
-    with opened(
-        tried.wheel,
-        settings=context.settings,
-        runner=context.runner,
-        variant=trying.variant,
-        neighbours=neighbours,
-    ) as unpacked:
-        report = report_on(unpacked, python=tried.python, location=tried.location)
-        for finding in look(unpacked, on_finding=lambda found: _tell(context, found)):
-            report = report.with_finding(finding, now=time.time())
-    context.say(f"trying {tried.wheel.name} in: {tried.location.kind} ({tried.location.why})")
-    _write(context, report)
-
-
-def _neighbour(path: Path, settings: Settings) -> Neighbour:
-    name = WheelName.parse(path.name).distribution
-    known = {configured: variant for variant, configured in distributions(settings).items()}
-    found = scan(path)
-    return Neighbour(
-        name=path.name, distribution=name, variant=known.get(name), code=found.sha256 if found.own else None
+def _static_step(
+    tested: WheelUnderTest, options: RunOptions, *, keys: Mapping[str, str], kept: Collection[str]
+) -> Step[StaticChecks]:
+    running = [check for check in STATIC if check.name not in kept]
+    findings = tuple(check.name for check in STATIC if check.name in kept)
+    beside = f"; {len(findings)} findings are kept" if findings else ""
+    return Step(
+        title=f"run the static checks ({len(running)} of {len(STATIC)}{beside})",
+        action=check_statically,
+        arguments=StaticChecks(
+            tested=tested, keys={check.name: keys[check.name] for check in STATIC if keys}, kept=findings
+        ),
+        reads=(tested.wheel, *tested.neighbours),
+        writes=(f"{STAGE}/{REPORT}",),
+        seconds=UNPACKING_SECONDS + sum(check.seconds or 0 for check in running),
+        invocations=tuple(command for check in running for command in check.planned(options)),
     )
 
 
-def _tell(context: ActionContext, finding: Finding) -> None:
-    context.say(f"{finding.verdict}: {finding.check}: {finding.line}")
-
-
-def run_check(context: ActionContext, trying: Trying) -> None:
-    """Carries out one check of the installed wheel."""
-    report = read_report(context.stage)
-    check = next(each for each in CHECKS if each.name == trying.check)
-    test_run = _test_run(context, trying).facing(check, context.invocations)
-    finding = carry_out(check, test_run, earlier=report.findings)
-    _tell(context, finding)
-    _write(context, report.with_finding(finding, now=time.time()))
-
-
-def finish(context: ActionContext, wheel: str) -> Made:
-    """Writes the page and throws the environment away.
-
-    Raises:
-        CannotVerifyError: there is no verdict; such a report is not kept, or the next run would not try again.
-    """
-    report = read_report(context.stage)
-    (context.stage / PAGE).write_text(report.as_markdown(), "utf-8")
-    (context.stage / HTML).write_text(as_html(report), "utf-8")
-    shutil.rmtree(context.stage / TEST_RUN, ignore_errors=True)
-    require_verdict(report)
-    return Made(
-        facts={"verdict": report.verdict, "counts": report.counts, "sha256": sha256_of(Path(wheel))},
-        details={
-            "location": report.tried_in,
-            "seconds": round(report.seconds, 1),
-            "measures": {**report.measures, **(report.composition.measures if report.composition else {})},
-        },
+def _test_step(
+    check: Check[Any], tested: WheelUnderTest, options: RunOptions, *, key: str | None, kept: bool
+) -> Step[OneTestRun]:
+    report = f"{STAGE}/{REPORT}"
+    subject = tested.wheel if check.name == INSTALLS else f"{STAGE}/{TEST_RUN}"
+    return Step(
+        title=f"{check.title} (not run: its finding is kept)" if kept else check.title,
+        action=run_test,
+        arguments=OneTestRun(tested=tested, check=check.name, key=key, kept=kept),
+        reads=(report,) if kept else (subject, report),
+        writes=(report,),
+        seconds=0 if kept else check.seconds,
+        invocations=() if kept else check.planned(options),
     )
-
-
-def _test_run(context: ActionContext, trying: Trying) -> TestRun:
-    wheel, location = Path(trying.wheel), trying.location
-    assert location is not None  # noqa: S101 - a plan without the wheel has no key, and is not carried out
-    named = WheelName.parse(wheel.name)
-    return TestRun(
-        context=context,
-        location=location,
-        wheel=wheel,
-        distribution=named.distribution,
-        version=str(named.version),
-        python=trying.python,
-        left_out=trying.left_out,
-        floor=trying.floor,
-    )
-
-
-def _write(context: ActionContext, report: Report) -> None:
-    write_atomically(context.stage / REPORT, json.dumps(report.as_json(), indent=1))

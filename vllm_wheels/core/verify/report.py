@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.verify.composition import Composition
+from vllm_wheels.core.verify.finding import Finding, Verdict
 from vllm_wheels.core.verify.locations import TestLocation
 
 SCHEMA = 1
 """Number of the layout of the JSON; raised whenever a reader of the old one would misread the new one."""
 
-Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
-Severity = Literal["error", "warning"]
+REPORT, PAGE, HTML = "report.json", "report.md", "report.html"
+"""Names of the files in which a report is kept."""
 
 COUNTED = {
     "convicted": "convicted",
@@ -29,34 +32,6 @@ COUNTED = {
     "skipped": "skipped",
 }
 """The words of a summary, the gravest first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: identifier of the check.
-        severity: an ``error`` forbids a release, a ``warning`` does not.
-        verdict: ``skipped`` always says why in ``line``.
-        line: the verdict in one line.
-        evidence: what was seen, several lines.
-        remedy: what to type or change, one line; empty where nothing is wrong.
-        measures: numbers by name, such as ``tokens_per_second``.
-    """
-
-    check: str
-    severity: Severity
-    verdict: Verdict
-    line: str
-    evidence: str = ""
-    remedy: str = ""
-    measures: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def shown(self) -> str:
-        """The verdict as people read it: a conviction that forbids no release is a ``warning``."""
-        return "warning" if (self.severity, self.verdict) == ("warning", "convicted") else self.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +164,20 @@ class Report:
 
 
 _ADAPTER = TypeAdapter(Report)
+
+
+def read_report(folder: Path) -> Report:
+    """The report in an artifact's folder.
+
+    Raises:
+        CannotVerifyError: there is none, or it cannot be read.
+    """
+    path = folder / REPORT
+    try:
+        return Report.from_json(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        what = f"there is no report {path}"
+        raise CannotVerifyError(what, why=str(error), remedy="verify the wheel again") from error
 
 
 def schema() -> dict[str, Any]:

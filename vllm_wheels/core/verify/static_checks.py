@@ -1,23 +1,70 @@
-"""Looks through a wheel that lies on the table: all checks that install and execute nothing."""
+"""Runs all checks that look at an unpacked wheel without installing it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from vllm_wheels.core.verify.checks import carry_out
-from vllm_wheels.core.verify.composition import dissect
+from vllm_wheels.core.verify.checks import Check, listed, run_check
+from vllm_wheels.core.verify.composition import composition_of
+from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.locations import TestLocation
-from vllm_wheels.core.verify.report import Finding, Report
-from vllm_wheels.core.verify.static import STATIC
+from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.static import (
+    abi,
+    binaries,
+    contents,
+    described,
+    guard,
+    index,
+    licence,
+    machine_code,
+    names,
+    platform,
+    provenance,
+    record,
+    sbom,
+    syntax,
+    torch,
+)
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
+STATIC: tuple[Check[UnpackedWheel], ...] = listed(
+    names,
+    record,
+    contents,
+    described,
+    licence,
+    index,
+    torch,
+    platform,
+    abi,
+    binaries,
+    machine_code,
+    guard,
+    syntax,
+    sbom,
+    provenance,
+)
+"""In the order in which a report lists them."""
 
-def look(unpacked: UnpackedWheel, *, on_finding: Callable[[Finding], None] | None = None) -> tuple[Finding, ...]:
-    """Carries out the static checks in order and tells of each finding as it is made."""
+
+def run_static_checks(
+    unpacked: UnpackedWheel,
+    *,
+    kept: Mapping[str, Finding] | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+) -> tuple[Finding, ...]:
+    """Runs the static checks in order.
+
+    Args:
+        unpacked: the wheel.
+        kept: findings of earlier verifications that are still valid, by check; these checks are not run.
+        on_finding: told of each finding.
+    """
     findings: list[Finding] = []
     for check in STATIC:
-        finding = carry_out(check, unpacked, earlier=findings)
+        finding = (kept or {}).get(check.name) or run_check(check, unpacked, earlier=findings)
         findings.append(finding)
         if on_finding:
             on_finding(finding)
@@ -44,5 +91,5 @@ def report_on(
         seconds=0.0,
         variant=unpacked.variant.name if unpacked.variant else None,
         claims=unpacked.claims,
-        composition=dissect(unpacked.path, unpacked.scan),
+        composition=composition_of(unpacked.path, unpacked.scan),
     )

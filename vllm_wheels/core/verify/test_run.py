@@ -1,4 +1,4 @@
-"""A clean environment in a location, and the two ways of running something there: shut in, or with the network."""
+"""A clean environment in which a wheel is tried; commands run there sandboxed, or with network access."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished
-from vllm_wheels.core.verify.checks import Check, Premises
+from vllm_wheels.core.verify.checks import Check, RunOptions
 from vllm_wheels.core.verify.locations import TestLocation
 
 LOG = "smoke.log"
 TEST_RUN = "test_run"
-INSTALLS = "installs"
-"""The check that all others of a test run need."""
+PROCESSOR, INSTALLS, TORCH_IS_CPU = "processor", "installs", "torch-is-cpu"
+IMPORTS, CPU_PLATFORM = "imports", "cpu-platform"
+"""The checks that others need."""
 
 ANSWER = '{"probe": '
 """How the line begins in which a probe says what it saw."""
@@ -50,8 +51,8 @@ CLEAN = {
 """All that a probe gets of an environment, besides PATH, HOME and TMPDIR."""
 
 
-def shut_in(*argv: str, **env: str) -> Invocation:
-    """A program of the test run's environment with next to no variables set, in a plan."""
+def sandboxed(*argv: str, **env: str) -> Invocation:
+    """The command, in a plan, that runs a program of the environment with no variables of the user's."""
     path = f"{PROGRAMS}:{os.defpath}"
     given = {**CLEAN, "PATH": path, "HOME": f"{HERE}/home", "TMPDIR": TEMPORARY, **env}
     # env -i and not the builder's way of setting variables: an image has variables of its own.
@@ -61,7 +62,7 @@ def shut_in(*argv: str, **env: str) -> Invocation:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRun:
-    """One wheel being tried in a virtual environment of its own, below the context's stage.
+    """One wheel in a virtual environment of its own, below the context's stage.
 
     Attributes:
         context: where the report is being made.
@@ -85,14 +86,14 @@ class TestRun:
     floor: tuple[str, ...]
     commands: tuple[Invocation, ...] = ()
 
-    def facing(self, check: Check[TestRun], commands: tuple[Invocation, ...] | None = None) -> TestRun:
-        """The test_run with the commands of a check: those of a plan, or those that a plan would have."""
-        premises = Premises(settings=self.context.settings, left_out=self.left_out, floor=self.floor)
-        return replace(self, commands=check.planned(premises) if commands is None else commands)
+    def with_commands_of(self, check: Check[TestRun]) -> TestRun:
+        """The test run with the commands that a plan has for a check."""
+        options = RunOptions(settings=self.context.settings, left_out=self.left_out, floor=self.floor)
+        return replace(self, commands=check.planned(options))
 
     @property
     def folder(self) -> Path:
-        """Holds the environment and whatever the probes write; thrown away afterwards."""
+        """Holds the environment and whatever the probes write; removed afterwards."""
         return self.context.stage / TEST_RUN
 
     @property
@@ -107,11 +108,11 @@ class TestRun:
 
     @property
     def place(self) -> str:
-        """The test_run's folder, as the location sees it."""
+        """The test run's folder, as the location sees it."""
         return f"{PLACE}/{TEST_RUN}" if self.in_container else str(self.folder)
 
     def start(self, command: Invocation) -> Finished:
-        """Runs a command of ``shut_in``, in a container without network.
+        """Runs a command of ``sandboxed``, in a container without network.
 
         Raises:
             StepTimeoutError: it took longer than ``smoke.timeout_seconds``.

@@ -1,53 +1,30 @@
-"""A wheel on the table: unpacked into a temporary folder, its machine code read, nothing in it executed."""
+"""An unpacked wheel: what the static checks look at."""
 
 from __future__ import annotations
 
-import sys
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
-from vllm_wheels.core.artifacts.wheel.provenance import beside
-from vllm_wheels.core.errors import CannotVerifyError, UnknownVariantError, WheelError
-from vllm_wheels.core.formats.elf import Binary, binaries
-from vllm_wheels.core.formats.instructions import Scan, scan
+from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.formats.markers import applies
-from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, WheelName
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
+from vllm_wheels.core.formats.wheel_name import WheelName
+from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host.processes import Runner
-from vllm_wheels.core.names import distributions
-from vllm_wheels.core.patches.labels import as_labelled, stated
-from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.variants import Variant, variants
-from vllm_wheels.core.variants import variant as variant_named
+from vllm_wheels.core.variants import Variant
 from vllm_wheels.core.verify.claims import claimed
-from vllm_wheels.core.verify.linkage import Linkage, linkage
 
-MIB = 2**20
-FILE_LIMIT = 1024 * MIB
-UNPACKED_LIMIT = 4096 * MIB
-MEMBER_LIMIT = 1024 * MIB
-"""The largest wheel of vLLM ever published for CPUs has 133 MB, unpacks to 0.5 GiB, and its largest member to 0.2."""
+if TYPE_CHECKING:
+    # Few checks look at these, and those import the modules themselves: what a check imports is code of its key.
+    from vllm_wheels.core.formats.instructions import Scan
+    from vllm_wheels.core.settings import Settings
 
-TEXT_LIMIT = 16 * MIB
-"""Of METADATA, WHEEL and RECORD; the largest RECORD of vLLM has 0.4 MB."""
+Read = TypeVar("Read")
 
-MEMBERS_LIMIT = 100_000
-HARMLESS = 64 * MIB
-RATIO_LIMIT = 100
-"""Compiled code deflates to a third, text to a fifth; only what was made to burst deflates to less than a hundredth,
-and below ``HARMLESS`` bytes nobody is hurt."""
-
-REMEDY = "take another copy of the file, or build it anew"
-OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
 GENERATOR = "vllm-wheels"
 
 
@@ -70,7 +47,7 @@ class Neighbour:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpackedWheel:
-    """A wheel on the table.
+    """A wheel and the folder into which it is unpacked; nothing in it is executed.
 
     Attributes:
         path: of the file.
@@ -95,6 +72,7 @@ class UnpackedWheel:
     settings: Settings
     runner: Runner
     neighbours: tuple[Neighbour, ...] = ()
+    _read: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def distribution(self) -> str:
@@ -108,42 +86,28 @@ class UnpackedWheel:
 
     @property
     def ours(self) -> bool:
-        """Did this program make it."""
+        """Whether vllm-wheels built it."""
         return str(self.file.wheel["Generator"] or "").startswith(GENERATOR)
 
     @property
-    def code(self) -> Variant | None:
-        """The variant as which its machine code is judged: its own, or the one that its description admits."""
-        if self.variant is None:
-            return None
-        return as_labelled(self.variant, self._summary, distributions(self.settings))
-
-    @property
-    def admitted(self) -> Variant | None:
-        """The lower variant whose machine code its description says it holds; None where it says nothing."""
-        return stated(self.variant, self._summary, distributions(self.settings)) if self.variant else None
-
-    @property
-    def _summary(self) -> str:
-        return str(self.file.metadata["Summary"] or "")
+    def summary(self) -> str:
+        """The one line that describes it in METADATA."""
+        return summary_of(self.file)
 
     @property
     def claims(self) -> tuple[str, ...]:
         """Pythons that it claims to run on, lowest first."""
         return claimed(self.file)
 
-    @cached_property
-    def linkage(self) -> Linkage:
-        """What its compiled code asks of the system.
-
-        Raises:
-            CannotVerifyError: auditwheel cannot make sense of it.
-        """
-        return linkage(self.path)
+    def read(self, reader: Callable[[Path], Read]) -> Read:
+        """What a reader gets from the wheel's file; each reader reads it once for all checks."""
+        if reader not in self._read:
+            self._read[reader] = reader(self.path)
+        return cast("Read", self._read[reader])
 
     @cached_property
     def requirements(self) -> tuple[Requirement, ...]:
-        """Requirements that can be read, those of extras among them; another check convicts the others."""
+        """Requirements that can be parsed, those of extras among them; another check convicts the others."""
         found = []
         for line in self.file.metadata.get_all("Requires-Dist", []):
             try:
@@ -161,17 +125,8 @@ class UnpackedWheel:
         path = self.folder / name
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
-    @cached_property
-    def statement(self) -> Mapping[str, Any] | None:
-        """The provenance that stands beside the file; None where there is none about a wheel of this name.
-
-        Raises:
-            CannotVerifyError: it cannot be read.
-        """
-        return beside(self.path)
-
     def as_neighbour(self) -> Neighbour:
-        """What others of the same release compare themselves with."""
+        """What other wheels of the same release are compared with."""
         return Neighbour(
             name=self.path.name,
             distribution=self.distribution,
@@ -180,108 +135,6 @@ class UnpackedWheel:
         )
 
 
-@contextmanager
-def opened(
-    path: Path, *, settings: Settings, runner: Runner, variant: str | None = None, neighbours: Sequence[Neighbour] = ()
-) -> Iterator[UnpackedWheel]:
-    """Unpacks a wheel into a temporary folder and reads its machine code.
-
-    Args:
-        path: of the file.
-        settings: of the user.
-        runner: starts the tools.
-        variant: name of a variant; guessed from the distribution's name where not given.
-        neighbours: other wheels of the same release.
-
-    Raises:
-        CannotVerifyError: it is no wheel, is damaged, or is made to do harm; nothing is left behind.
-        UnknownVariantError: no variant has the name.
-    """
-    require_wheel(path)
-    with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
-        folder = Path(temporary, "wheel")
-        try:
-            _require_bounded(path)
-            file = WheelFile.read(path, trusting=False)
-            unpack_wheel(path, folder)
-            machine_code = scan(folder)
-        except WheelError as error:
-            raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
-        except (OSError, ValueError) as error:
-            # Names of members that no file system takes.
-            raise _refused(path, f"it cannot be unpacked: {error}") from error
-        yield UnpackedWheel(
-            path=path,
-            folder=folder,
-            file=file,
-            sha256=sha256_of(path),
-            scan=machine_code,
-            binaries=binaries(folder),
-            variant=variant_named(variant) if variant else guessed(path, settings),
-            settings=settings,
-            runner=runner,
-            neighbours=tuple(neighbours),
-        )
-
-
-def guessed(path: Path, settings: Settings) -> Variant | None:
-    """The variant that a wheel's distribution is named after; None where no variant is called so."""
-    name = WheelName.parse(path.name).distribution
-    for candidate, configured in distributions(settings).items():
-        if canonicalize_name(configured) == name:
-            return variants()[candidate]
-    try:
-        return variant_named(name)
-    except UnknownVariantError:
-        return None
-
-
-def require_wheel(path: Path) -> None:
-    """Refuses what is no wheel at first sight, before any of it is read.
-
-    Raises:
-        CannotVerifyError: says what it is instead.
-    """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise _refused(path, "there is no such file", remedy="name a file that exists, or NAME==VERSION") from error
-    except OSError as error:
-        raise _refused(path, f"it cannot be read: {error.strerror}") from error
-    if path.is_dir():
-        raise _refused(path, "it is a folder", remedy=OTHER)
-    if not path.is_file():
-        raise _refused(path, "it is neither a file nor a link to one", remedy=OTHER)
-    if path.suffix != WHEEL_SUFFIX:
-        kind = "a source archive" if path.name.endswith((".tar.gz", ".zip")) else "not named NAME.whl"
-        raise _refused(path, f"it is {kind}", remedy=OTHER)
-    size = status.st_size
-    if size == 0:
-        raise _refused(path, "it is empty")
-    if size > FILE_LIMIT:
-        raise _refused(path, f"it has {size / MIB:.0f} MiB, more than {FILE_LIMIT // MIB}")
-
-
-def _require_bounded(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise _refused(path, f"it is not a zip file or is truncated ({error})") from error
-    sizes = [info.file_size for info in infos]
-    total = sum(sizes)
-    texts = [info for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
-    for limit, found, what in (
-        (MEMBERS_LIMIT, len(sizes), "{} members"),
-        (UNPACKED_LIMIT, total, "{} bytes once unpacked"),
-        (MEMBER_LIMIT, max(sizes, default=0), "a member of {} bytes"),
-        (TEXT_LIMIT, max((info.file_size for info in texts), default=0), "a METADATA, WHEEL or RECORD of {} bytes"),
-        (max(HARMLESS, RATIO_LIMIT * path.stat().st_size), total, "{} bytes once unpacked, far more than its own size"),
-    ):
-        if found > limit:
-            raise _refused(path, f"it has {what.format(found)}")
-
-
-def _refused(path: Path, why: str, *, remedy: str = REMEDY) -> CannotVerifyError:
-    shown = path.name.encode(sys.getfilesystemencoding(), "replace").decode(errors="replace")
-    return CannotVerifyError(f"{shown} is not a wheel that can be verified", why=why, remedy=remedy)
+def summary_of(file: WheelFile) -> str:
+    """``Summary`` of METADATA; empty where there is none."""
+    return str(file.metadata["Summary"] or "")

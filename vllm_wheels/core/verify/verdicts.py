@@ -21,15 +21,17 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.behaviour import CHECKS
-from vllm_wheels.core.verify.checks import UNJUDGEABLE, carry_out, left_open
-from vllm_wheels.core.verify.install import left_out
+from vllm_wheels.core.verify.checks import UNJUDGEABLE, not_judged, run_check
+from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.locations import TestLocation
+from vllm_wheels.core.verify.opening import opened
 from vllm_wheels.core.verify.places import Places
-from vllm_wheels.core.verify.report import Finding, Report
-from vllm_wheels.core.verify.static_checks import look, report_on
+from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.runs.installation import left_out
+from vllm_wheels.core.verify.static_checks import report_on, run_static_checks
 from vllm_wheels.core.verify.test_run import TEST_RUN, TestRun
-from vllm_wheels.core.verify.unpacked import UnpackedWheel, opened
+from vllm_wheels.core.verify.test_runs import TEST_RUNS
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 SCHEMA = 1
 PASSED, CONVICTED, OPEN = 0, 1, 2
@@ -158,7 +160,7 @@ class _Session:
     def reports(self, unpacked: UnpackedWheel, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
         self.say(f"looking through {unpacked.path.name}")
         looked = report_on(unpacked)
-        for finding in look(unpacked):
+        for finding in run_static_checks(unpacked):
             looked = looked.with_finding(finding, now=time.time())
         if not install:
             yield looked
@@ -185,7 +187,7 @@ class _Session:
         try:
             location = self._places.location(unpacked.path)
         except UNJUDGEABLE as error:
-            open_question = left_open(error)
+            open_question = not_judged(error)
             finding = Finding(
                 check="location",
                 severity="error",
@@ -198,8 +200,8 @@ class _Session:
         self.say(f"trying {unpacked.path.name} on Python {report.python} in: {location.kind} ({location.why})")
         report = replace(report, location=location)
         with self._test_run(unpacked, str(report.python), location) as test_run:
-            for check in CHECKS:
-                finding = carry_out(check, test_run.facing(check), earlier=report.findings)
+            for check in TEST_RUNS:
+                finding = run_check(check, test_run.with_commands_of(check), earlier=report.findings)
                 report = report.with_finding(finding, now=time.time())
         return report
 

@@ -30,6 +30,7 @@ from vllm_wheels.core.errors import (
 )
 from vllm_wheels.core.host.commands import UV, Invocation
 from vllm_wheels.core.host.processes import Finished, Runner
+from vllm_wheels.core.index.arguments import CPU_INDEX, UNREACHABLE
 
 PLATFORM = "x86_64-manylinux_2_28"
 """What uv resolves for: the platform of the official builder image; newer builders take these wheels as well."""
@@ -40,15 +41,7 @@ Backend = Literal["cpu"] | None
 LIMIT_ANSWERS = 20
 """A run of uv may last this many times the limit of one answer of the index."""
 
-UNREACHABLE = re.compile(
-    r"failed to (fetch|download)|received some unexpected|error sending request|timed out"
-    r"|network (was|connectivity is) disabled",
-    re.IGNORECASE,
-)
 FULL_DISK = "No space left on device"
-
-CPU_INDEX = re.compile(r"/cpu(/|$)")
-"""How the address of an index of CPU builds ends: PyTorch's own is laid out so, and its mirrors keep the layout."""
 
 OFFER_CPU_TORCH = 'set torch.backend = "cpu", or offer a +cpu wheel of torch through index.find_links'
 
@@ -159,7 +152,7 @@ def lock(
     Args:
         requirements: requirement lines.
         python: version without the micro part.
-        index: arguments of ``planning.index_arguments``.
+        index: arguments of ``index.arguments``.
         backend: ``cpu`` also asks PyTorch's own index.
         answer_seconds: limit of one answer of an index.
         environ: this process's environment; uv's own variables in it win.

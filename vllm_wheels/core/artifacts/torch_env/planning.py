@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -19,7 +18,6 @@ from typing import Any
 
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.torch_env.locking import (
-    CPU_INDEX,
     OFFER_CPU_TORCH,
     PLATFORM,
     Backend,
@@ -36,6 +34,7 @@ from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError
 from vllm_wheels.core.host.commands import INDEX, STAGE, Download, Invocation
+from vllm_wheels.core.index.arguments import CPU_INDEX, index_arguments
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 
@@ -69,34 +68,6 @@ class Resolution:
     left_out: tuple[str, ...]
     notices: tuple[str, ...]
     earlier: str | None = None
-
-
-def index_arguments(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Arguments of uv that name the package index and further places.
-
-    The settings win; where they are silent uv's own variables stay in force, and where those are not set either, pip's
-    are handed to uv, which does not read them.
-
-    Args:
-        settings: of the user.
-        environ: this process's environment.
-    """
-    index = settings.index
-    url = [index.url] if index.url else _of_pip(environ, "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
-    extra = index.extra_urls or _of_pip(environ, "PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
-    links = index.find_links or _of_pip(environ, "PIP_FIND_LINKS", "UV_FIND_LINKS")
-    arguments = [part for one in url[:1] for part in ("--default-index", one)]
-    arguments += [part for one in extra for part in ("--index", one)]
-    arguments += [part for one in links for part in ("--find-links", one)]
-    if extra and "UV_INDEX_STRATEGY" not in environ:
-        # Pip, whose meaning these addresses have, takes the best version of all places; uv would stop at the first that
-        # knows the name, and an index of torch builds knows old versions of many.
-        arguments += ["--index-strategy", "unsafe-best-match"]
-    return arguments
-
-
-def _of_pip(environ: Mapping[str, str], variable: str, *of_uv: str) -> list[str]:
-    return [] if any(environ.get(name) for name in of_uv) else environ.get(variable, "").split()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.artifacts.compiled import BUILD
-from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.formats.wheel_name import sidecar
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.target import Target
 
@@ -55,22 +50,3 @@ def statement(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, An
         "ccache": compiled.details["ccache"],
         "artifacts": {kind: artifact.key for kind, artifact in artifacts.items()},
     }
-
-
-def beside(wheel: Path) -> Mapping[str, Any] | None:
-    """The statement that stands beside a wheel; None where there is none about a wheel of this name.
-
-    Raises:
-        CannotVerifyError: it cannot be read.
-    """
-    for path in (sidecar(wheel, "provenance.json"), wheel.with_name("provenance.json")):
-        if not path.is_file():
-            continue
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            what = f"{path.name} cannot be read"
-            raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
-        if isinstance(found, dict) and found.get("wheel") == wheel.name:
-            return found
-    return None

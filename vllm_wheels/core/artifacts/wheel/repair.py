@@ -19,12 +19,10 @@ from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.elf import TORCH_LIBRARIES
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
 from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
-from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation
-
-TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")
-"""Never grafted: torch brings them and loads them first. A second libgomp would mean a second pool of threads."""
+from vllm_wheels.core.host.commands import EXTENSIONS, PATH, PYTHON, WHEEL, Invocation
 
 LOADER = "ld-linux*.so.*"
 """The dynamic loader, which every Linux has; auditwheel's white-lists do not mention it."""
@@ -33,9 +31,6 @@ TOO_NEW = re.compile(r"cannot repair .* because of the presence of too-recent ve
 """What auditwheel 6.8 (main_repair.py) says where not even its newest policy fits."""
 
 INSTALL_LIBRARIES = "install the libraries that the wheel is linked to in the builder"
-
-EXTENSIONS, WHEEL = "{extensions}", "{wheel}"
-"""Stand in a plan for names that are known once the wheel is there."""
 
 STRIP = Invocation(argv=("strip", "--strip-unneeded", EXTENSIONS), folder=f"{PLACE}/unpacked", place="builder")
 

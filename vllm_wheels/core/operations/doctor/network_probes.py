@@ -13,9 +13,9 @@ import requests
 
 from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.artifacts.torch_env.locking import lock, refuse_cuda
-from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CredentialsError, StepTimeoutError, VllmWheelsError
+from vllm_wheels.core.index.arguments import index_arguments
 from vllm_wheels.core.index.releases import PROJECT, index_url, releases, session
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok, replaceable

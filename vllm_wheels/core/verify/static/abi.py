@@ -10,10 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vllm_wheels.core.artifacts.wheel.repair import EXTENSIONS
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.elf import Binary
-from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.commands import EXTENSIONS, Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -87,5 +86,6 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         judge=_stable,
         seconds=3,
         commands=(AUDIT,),
+        tools=("abi3audit", "packaging", "pyelftools"),
     ),
 )

@@ -13,6 +13,7 @@ from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
+TOOLS = ("packaging", "pyelftools")
 DEBUG = (".debug_*", ".zdebug_*", ".gdb_index", ".stab", ".stabstr")
 SYMBOLS = (".symtab",)
 
@@ -115,8 +116,14 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="stripped", title="look for debug information", judge=_stripped),
-    Check(name="build-paths", title="look for paths of the build machine", judge=_build_paths, severity="warning"),
-    Check(name="search-paths", title="look where libraries are searched for", judge=_search_paths),
-    Check(name="no-gpu", title="look for GPU code and requirements", judge=_no_gpu),
+    Check(name="stripped", title="look for debug information", judge=_stripped, tools=TOOLS),
+    Check(
+        name="build-paths",
+        title="look for paths of the build machine",
+        judge=_build_paths,
+        severity="warning",
+        tools=TOOLS,
+    ),
+    Check(name="search-paths", title="look where libraries are searched for", judge=_search_paths, tools=TOOLS),
+    Check(name="no-gpu", title="look for GPU code and requirements", judge=_no_gpu, tools=TOOLS),
 )

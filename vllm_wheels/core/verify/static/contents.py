@@ -12,10 +12,9 @@ from check_wheel_contents.checks import FailedCheck
 from check_wheel_contents.contents import WheelContents
 from check_wheel_contents.errors import WheelValidationError
 
-from vllm_wheels.core.artifacts.wheel.repair import WHEEL
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.formats.instructions import GRAFTED
-from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.formats.wheelfile import GRAFTED
+from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -101,7 +100,13 @@ def _size(unpacked: UnpackedWheel) -> Judgement:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="contents", title="look for files that do not belong there", judge=_contents, severity="warning"),
+    Check(
+        name="contents",
+        title="look for files that do not belong there",
+        judge=_contents,
+        severity="warning",
+        tools=("check-wheel-contents",),
+    ),
     Check(
         name="portable-paths",
         title="look at the files' paths",
@@ -109,6 +114,7 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         severity="warning",
         seconds=2,
         commands=(PORTABLE,),
+        tools=("pydistcheck",),
     ),
     Check(name="size", title="compare the size with what is needed", judge=_size, severity="warning"),
 )

@@ -9,13 +9,11 @@ from packaging.metadata import InvalidMetadata, Metadata
 from packaging.utils import canonicalize_name
 from readme_renderer import markdown
 
-from vllm_wheels.core.artifacts.wheel.repair import WHEEL
-from vllm_wheels.core.host.commands import Invocation
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.host.commands import WHEEL, Invocation
+from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
-VALID = "metadata-valid"
 TWINE = Invocation(
     argv=(sys.executable, "-m", "twine", "check", "--strict", WHEEL),
     environment={"NO_COLOR": "1", "COLUMNS": "200"},
@@ -74,14 +72,15 @@ def _description(unpacked: UnpackedWheel) -> str:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name=VALID, title="read METADATA strictly", judge=_valid),
+    Check(name=METADATA_VALID, title="read METADATA strictly", judge=_valid),
     Check(
         name="description-renders",
         title="render the description",
         judge=_renders,
-        needs=(VALID,),
+        needs=(METADATA_VALID,),
         seconds=1,
         commands=(TWINE,),
+        tools=("packaging", "readme-renderer", "twine"),
     ),
     Check(
         name="install-instructions",

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.patches.guard import GUARD, INIT
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.report import Severity
+from vllm_wheels.core.verify.finding import Severity
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TABLE = "WHEEL"
@@ -70,5 +70,5 @@ def _comes_first(source: str) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="guard", title="look for the guard against lesser CPUs", judge=_guard),
+    Check(name="guard", title="look for the guard against lesser CPUs", judge=_guard, inputs=("variant",)),
 )

@@ -11,9 +11,8 @@ from vllm_wheels.core.index.rules import CHECKS as JUDGES
 from vllm_wheels.core.index.rules import Rule, Upload, rules
 from vllm_wheels.core.index.state import ProjectState
 from vllm_wheels.core.names import distributions
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.claims import KNOWN
-from vllm_wheels.core.verify.static.described import VALID
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 MIB = 2**20
@@ -103,7 +102,8 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
             name=f"index-{name}",
             title=f"hold it against the index's rule that {rule.says}",
             judge=partial(_unless_private, partial(_by_itself, rule)),
-            needs=() if name in FREE else (VALID,),
+            needs=() if name in FREE else (METADATA_VALID,),
+            tools=("packaging", "readme-renderer"),
         )
         for name, rule in rules().items()
         if rule.scope == "wheel" and name != PRIVATE
@@ -113,6 +113,7 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         title="ask the index how much room the project has left",
         judge=partial(_unless_private, _project_size),
         severity="warning",
+        lasting=False,
         seconds=1,
     ),
     Check(
@@ -120,6 +121,7 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         title="ask the index for the release's other wheels",
         judge=partial(_unless_private, _complete),
         severity="warning",
+        lasting=False,
         seconds=2,
     ),
 )

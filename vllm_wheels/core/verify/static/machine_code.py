@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 from vllm_wheels.core.formats.instructions import Fault, judge
-from vllm_wheels.core.variants import variants
+from vllm_wheels.core.names import distributions
+from vllm_wheels.core.patches.labels import as_labelled, stated
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import Variant, variants
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.composition import BASELINE_FEATURES
 from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
@@ -13,15 +16,37 @@ from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
 DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
 """Upstream's own extensions, of which vLLM imports the one that fits the CPU (unified family, from 0.17.0)."""
 
+IDENTICAL_CODE = "identical-code"
+SCAN_TOOLS = ("iced-x86", "pyelftools")
+"""With which the machine code is read."""
+
 UNKNOWN = "nobody knows which variant it is (give --variant)"
 
 
+def judged_as(variant: Variant, summary: str, settings: Settings) -> tuple[Variant, Variant | None]:
+    """The variant whose promises the machine code must keep, and the lower variant whose code the wheel says it holds.
+
+    Args:
+        variant: by the wheel's name.
+        summary: of its METADATA, where a wheel says that it holds other code than its name tells.
+        settings: of the user.
+    """
+    named = distributions(settings)
+    return as_labelled(variant, summary, named), stated(variant, summary, named)
+
+
+def _judged_as(unpacked: UnpackedWheel) -> tuple[Variant | None, Variant | None]:
+    return judged_as(unpacked.variant, unpacked.summary, unpacked.settings) if unpacked.variant else (None, None)
+
+
 def _faults(unpacked: UnpackedWheel) -> tuple[Fault, ...]:
-    return judge(unpacked.scan, unpacked.code) if unpacked.code else ()
+    code, _ = _judged_as(unpacked)
+    return judge(unpacked.scan, code) if code else ()
 
 
 def _promised(unpacked: UnpackedWheel) -> Judgement:
-    if unpacked.variant is None or unpacked.code is None:
+    code, admitted = _judged_as(unpacked)
+    if unpacked.variant is None or code is None:
         return skipped(UNKNOWN)
     lacking = [fault.feature for fault in _faults(unpacked) if fault.file is None]
     if lacking:
@@ -29,8 +54,8 @@ def _promised(unpacked: UnpackedWheel) -> Judgement:
         remedy = "build it with the variant's flags; a release that ignores them cannot be this variant"
         return convicted(line, evidence=_histogram(unpacked), remedy=remedy)
     features = unpacked.scan.features
-    counts = ", ".join(f"{features[name]} of {name}" for name in unpacked.code.promises)
-    beside = f", as {unpacked.admitted.name}, whose code it says it holds" if unpacked.admitted else ""
+    counts = ", ".join(f"{features[name]} of {name}" for name in code.promises)
+    beside = f", as {admitted.name}, whose code it says it holds" if admitted else ""
     return passed(f"has {counts}{beside}", evidence=_histogram(unpacked))
 
 
@@ -73,7 +98,8 @@ def _identical(unpacked: UnpackedWheel) -> Judgement:
         return skipped("it holds no machine code")
     if not others:
         return skipped("there is no other variant of the release to compare it with")
-    admitted = unpacked.admitted.name if unpacked.admitted else None
+    _, lower = _judged_as(unpacked)
+    admitted = lower.name if lower else None
     twins = [each for each in others if each.code == own.code and not _higher(each, own)]
     same = [each for each in twins if admitted is None or each.variant != admitted]
     if same:
@@ -95,7 +121,25 @@ def _higher(other: Neighbour, own: Neighbour) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="promised-instructions", title="look for the variant's instructions", judge=_promised),
-    Check(name="forbidden-instructions", title="look for instructions above the variant", judge=_forbidden),
-    Check(name="identical-code", title="compare the machine code with other variants", judge=_identical),
+    Check(
+        name="promised-instructions",
+        title="look for the variant's instructions",
+        judge=_promised,
+        inputs=("judged_as",),
+        tools=SCAN_TOOLS,
+    ),
+    Check(
+        name="forbidden-instructions",
+        title="look for instructions above the variant",
+        judge=_forbidden,
+        inputs=("judged_as",),
+        tools=SCAN_TOOLS,
+    ),
+    Check(
+        name=IDENTICAL_CODE,
+        title="compare the machine code with other variants",
+        judge=_identical,
+        inputs=("judged_as", "neighbours", "variants"),
+        tools=SCAN_TOOLS,
+    ),
 )

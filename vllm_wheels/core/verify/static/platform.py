@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.linkage import TooNew, too_new
 from vllm_wheels.core.verify.locations import glibc
+from vllm_wheels.core.verify.static.linkage import TooNew, linkage, too_new
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
+TOOLS = ("auditwheel", "packaging", "pyelftools")
 PLAIN = "linux_x86_64"
 REPAIR = "let 'auditwheel repair' find the tag, and never name one by hand"
 
@@ -15,7 +16,7 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
     platforms = _platforms(unpacked)
     if not unpacked.binaries:
         return passed(f"{', '.join(platforms)}: it holds no machine code")
-    found = unpacked.linkage
+    found = unpacked.read(linkage)
     lies = {name: excess for name in platforms if (excess := _excess(unpacked, name)) is not None}
     if lies:
         each = [excess for excesses in lies.values() for excess in excesses]
@@ -30,7 +31,7 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
 
 def _excess(unpacked: UnpackedWheel, platform: str) -> list[TooNew] | None:
     """What the code needs beyond a platform tag; None where the tag is true."""
-    found = unpacked.linkage
+    found = unpacked.read(linkage)
     if platform == PLAIN:
         return None
     policy = found.claimed(platform)
@@ -48,7 +49,7 @@ def _excess(unpacked: UnpackedWheel, platform: str) -> list[TooNew] | None:
 def _outside(unpacked: UnpackedWheel) -> Judgement:
     if not unpacked.binaries:
         return skipped("it holds no machine code")
-    found = unpacked.linkage
+    found = unpacked.read(linkage)
     policies = [policy for name in _platforms(unpacked) if (policy := found.claimed(name))]
     promising = [policy for policy in policies if policy is not found.policies.linux]
     lost = sorted({library for policy in promising for library in found.outside[policy.name]})
@@ -70,6 +71,12 @@ def _platforms(unpacked: UnpackedWheel) -> tuple[str, ...]:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="platform-tag", title="compare the platform tag with what the code needs", judge=_tag, seconds=3),
-    Check(name="outside-libraries", title="look for libraries left outside", judge=_outside),
+    Check(
+        name="platform-tag",
+        title="compare the platform tag with what the code needs",
+        judge=_tag,
+        seconds=3,
+        tools=TOOLS,
+    ),
+    Check(name="outside-libraries", title="look for libraries left outside", judge=_outside, tools=TOOLS),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.statement import provenance_of
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 
 def _provenance(unpacked: UnpackedWheel) -> Judgement:
-    statement = unpacked.statement
+    statement = unpacked.read(provenance_of)
     if statement is None:
         remedy = f"put {unpacked.path.stem}.provenance.json beside the wheel"
         return convicted("no provenance stands beside it", remedy=remedy)
@@ -42,5 +43,11 @@ def _release(text: str) -> str:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="provenance", title="compare the wheel with its provenance", judge=_provenance, severity="warning"),
+    Check(
+        name="provenance",
+        title="compare the wheel with its provenance",
+        judge=_provenance,
+        severity="warning",
+        inputs=("provenance", "variant"),
+    ),
 )

@@ -12,7 +12,7 @@ from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.pythons import host_python
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
-PROBE = Path(__file__).parent.parent / "probes" / "compiling.py"
+PROBE = Path(__file__).with_name("probes") / "compiling.py"
 TOOL_SECONDS = 600.0
 
 UNPACKED, OLDEST = "{unpacked}", "{oldest python}"
@@ -51,5 +51,6 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         judge=_compiles,
         seconds=6,
         commands=(COMPILE,),
+        inputs=("interpreter",),
     ),
 )

@@ -9,6 +9,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.statement import provenance_of
 from vllm_wheels.core.verify.static.sbom import components
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -57,7 +58,7 @@ def _pins(requirement: Requirement) -> Iterator[Version]:
 
 def _built_with(unpacked: UnpackedWheel) -> str | None:
     """Public version of the torch that provenance or else the SBOM names."""
-    statement = unpacked.statement or {}
+    statement = unpacked.read(provenance_of) or {}
     named = [statement.get("torch", {}).get("torch")] if isinstance(statement.get("torch"), dict) else []
     named += [version for name, version in components(unpacked) if name == TORCH]
     for text in named:
@@ -69,5 +70,10 @@ def _built_with(unpacked: UnpackedWheel) -> str | None:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="torch-requirement", title="compare the torch required with the torch built with", judge=_torch),
+    Check(
+        name="torch-requirement",
+        title="compare the torch required with the torch built with",
+        judge=_torch,
+        inputs=("provenance", "torch_requirement"),
+    ),
 )

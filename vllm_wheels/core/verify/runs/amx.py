@@ -18,7 +18,8 @@ from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE, cpu_flags
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
+from vllm_wheels.core.verify.checks import Check, Judgement, RunOptions, convicted, passed, skipped
+from vllm_wheels.core.verify.runs.probing import convicting_in_full
 from vllm_wheels.core.verify.test_run import (
     HERE,
     INSTALLS,
@@ -27,14 +28,20 @@ from vllm_wheels.core.verify.test_run import (
     answer,
     answer_lines,
     last_lines,
-    shut_in,
+    sandboxed,
 )
 
 SOURCE = Path(__file__).with_name("amx.c")
+AMX_C = "{amx.c}"
+"""Stands in a plan for its path, which differs from machine to machine."""
+
+PROBE, MODEL = "emulated_amx.py", "generation.py"
+"""What runs with the library, and what that imports; both count as code of this check because they are named here."""
+
 LIBRARY = f"{HERE}/amx.so"
 COUNTS = f"{HERE}/amx.counts"
 COMPILER = "cc"
-COMPILE = (COMPILER, "-shared", "-fPIC", "-O3", "-mavx2", "-mfma", "-o", LIBRARY, str(SOURCE))
+COMPILE = (COMPILER, "-shared", "-fPIC", "-O3", "-mavx2", "-mfma", "-o", LIBRARY, AMX_C)
 COMPILE_SECONDS = 120.0
 PACKAGE = "gcc"
 
@@ -56,17 +63,17 @@ def _emulated(test_run: TestRun) -> Judgement:
     return judged(with_amx, without, test_run.floor)
 
 
-def _emulating(premises: Premises) -> tuple[Invocation, ...]:
-    if _needless(premises.floor) or not premises.settings.smoke.generate:
+def _commands(options: RunOptions) -> tuple[Invocation, ...]:
+    if _needless(options.floor) or not options.settings.smoke.generate:
         return ()
     env = {
         "LD_PRELOAD": LIBRARY,
         "AMX_COUNTS": COUNTS,
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        FLAGS_VARIABLE: " ".join(premises.floor),
+        FLAGS_VARIABLE: " ".join(options.floor),
     }
-    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/emulated_amx.py")
-    return (Invocation(argv=COMPILE), *(shut_in(*probe, told, **env) for told in ("yes", "no")))
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/{PROBE}")
+    return (Invocation(argv=COMPILE), *(sandboxed(*probe, told, **env) for told in ("yes", "no")))
 
 
 def _needless(floor: Sequence[str]) -> str:
@@ -91,7 +98,7 @@ def _compile(test_run: TestRun, command: Invocation) -> None:
     if shutil.which(COMPILER) is None:
         what = "the emulation of AMX cannot be compiled"
         raise CannotVerifyError(what, why=f"{COMPILER} is not on PATH", remedy=remedy)
-    argv = command.filled({HERE: str(test_run.folder)}).argv
+    argv = command.filled({HERE: str(test_run.folder), AMX_C: str(SOURCE)}).argv
     finished = test_run.context.runner.run(argv, timeout_seconds=COMPILE_SECONDS, keep_output=True, quiet=True)
     if finished.status != 0:
         what = f"{COMPILER} cannot compile {SOURCE.name}"
@@ -158,9 +165,12 @@ CHECKS: tuple[Check[TestRun], ...] = (
     Check(
         name="emulated-amx",
         title="let a tiny model generate tokens with emulated AMX, and without",
-        judge=_emulated,
+        judge=convicting_in_full(_emulated),
+        severity="warning",
         needs=(INSTALLS,),
         seconds=120,
-        commands=_emulating,
+        commands=_commands,
+        inputs=("floor", "lacking", "variant"),
+        tools=(),
     ),
 )

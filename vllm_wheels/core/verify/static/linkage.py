@@ -16,9 +16,8 @@ from auditwheel.policy import Policy, WheelPolicies
 from auditwheel.wheel_abi import analyze_wheel_abi, get_wheel_elfdata
 from elftools.elf.elffile import ELFFile
 
-from vllm_wheels.core.artifacts.wheel.repair import TORCH_LIBRARIES
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.formats.elf import DAMAGED, Binary
+from vllm_wheels.core.formats.elf import DAMAGED, TORCH_LIBRARIES, Binary
 from vllm_wheels.core.verify.locations import glibc
 
 NOWHERE = "/nonexistent"

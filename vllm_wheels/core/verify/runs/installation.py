@@ -12,18 +12,17 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
-from vllm_wheels.core.artifacts.torch_env.locking import CPU_INDEX, UNREACHABLE
-from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
-from vllm_wheels.core.artifacts.wheel.repair import WHEEL
 from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.host.commands import INDEX, PYTHON, UV, Invocation
+from vllm_wheels.core.host.commands import INDEX, PYTHON, UV, WHEEL, Invocation
 from vllm_wheels.core.host.processes import Finished
+from vllm_wheels.core.index.arguments import CPU_INDEX, UNREACHABLE, index_arguments
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.verify.checks import Judgement, Premises
+from vllm_wheels.core.verify.checks import Check, Judgement, RunOptions, convicted, passed, skipped
 from vllm_wheels.core.verify.pythons import host_python
-from vllm_wheels.core.verify.test_run import HERE, PROGRAMS, TestRun, last_lines
+from vllm_wheels.core.verify.test_run import HERE, INSTALLS, PROGRAMS, TestRun, last_lines
 
+TOOLS = ("packaging", "uv")
 PROBES = Path(__file__).parent / "probes"
 
 SIDECARS = {"torchvision": "torchvision", "torchaudio": "torchaudio", "torchcodec": "torchaudio"}
@@ -58,7 +57,7 @@ def left_out(settings: Settings, *, unavailable: Sequence[str] = ()) -> tuple[st
     )
 
 
-def install(test_run: TestRun) -> Judgement:
+def _install(test_run: TestRun) -> Judgement:
     """Makes the environment and installs the wheel there.
 
     Raises:
@@ -88,19 +87,18 @@ def install(test_run: TestRun) -> Judgement:
     finished, beside = _installed(test_run, *rest)
     if finished.status == 0:
         line = f"installs with all that it requires, in {finished.seconds:.0f} s{beside}"
-        seconds = {"install_seconds": round(finished.seconds, 1)}
-        return Judgement(verdict="passed", line=line, evidence=last_lines(finished.output, 400), measures=seconds)
+        evidence = last_lines(finished.output, 400)
+        return passed(line, evidence=evidence, install_seconds=round(finished.seconds, 1))
     if UNREACHABLE.search(finished.output):
         what, why = "a package cannot be fetched", _reason(finished.output)
         cure = "set substitutes = allow to do without that index" if CPU_INDEX.search(why) else "correct index.url"
         raise CannotVerifyError(what, why=why, remedy=f"check the network, or {cure}")
     line = f"does not install: {_reason(finished.output)}"
-    return Judgement(verdict="convicted", line=line, evidence=last_lines(finished.output), remedy=REMEDY)
+    return convicted(line, evidence=last_lines(finished.output), remedy=REMEDY)
 
 
-def to_install(premises: Premises) -> tuple[Invocation, ...]:
-    """What ``install`` starts, in a plan."""
-    settings = premises.settings
+def _install_commands(options: RunOptions) -> tuple[Invocation, ...]:
+    settings = options.settings
     making = _client(settings, "venv", "--no-project", "--python", PYTHON, f"{HERE}/venv")
     place = ("--python", f"{PROGRAMS}/python", "--overrides", f"{HERE}/overrides.txt")
     requested = (*place, INDEX, f"{HERE}/wheel/{WHEEL}")
@@ -115,9 +113,8 @@ def to_install(premises: Premises) -> tuple[Invocation, ...]:
     return making, wished, replace(plain, condition="if PyTorch's own index of CPU builds cannot be reached")
 
 
-def to_check(premises: Premises) -> tuple[Invocation, ...]:
-    """What ``complete`` and ``agree`` start, in a plan."""
-    return (_client(premises.settings, "pip", "check", "--python", f"{PROGRAMS}/python"),)
+def _check_commands(options: RunOptions) -> tuple[Invocation, ...]:
+    return (_client(options.settings, "pip", "check", "--python", f"{PROGRAMS}/python"),)
 
 
 def _client(settings: Settings, *arguments: str, **env: str) -> Invocation:
@@ -137,16 +134,16 @@ def _installed(test_run: TestRun, wished: Invocation, fallback: Invocation | Non
     return _uv(test_run, fallback), beside
 
 
-def complete(test_run: TestRun) -> Judgement:
+def _complete(test_run: TestRun) -> Judgement:
     """Names what the wheel requires and was not installed on purpose."""
     absent = [name for name in _absent(_pip_check(test_run)) if name in test_run.left_out]
     if absent:
         line = f"left out: {', '.join(absent)}, which torch.packages leaves out or no index in reach offers"
-        return Judgement(verdict="skipped", line=line)
-    return Judgement(verdict="passed", line="nothing that it requires was left out")
+        return skipped(line)
+    return passed("nothing that it requires was left out")
 
 
-def agree(test_run: TestRun) -> Judgement:
+def _agree(test_run: TestRun) -> Judgement:
     """Lets uv compare what is installed with what every installed package requires, and with the wheel's own tags."""
     output = _pip_check(test_run)
     excused = set(test_run.left_out)
@@ -157,8 +154,8 @@ def agree(test_run: TestRun) -> Judgement:
         remedy = "correct the wheel's requirements, or the tags in its WHEEL file"
         more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
         line = f"{complaints[0]}{more}{beside}"
-        return Judgement(verdict="convicted", line=line, evidence="\n".join(complaints), remedy=remedy)
-    return Judgement(verdict="passed", line=f"all requirements are met{beside}", evidence=last_lines(output))
+        return convicted(line, evidence="\n".join(complaints), remedy=remedy)
+    return passed(f"all requirements are met{beside}", evidence=last_lines(output))
 
 
 def _pip_check(test_run: TestRun) -> str:
@@ -217,3 +214,33 @@ def _local_indexes(arguments: Sequence[str]) -> list[Mount]:
 def _reason(output: str) -> str:
     found = [match[0] for pattern in REASONS for match in pattern.finditer(output)]
     return (found or output.strip().splitlines()[-1:] or ["uv gave no reason"])[0]
+
+
+CHECKS: tuple[Check[TestRun], ...] = (
+    Check(
+        name=INSTALLS,
+        title="install the wheel and all that it requires",
+        judge=_install,
+        seconds=30,
+        commands=_install_commands,
+        tools=TOOLS,
+    ),
+    Check(
+        name="complete",
+        title="name what was left out",
+        judge=_complete,
+        needs=(INSTALLS,),
+        seconds=1,
+        commands=_check_commands,
+        tools=TOOLS,
+    ),
+    Check(
+        name="requirements-agree",
+        title="compare all installed requirements",
+        judge=_agree,
+        needs=(INSTALLS,),
+        seconds=1,
+        commands=_check_commands,
+        tools=TOOLS,
+    ),
+)

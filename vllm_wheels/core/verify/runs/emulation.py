@@ -1,4 +1,4 @@
-"""Runs a wheel's extension on an emulated CPU of its variant's level: qemu dies of the first instruction above it."""
+"""Runs a wheel's extension on an emulated CPU of its variant's level, where any instruction above it is illegal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.variants import variants
-from vllm_wheels.core.verify.checks import Check, Judgement, Premises, convicted, passed, skipped
+from vllm_wheels.core.verify.checks import Check, Judgement, RunOptions, convicted, passed, skipped
+from vllm_wheels.core.verify.runs.probing import convicting_in_full
 from vllm_wheels.core.verify.test_run import (
     HERE,
     INSTALLS,
@@ -18,7 +19,7 @@ from vllm_wheels.core.verify.test_run import (
     answer,
     answer_lines,
     last_lines,
-    shut_in,
+    sandboxed,
 )
 
 EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
@@ -27,6 +28,7 @@ EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
 STATIC = EMULATORS[:1]
 PACKAGE = "qemu-user-static"
 COPY = "qemu"
+PROBE = "emulated.py"
 UNDER_A_SHELL = ("sh", "-c", 'ulimit -c 0; "$@"; exit "$?"', "sh")
 """Qemu dies by sending itself the signal, which the first process of a container ignores: it must not be that one."""
 
@@ -43,14 +45,14 @@ def _emulated(test_run: TestRun) -> Judgement:
     return judged(test_run.start(command), cpu)
 
 
-def _emulating(premises: Premises) -> tuple[Invocation, ...]:
-    cpu = cpu_of(premises)
+def _commands(options: RunOptions) -> tuple[Invocation, ...]:
+    cpu = cpu_of(options)
     emulator = (f"{HERE}/{COPY}", "-cpu", cpu)
-    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/emulated.py")
-    return (shut_in(*UNDER_A_SHELL, *emulator, *probe),) if cpu else ()
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/{PROBE}")
+    return (sandboxed(*UNDER_A_SHELL, *emulator, *probe),) if cpu else ()
 
 
-def cpu_of(known: TestRun | Premises) -> str:
+def cpu_of(known: TestRun | RunOptions) -> str:
     """Qemu's name of a CPU that has the wheel's floor and nothing above it; empty where qemu knows none."""
     return next((each.emulated for each in variants().values() if each.floor == known.floor), "")
 
@@ -104,9 +106,12 @@ CHECKS: tuple[Check[TestRun], ...] = (
     Check(
         name="runs-on-lowest-cpu",
         title="run the extension on an emulated CPU of the variant's level",
-        judge=_emulated,
+        judge=convicting_in_full(_emulated),
+        severity="warning",
         needs=(INSTALLS,),
         seconds=90,
-        commands=_emulating,
+        commands=_commands,
+        inputs=("floor",),
+        tools=(),
     ),
 )

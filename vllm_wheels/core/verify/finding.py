@@ -1,0 +1,38 @@
+"""What one check says about one wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: identifier of the check.
+        severity: an ``error`` forbids a release, a ``warning`` does not.
+        verdict: ``skipped`` always says why in ``line``.
+        line: the verdict in one line.
+        evidence: what was seen, several lines.
+        remedy: what to type or change, one line; empty where nothing is wrong.
+        measures: numbers by name, such as ``tokens_per_second``.
+    """
+
+    check: str
+    severity: Severity
+    verdict: Verdict
+    line: str
+    evidence: str = ""
+    remedy: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The verdict as people read it: a conviction that forbids no release is a ``warning``."""
+        return "warning" if (self.severity, self.verdict) == ("warning", "convicted") else self.verdict

@@ -1,0 +1,156 @@
+"""Unpacks a wheel into a temporary folder and reads its machine code; nothing in it is executed."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from packaging.utils import canonicalize_name
+
+from vllm_wheels.core.errors import CannotVerifyError, UnknownVariantError, WheelError
+from vllm_wheels.core.formats.elf import binaries
+from vllm_wheels.core.formats.instructions import Scan, scan
+from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, WheelName
+from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
+from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.names import distributions
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.variants import Variant, variants
+from vllm_wheels.core.variants import variant as variant_named
+from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
+
+MIB = 2**20
+FILE_LIMIT = 1024 * MIB
+UNPACKED_LIMIT = 4096 * MIB
+MEMBER_LIMIT = 1024 * MIB
+"""The largest wheel of vLLM ever published for CPUs has 133 MB, unpacks to 0.5 GiB, and its largest member to 0.2."""
+
+TEXT_LIMIT = 16 * MIB
+"""Of METADATA, WHEEL and RECORD; the largest RECORD of vLLM has 0.4 MB."""
+
+MEMBERS_LIMIT = 100_000
+HARMLESS = 64 * MIB
+RATIO_LIMIT = 100
+"""Compiled code deflates to a third, text to a fifth; only what was made to burst deflates to less than a hundredth,
+and below ``HARMLESS`` bytes nobody is hurt."""
+
+REMEDY = "take another copy of the file, or build it anew"
+OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
+
+
+@contextmanager
+def opened(
+    path: Path,
+    *,
+    settings: Settings,
+    runner: Runner,
+    variant: str | None = None,
+    neighbours: Sequence[Neighbour] = (),
+    scanner: Callable[[Path], Scan] = scan,
+) -> Iterator[UnpackedWheel]:
+    """Unpacks a wheel into a temporary folder and reads its machine code.
+
+    Args:
+        path: of the file.
+        settings: of the user.
+        runner: starts the tools.
+        variant: name of a variant; guessed from the distribution's name where not given.
+        neighbours: other wheels of the same release.
+        scanner: reads the machine code of a folder, or takes what was read before.
+
+    Raises:
+        CannotVerifyError: it is no wheel, is damaged, or is made to do harm; nothing is left behind.
+        UnknownVariantError: no variant has the name.
+    """
+    require_wheel(path)
+    with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
+        folder = Path(temporary, "wheel")
+        try:
+            _require_bounded(path)
+            file = WheelFile.read(path, trusting=False)
+            unpack_wheel(path, folder)
+            machine_code = scanner(folder)
+        except WheelError as error:
+            raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
+        except (OSError, ValueError) as error:
+            # Names of members that no file system takes.
+            raise _refused(path, f"it cannot be unpacked: {error}") from error
+        yield UnpackedWheel(
+            path=path,
+            folder=folder,
+            file=file,
+            sha256=sha256_of(path),
+            scan=machine_code,
+            binaries=binaries(folder),
+            variant=variant_named(variant) if variant else guessed(path, settings),
+            settings=settings,
+            runner=runner,
+            neighbours=tuple(neighbours),
+        )
+
+
+def guessed(path: Path, settings: Settings) -> Variant | None:
+    """The variant that a wheel's distribution is named after; None where no variant is called so."""
+    name = WheelName.parse(path.name).distribution
+    for candidate, configured in distributions(settings).items():
+        if canonicalize_name(configured) == name:
+            return variants()[candidate]
+    try:
+        return variant_named(name)
+    except UnknownVariantError:
+        return None
+
+
+def require_wheel(path: Path) -> None:
+    """Refuses what is no wheel at first sight, before any of it is read.
+
+    Raises:
+        CannotVerifyError: says what it is instead.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise _refused(path, "there is no such file", remedy="name a file that exists, or NAME==VERSION") from error
+    except OSError as error:
+        raise _refused(path, f"it cannot be read: {error.strerror}") from error
+    if path.is_dir():
+        raise _refused(path, "it is a folder", remedy=OTHER)
+    if not path.is_file():
+        raise _refused(path, "it is neither a file nor a link to one", remedy=OTHER)
+    if path.suffix != WHEEL_SUFFIX:
+        kind = "a source archive" if path.name.endswith((".tar.gz", ".zip")) else "not named NAME.whl"
+        raise _refused(path, f"it is {kind}", remedy=OTHER)
+    size = status.st_size
+    if size == 0:
+        raise _refused(path, "it is empty")
+    if size > FILE_LIMIT:
+        raise _refused(path, f"it has {size / MIB:.0f} MiB, more than {FILE_LIMIT // MIB}")
+
+
+def _require_bounded(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise _refused(path, f"it is not a zip file or is truncated ({error})") from error
+    sizes = [info.file_size for info in infos]
+    total = sum(sizes)
+    texts = [info for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
+    for limit, found, what in (
+        (MEMBERS_LIMIT, len(sizes), "{} members"),
+        (UNPACKED_LIMIT, total, "{} bytes once unpacked"),
+        (MEMBER_LIMIT, max(sizes, default=0), "a member of {} bytes"),
+        (TEXT_LIMIT, max((info.file_size for info in texts), default=0), "a METADATA, WHEEL or RECORD of {} bytes"),
+        (max(HARMLESS, RATIO_LIMIT * path.stat().st_size), total, "{} bytes once unpacked, far more than its own size"),
+    ):
+        if found > limit:
+            raise _refused(path, f"it has {what.format(found)}")
+
+
+def _refused(path: Path, why: str, *, remedy: str = REMEDY) -> CannotVerifyError:
+    shown = path.name.encode(sys.getfilesystemencoding(), "replace").decode(errors="replace")
+    return CannotVerifyError(f"{shown} is not a wheel that can be verified", why=why, remedy=remedy)

@@ -1,0 +1,119 @@
+"""A verification is made of parts: each check's finding is kept under a key of its own and used until the key changes.
+
+The key is a hash of whatever can change the verdict: the wheel, what else the check looks at, the tools that it uses,
+and the code that judges. So a changed check is run again on every wheel, and nothing else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vllm_wheels.core.engine.code import Code, installed
+from vllm_wheels.core.engine.plan import Made, Plan, digest
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.formats.instructions import MachineCode, Scan, scan
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.target import Target
+from vllm_wheels.core.verify.checks import Check
+from vllm_wheels.core.verify.finding import Finding
+from vllm_wheels.core.verify.static.machine_code import SCAN_TOOLS
+
+FINDING, SCAN = "finding", "instructions"
+"""Kinds of artifacts in which the store keeps findings, and the machine code that was read in a wheel."""
+
+SCANNER = (scan.__module__,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Keys of the findings about one wheel.
+
+    Attributes:
+        wheel: name of the file and its hash.
+        inputs: what decides some check beside the wheel, by the name that checks use.
+        code: of which the checks' own code is hashed.
+    """
+
+    wheel: tuple[str, str]
+    inputs: Mapping[str, Any]
+    code: Code
+
+    def key(self, check: Check[Any], commands: Iterable[Invocation] = ()) -> str:
+        """Key of a check's finding.
+
+        Args:
+            check: that comes to the finding.
+            commands: that it starts, where the user's settings decide about them.
+        """
+        decisive = {
+            "check": check.name,
+            "wheel": self.wheel,
+            "inputs": {name: self.inputs[name] for name in check.inputs},
+            "commands": [each.essence() for each in commands],
+            "tools": versions(check.tools),
+            "code": self.code.digest(check.code),
+        }
+        return digest(decisive)
+
+
+def versions(tools: Iterable[str]) -> dict[str, str]:
+    """Installed version of each distribution."""
+    return {name: version(name) for name in sorted(set(tools))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptParts:
+    """What earlier verifications of a wheel left in the store.
+
+    Attributes:
+        store: of all artifacts.
+        target: that the wheel was made for.
+        wait_seconds: how long to wait for another process that keeps the same.
+    """
+
+    store: Store
+    target: Target
+    wait_seconds: float
+
+    def finding(self, key: str) -> Finding | None:
+        """The finding of that key, or None."""
+        found = self._found(FINDING, key)
+        return Finding(**found) if found else None
+
+    def keep(self, key: str, finding: Finding, *, wheel_sha256: str) -> None:
+        """Keeps a finding for later verifications."""
+        self._keep(FINDING, key, wheel_sha256, asdict(finding))
+
+    def scan(self, wheel_sha256: str, path: Path) -> Scan:
+        """The machine code of a wheel, decoded unless an earlier verification did so.
+
+        Args:
+            wheel_sha256: hash of the wheel.
+            path: of the wheel, or of the folder into which it is unpacked.
+
+        Raises:
+            WheelError: an ELF file in it is damaged or not for x86-64.
+        """
+        key = digest({"wheel": wheel_sha256, "tools": versions(SCAN_TOOLS), "code": installed().digest(SCANNER)})
+        if found := self._found(SCAN, key):
+            return Scan(tuple(MachineCode(**file) for file in found["files"]))
+        made = scan(path)
+        self._keep(SCAN, key, wheel_sha256, asdict(made))
+        return made
+
+    def _found(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        artifact = self.store.find(kind, str(self._plan(kind, key).key))
+        return artifact.facts if artifact else None
+
+    def _keep(self, kind: str, key: str, wheel_sha256: str, facts: Mapping[str, Any]) -> None:
+        plan = self._plan(kind, key)
+        with self.store.making(kind, str(plan.key), wait_seconds=self.wait_seconds) as stage:
+            details = {"wheel": wheel_sha256}
+            self.store.keep(plan, stage, Made(facts=facts, details=details), made_from={}, seconds=0.0)
+
+    def _plan(self, kind: str, key: str) -> Plan:
+        return Plan(artifact=kind, target=self.target, inputs={"part": key}, steps=())

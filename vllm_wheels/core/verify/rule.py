@@ -1,0 +1,52 @@
+"""The rule of artifact "verification"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
+from vllm_wheels.core.variants import variants
+
+
+def constants(name: str | None) -> Mapping[str, Any]:
+    """What of variants.toml the checks of a variant's wheel use: its own entry, and what the others promise.
+
+    A wheel may say that it holds the machine code of another variant.
+    """
+    known = variants()
+    promised = {each.name: [each.promises, each.forbids] for each in known.values()}
+    return {"variant": asdict(known[name]) if name else None, "promised": promised, "order": list(known)}
+
+
+def _plan(context: PlanContext) -> Plan:
+    # What only looks at the rules does not load what drawing up a plan needs.
+    from vllm_wheels.core.verify import planning  # noqa: PLC0415
+
+    return planning.plan(context)
+
+
+RULE = Rule(
+    kind="verification",
+    title="Report of the checks on exactly this wheel, on this Python",
+    needs=("torch_env", "wheel"),
+    scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
+    plan=_plan,
+    code=("vllm_wheels.core.verify.planning",),
+    constants=constants,
+    observed=("test_setup", "Where and with what the wheel is tried: settings, tools of the checks, lower variants"),
+    observed_by_variant=True,
+    stage="verify",
+    sidecars=("report.json", "report.md", "report.html"),
+    labels=frozenset({"pytest"}),
+    pool="trial",
+    phrases={
+        "commands": "commands of the test runs changed",
+        "index": "package index of the test run changed",
+        "location": "test location changed ({rest}){values}",
+        "neighbours": "wheels of lower variants changed",
+        "tools": "{rest}, which checks use, changed{values}",
+    },
+)

@@ -1,0 +1,1 @@
+"""The checks that run an installed wheel, a module per question."""

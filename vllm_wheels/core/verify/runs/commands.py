@@ -1,0 +1,55 @@
+"""The command that the wheel installs works: ``vllm --version`` and ``vllm serve --help``."""
+
+from __future__ import annotations
+
+from packaging.version import InvalidVersion, Version
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.runs.probing import judge_death, run, vllm
+from vllm_wheels.core.verify.test_run import IMPORTS, TestRun, last_lines
+
+
+def _version(test_run: TestRun) -> Judgement:
+    finished = run(test_run)
+    if finished.status != 0:
+        return judge_death(finished)
+    wanted = Version(test_run.version).base_version
+    if wanted in {_base_version(word) for word in finished.output.split()}:
+        return passed(f"vllm --version says {wanted}", evidence=last_lines(finished.output))
+    line = f"vllm --version does not say {wanted}"
+    remedy = "give the build the release's version (VLLM_VERSION_OVERRIDE)"
+    return convicted(line, evidence=last_lines(finished.output), remedy=remedy)
+
+
+def _base_version(word: str) -> str | None:
+    try:
+        return Version(word).base_version
+    except InvalidVersion:
+        return None
+
+
+def _serve_help(test_run: TestRun) -> Judgement:
+    finished = run(test_run)
+    if finished.status != 0:
+        return judge_death(finished)
+    return passed("vllm serve --help works", evidence=last_lines(finished.output, 5))
+
+
+CHECKS: tuple[Check[TestRun], ...] = (
+    Check(
+        name="command-version",
+        title="run vllm --version",
+        judge=_version,
+        needs=(IMPORTS,),
+        seconds=20,
+        commands=vllm("--version"),
+    ),
+    Check(
+        name="command-serve-help",
+        title="run vllm serve --help",
+        judge=_serve_help,
+        needs=(IMPORTS,),
+        seconds=20,
+        commands=vllm("serve", "--help"),
+    ),
+)

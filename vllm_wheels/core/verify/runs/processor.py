@@ -1,0 +1,40 @@
+"""Whether this machine's CPU has what the wheel needs; without it no other test run says anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.verify.checks import Check, Judgement, passed
+from vllm_wheels.core.verify.test_run import PROCESSOR, TestRun
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def lacking(floor: Sequence[str]) -> tuple[str, ...]:
+    """The flags of a variant's floor that this machine's processor does not have."""
+    line = next((each for each in CPUINFO.read_text("utf-8").splitlines() if each.startswith("flags")), "")
+    present = set(line.partition(":")[2].split())
+    return tuple(flag for flag in floor if flag not in present)
+
+
+def _processor(test_run: TestRun) -> Judgement:
+    if missing := lacking(test_run.floor):
+        what = f"this machine's processor lacks {', '.join(missing)}"
+        raise CannotVerifyError(
+            what, why="the wheel is for processors that have it", remedy="verify it on such a machine"
+        )
+    return passed(f"this machine has what the wheel needs: {', '.join(test_run.floor) or 'any'}")
+
+
+CHECKS: tuple[Check[TestRun], ...] = (
+    Check(
+        name=PROCESSOR,
+        title="look at this machine's processor",
+        judge=_processor,
+        seconds=0,
+        inputs=("floor", "lacking"),
+        tools=(),
+    ),
+)

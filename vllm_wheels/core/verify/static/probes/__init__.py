@@ -1,0 +1,1 @@
+"""Programs that a static check runs; they import nothing of the wheel."""
