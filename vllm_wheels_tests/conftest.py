@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from vllm_wheels.core.artifacts.compiled.planning import CACHE
+from vllm_wheels.core.host import http
 from vllm_wheels_tests.fixtures import building, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 from vllm_wheels_tests.fixtures.miniature import variables
@@ -28,6 +29,12 @@ def _no_inherited_settings(monkeypatch, tmp_path):
         if name.startswith("VLLM_WHEELS_") or name == "DAGSTER_HOME":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    """Nobody waits between two attempts at a server of loopback."""
+    monkeypatch.setattr(http, "CLOCK", http.Clock(sleep=lambda _: None))
 
 
 @event.listens_for(Engine, "connect")

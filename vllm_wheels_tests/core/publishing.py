@@ -9,10 +9,10 @@ from typing import Any
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.http import Clock
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.publish.receipt import Receipt
 from vllm_wheels.core.publish.release import Publisher, Release, prepare, publishing_context, repositories
-from vllm_wheels.core.publish.upload import Clock
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.fixtures.publishing import RELEASE, TOKEN
@@ -87,7 +87,7 @@ class Desk:
             self.slept.append(seconds)
             now[0] += seconds
 
-        clock = Clock(monotonic=lambda: now[0], sleep=sleep)
+        clock = Clock(monotonic=lambda: now[0], sleep=sleep, chance=lambda: 0.0)
         context = publishing_context(self.settings(), runner=Runner(), find_builder=no_builder, say=self.said.append)
         publisher = Publisher(context=context, environ=self.environ, clock=clock)
         return publisher.publish(self.prepare(), chosen=tuple(chosen) or self.variants)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
+from vllm_wheels.core.host import http
 from vllm_wheels.core.index import releases
 from vllm_wheels.core.settings import IndexSettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
@@ -14,7 +15,7 @@ from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
 
 @pytest.fixture(autouse=True)
 def _no_index_of_the_user(monkeypatch):
-    for name in (*releases.INDEX_VARIABLES, *releases.CERTIFICATE_VARIABLES):
+    for name in (*http.INDEX_VARIABLES, *http.CERTIFICATE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -79,7 +80,7 @@ def test_version_may_be_written_otherwise(server):
     assert releases.find(settings(three_releases(server)), "0.32").version == "0.32.0"
 
 
-@pytest.mark.parametrize("variable", releases.INDEX_VARIABLES)
+@pytest.mark.parametrize("variable", http.INDEX_VARIABLES)
 def test_index_of_the_clients_is_used(server, monkeypatch, variable):
     """Where the settings name no index, the one that uv or pip is configured with is asked."""
     monkeypatch.setenv(variable, three_releases(server))
@@ -95,12 +96,12 @@ def test_setting_wins_over_the_clients_index(server, monkeypatch):
 def test_named_index_of_uv_is_understood(monkeypatch):
     """In the form name=URL, which uv allows, the name is not part of the address."""
     monkeypatch.setenv("UV_DEFAULT_INDEX", "mirror=https://index.invalid/simple")
-    assert releases.index_url(settings(None)) == "https://index.invalid/simple"
+    assert http.index_url(settings(None)) == "https://index.invalid/simple"
 
 
 def test_default_is_the_librarys_index():
     """Without any configuration the library's own default is asked."""
-    assert releases.index_url(settings(None)) == releases.PYPI_SIMPLE_ENDPOINT
+    assert http.index_url(settings(None)) == http.PYPI_SIMPLE_ENDPOINT
 
 
 def test_unknown_release_names_neighbours(server):
@@ -210,8 +211,9 @@ def test_credentials_are_not_shown_by_a_failure(server, status):
 
 def test_credentials_go_to_no_other_host(server):
     """Files that lie on another host are asked for without the index's password."""
-    asked = releases.session(settings("http://me:s3cret@index.invalid/simple/"), f"{server.url}/files/x")
-    assert asked.auth is None
+    with http.index_session(settings("http://me:s3cret@index.invalid/simple/"), http.DOWNLOAD) as opened:
+        opened.get(f"{server.url}/files/x", timeout=5)
+    assert server.asked == [("/files/x", None)]
 
 
 @pytest.mark.parametrize("python", ["3.9", "3.10"])

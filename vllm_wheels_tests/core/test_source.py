@@ -24,9 +24,8 @@ from vllm_wheels.core.errors import (
     UnsafeArchiveError,
     UnsupportedPythonError,
 )
-from vllm_wheels.core.host import downloads as download
+from vllm_wheels.core.host import http
 from vllm_wheels.core.host.archives import tree_hash
-from vllm_wheels.core.index import releases
 from vllm_wheels.core.patches.upstream import read
 from vllm_wheels.core.settings import IndexSettings, Settings, SourceSettings
 from vllm_wheels.core.target import Target
@@ -39,9 +38,8 @@ ARCHIVE = "vllm-0.32.0.tar.gz"
 
 
 @pytest.fixture(autouse=True)
-def _quick_and_alone(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
-    for name in (*releases.INDEX_VARIABLES, *releases.CERTIFICATE_VARIABLES):
+def _alone(monkeypatch):
+    for name in (*http.INDEX_VARIABLES, *http.CERTIFICATE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 

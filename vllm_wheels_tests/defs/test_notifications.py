@@ -18,7 +18,6 @@ from aiosmtpd.smtp import AuthResult
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import NotificationError, SettingsError
-from vllm_wheels.core.operations import notify as notifying
 from vllm_wheels.core.operations.notify import Message, as_webhook, notify
 from vllm_wheels.defs import automation
 
@@ -93,7 +92,6 @@ def mailbox(monkeypatch) -> Iterator[tuple[int, list]]:
 def by_webhook(hook, monkeypatch):
     monkeypatch.setenv("VLLM_WHEELS_NOTIFICATION__WEBHOOK_VARIABLE", "TEAM_HOOK")
     monkeypatch.setenv("TEAM_HOOK", hook.url)
-    monkeypatch.setattr(notifying, "PAUSE_SECONDS", 0.01)
     return hook
 
 
@@ -110,7 +108,6 @@ def by_mail(mailbox, monkeypatch):
     for name, value in values.items():
         monkeypatch.setenv(f"VLLM_WHEELS_NOTIFICATION__{name}", value)
     monkeypatch.setenv("TEAM_MAIL_PASSWORD", SECRET)
-    monkeypatch.setattr(notifying, "PAUSE_SECONDS", 0.01)
     return mails
 
 

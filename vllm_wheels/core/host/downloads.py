@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,21 +11,14 @@ import requests
 import urllib3.exceptions
 
 from vllm_wheels.core.errors import HashMismatchError, SourceError
-from vllm_wheels.core.host.archives import CHUNK_BYTES
 from vllm_wheels.core.host.commands import Download
-from vllm_wheels.core.index.releases import session, unreachable
+from vllm_wheels.core.host.http import DOWNLOAD, index_session, persistently, unreachable
+from vllm_wheels.core.host.limits import CHUNK_BYTES
 from vllm_wheels.core.settings import Settings
-
-RETRIES = 2
-PAUSE_SECONDS = 1.0
-SERVER_ERROR = 500
-
-PASSING = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
-"""What may be gone at the next attempt; an HTTP status below 500 will not be."""
 
 
 def download(wanted: Download, path: Path, *, settings: Settings) -> None:
-    """Downloads a file, in up to three attempts.
+    """Downloads a file, in as many attempts as the policy of downloads allows.
 
     Args:
         wanted: URL (also ``file:``), size and hash.
@@ -41,57 +33,46 @@ def download(wanted: Download, path: Path, *, settings: Settings) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        size, sha256 = _attempt(wanted, partial, settings)
+        size, sha256 = _local(wanted, partial) if wanted.url.startswith("file:") else _remote(wanted, partial, settings)
         _check(wanted, path.name, size=size, sha256=sha256)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _attempt(wanted: Download, partial: Path, settings: Settings, *, retries: int = RETRIES) -> tuple[int, str]:
+def _remote(wanted: Download, partial: Path, settings: Settings) -> tuple[int, str]:
+    seconds = settings.index.timeout_seconds
+    # Some servers call a .tar.gz a gzip-encoded .tar: the bytes are taken as they come, which is what was hashed.
+    as_it_is = {"Accept-Encoding": "identity"}
+
+    def attempt() -> tuple[int, str]:
+        with opened.get(wanted.url, stream=True, timeout=seconds, headers=as_it_is) as response:
+            response.raise_for_status()
+            return _write(response.raw.stream(CHUNK_BYTES, decode_content=False), wanted, partial)
+
     try:
-        return _stream(wanted, partial, settings)
+        with index_session(settings, DOWNLOAD) as opened:
+            return persistently(attempt, DOWNLOAD)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        if not retries or not _passing(error):
-            what = f"{wanted.url} cannot be downloaded"
-            raise unreachable(what, error, timeout_seconds=settings.index.timeout_seconds) from error
-    time.sleep(PAUSE_SECONDS)
-    return _attempt(wanted, partial, settings, retries=retries - 1)
+        what = f"{wanted.url} cannot be downloaded"
+        raise unreachable(what, error, timeout_seconds=seconds) from error
 
 
-def _passing(error: Exception) -> bool:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return error.response.status_code >= SERVER_ERROR
-    return isinstance(error, PASSING)
+def _local(wanted: Download, partial: Path) -> tuple[int, str]:
+    return _write(_local_chunks(Path(unquote(urlsplit(wanted.url).path))), wanted, partial)
 
 
-def _stream(wanted: Download, partial: Path, settings: Settings) -> tuple[int, str]:
+def _write(chunks: Iterable[bytes], wanted: Download, partial: Path) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
     with partial.open("wb") as output:
-        for chunk in _chunks(wanted.url, settings):
+        for chunk in chunks:
             output.write(chunk)
             digest.update(chunk)
             size += len(chunk)
             if wanted.size is not None and size > wanted.size:
                 break
     return size, digest.hexdigest()
-
-
-def _chunks(url: str, settings: Settings) -> Iterator[bytes]:
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        yield from _local_chunks(Path(unquote(parts.path)))
-        return
-    # Some servers call a .tar.gz a gzip-encoded .tar: the bytes are taken as they come, which is what was hashed.
-    with (
-        session(settings, url) as opened,
-        opened.get(
-            url, stream=True, timeout=settings.index.timeout_seconds, headers={"Accept-Encoding": "identity"}
-        ) as response,
-    ):
-        response.raise_for_status()
-        yield from response.raw.stream(CHUNK_BYTES, decode_content=False)
 
 
 def _local_chunks(path: Path) -> Iterator[bytes]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import requests
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
-from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
-from pypi_simple.errors import UnsupportedRepoVersionError
+from pypi_simple import DistributionPackage
 
-from vllm_wheels.core.errors import CannotVerifyError, IndexUnreachableError, WheelError
+from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import WheelName, rank_here
 from vllm_wheels.core.host.commands import Download
 from vllm_wheels.core.host.downloads import download
-from vllm_wheels.core.index.releases import index_url, session, unreachable
+from vllm_wheels.core.host.http import index_url
+from vllm_wheels.core.index.releases import project_page
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
 
@@ -30,21 +29,8 @@ def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
     Raises:
         IndexUnreachableError: the index did not answer, or not as an index does.
     """
-    url, _ = without_credentials(index_url(settings))
-    timeout = settings.index.timeout_seconds
-    shown = redacted(index_url(settings))
-    try:
-        with PyPISimple(url, session=session(settings, url)) as client:
-            return list(client.get_project_page(canonicalize_name(project), timeout=timeout).packages)
-    except NoSuchProjectError:
-        return []
-    except requests.exceptions.RequestException as error:
-        what = f"package index {shown} cannot be read"
-        raise unreachable(what, error, timeout_seconds=timeout) from error
-    except (ValueError, UnsupportedRepoVersionError) as error:
-        what = f"{shown} is not a package index"
-        why = f"the answer is no index page ({type(error).__name__})"
-        raise IndexUnreachableError(what, why=why, remedy="set index.url to the simple API of an index") from error
+    page = project_page(settings, canonicalize_name(project))
+    return list(page.packages) if page else []
 
 
 def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[DistributionPackage]:

@@ -5,8 +5,6 @@ The index is read by its simple API (PEP 503, PEP 691); the default address is p
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,25 +12,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
-import urllib3.exceptions
 from packaging.version import InvalidVersion, Version
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
+from pypi_simple import DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.formats.python_ranges import supports
+from vllm_wheels.core.host.http import LISTING, index_session, index_url, persistently, unreachable
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
 
 PROJECT = "vllm"
-
-INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-"""Asked in this order where the settings name no index."""
-
-CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
-
-UV_NAME = re.compile(r"^[A-Za-z0-9._-]+=")
-"""uv allows ``name=https://...``."""
 
 ARCHIVES = (".tar.gz", ".tar.xz", ".zip")
 
@@ -75,22 +65,6 @@ class Release:
     sdist: SourceArchive | None
 
 
-def index_url(settings: Settings) -> str:
-    """The package index that applies; may hold credentials, so it is never to be shown."""
-    named = (settings.index.url, *(os.environ.get(name) for name in INDEX_VARIABLES))
-    return UV_NAME.sub("", next((url for url in named if url), PYPI_SIMPLE_ENDPOINT))
-
-
-def session(settings: Settings, url: str) -> requests.Session:
-    """An HTTP session for a URL: the index's credentials go along only where it is on the index's own host."""
-    opened = requests.Session()
-    clean, credentials = without_credentials(index_url(settings))
-    if credentials and urlsplit(url).netloc == urlsplit(clean).netloc:
-        opened.auth = credentials
-    opened.verify = next((path for name in CERTIFICATE_VARIABLES if (path := os.environ.get(name))), True)
-    return opened
-
-
 def releases(settings: Settings) -> list[Release]:
     """All releases that the index knows, the newest last.
 
@@ -98,14 +72,17 @@ def releases(settings: Settings) -> list[Release]:
         IndexUnreachableError: the index did not answer, or not as an index does.
     """
     files: dict[Version, list[DistributionPackage]] = {}
-    for package in _page(settings).packages:
+    page = project_page(settings, PROJECT)
+    if page is None:
+        raise _no_index(settings, PROJECT, f"it answered 404: it has no {PROJECT}, or the address is wrong")
+    for package in page.packages:
         try:
             files.setdefault(Version(package.version or ""), []).append(package)
         except InvalidVersion:
             # Names that PEP 440 does not know are no releases; indexes hold some for historical reasons.
             continue
     if not files:
-        raise _no_index(settings, f"the page names no file of {PROJECT}")
+        raise _no_index(settings, PROJECT, f"the page names no file of {PROJECT}")
     return [_release(version, files[version]) for version in sorted(files)]
 
 
@@ -172,40 +149,27 @@ def archive_of(settings: Settings, release: Release) -> SourceArchive:
     return archive
 
 
-def unreachable(what: str, error: Exception, *, timeout_seconds: float) -> IndexUnreachableError:
-    """The error for a failed HTTP request; its text never holds the URL, which may hold credentials."""
-    match error:
-        case requests.HTTPError(response=requests.Response() as response):
-            why = f"it answered {response.status_code} {response.reason}"
-        case requests.Timeout() | urllib3.exceptions.ReadTimeoutError():
-            why = f"no answer within {timeout_seconds:.0f} s"
-        case requests.exceptions.SSLError():
-            why = "its certificate is not trusted"
-        case requests.exceptions.ProxyError():
-            why = "the proxy does not let the connection through"
-        case requests.ConnectionError() | urllib3.exceptions.ProtocolError():
-            why = "no connection could be made, or it broke"
-        case _:
-            why = f"the answer cannot be read ({type(error).__name__})"
-    return IndexUnreachableError(what, why=why, remedy="check the network, or set index.url to an index that answers")
+def project_page(settings: Settings, project: str) -> ProjectPage | None:
+    """The page of a project; None for one that the index does not have.
 
-
-def _page(settings: Settings) -> ProjectPage:
+    Raises:
+        IndexUnreachableError: the index did not answer, or not as an index does.
+    """
     url, _ = without_credentials(index_url(settings))
     folder = _local(url)
     if folder:
-        return _local_page(settings, folder)
+        return _local_page(settings, folder, project)
     timeout = settings.index.timeout_seconds
     try:
-        with PyPISimple(url, session=session(settings, url)) as client:
-            return client.get_project_page(PROJECT, timeout=timeout)
-    except NoSuchProjectError as error:
-        raise _no_index(settings, f"it answered 404: it has no {PROJECT}, or the address is wrong") from error
-    except requests.exceptions.RequestException as error:
+        with PyPISimple(url, session=index_session(settings, LISTING)) as client:
+            return persistently(lambda: client.get_project_page(project, timeout=timeout), LISTING)
+    except NoSuchProjectError:
+        return None
+    except requests.RequestException as error:
         what = f"package index {_shown(settings)} cannot be read"
         raise unreachable(what, error, timeout_seconds=timeout) from error
     except (ValueError, UnsupportedRepoVersionError) as error:
-        raise _no_index(settings, f"the answer is no index page ({type(error).__name__})") from error
+        raise _no_index(settings, project, f"the answer is no index page ({type(error).__name__})") from error
 
 
 def _local(url: str) -> Path | None:
@@ -215,16 +179,16 @@ def _local(url: str) -> Path | None:
     return None if parts.scheme else Path(url).expanduser().absolute()
 
 
-def _local_page(settings: Settings, folder: Path) -> ProjectPage:
-    path = folder / PROJECT / "index.html"
+def _local_page(settings: Settings, folder: Path, project: str) -> ProjectPage:
+    path = folder / project / "index.html"
     try:
-        return ProjectPage.from_html(PROJECT, path.read_text("utf-8"), base_url=path.as_uri())
+        return ProjectPage.from_html(project, path.read_text("utf-8"), base_url=path.as_uri())
     except (OSError, ValueError) as error:
-        raise _no_index(settings, f"{path} cannot be read") from error
+        raise _no_index(settings, project, f"{path} cannot be read") from error
 
 
-def _no_index(settings: Settings, why: str) -> IndexUnreachableError:
-    what = f"{_shown(settings)} is not a package index with {PROJECT}"
+def _no_index(settings: Settings, project: str, why: str) -> IndexUnreachableError:
+    what = f"{_shown(settings)} is not a package index with {project}"
     return IndexUnreachableError(what, why=why, remedy="set index.url to the simple API of a package index")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,15 +15,16 @@ import requests
 from packaging.version import InvalidVersion, Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
-from requests.auth import AuthBase, HTTPBasicAuth
 
 from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
-from vllm_wheels.core.host.archives import CHUNK_BYTES
-from vllm_wheels.core.index.releases import CERTIFICATE_VARIABLES
+from vllm_wheels.core.host.http import DOWNLOAD, LISTING, persistently, reason, session, unreachable
+from vllm_wheels.core.host.limits import CHUNK_BYTES
 from vllm_wheels.core.publish.repositories import Repository
 
 FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 """Asks caches on the way for the page as it is now."""
+
+REFUSED = (401, 403)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +71,6 @@ class ProjectState:
         return tuple(file for file in self.files.values() if file.version == version)
 
 
-class _AtHome(AuthBase):
-    """Gives an index its password, and other servers that it keeps files on nothing."""
-
-    def __init__(self, url: str, reader: tuple[str, str]) -> None:
-        self._home = urlsplit(url)[:2]
-        self._basic = HTTPBasicAuth(*reader)
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return self._basic(request) if urlsplit(request.url or "")[:2] == self._home else request
-
-
 def project_state(
     repository: Repository, project: str, *, timeout_seconds: float, wanted: frozenset[str] = frozenset()
 ) -> ProjectState:
@@ -97,18 +87,17 @@ def project_state(
         IndexUnreachableError: the index did not answer, or not as an index does.
     """
     dates: list[datetime] = []
-    with requests.Session() as session:
-        session.verify = next((path for name in CERTIFICATE_VARIABLES if (path := os.environ.get(name))), True)
-        session.auth = _AtHome(repository.simple_url, repository.reader) if repository.reader else None
-        session.hooks["response"].append(lambda response, **_: dates.extend(_date(response)))
+    with session(LISTING, home=repository.simple_url, reader=repository.reader) as opened:
+        opened.hooks["response"].append(lambda response, **_: dates.extend(_date(response)))
+        client = PyPISimple(repository.simple_url, session=opened)
+        ask = partial(client.get_project_page, project, timeout=timeout_seconds, headers=FRESH)
         try:
-            with PyPISimple(repository.simple_url, session=session) as client:
-                page = client.get_project_page(project, timeout=timeout_seconds, headers=FRESH)
-            found = [_file(package, session, wanted, timeout_seconds) for package in page.packages]
+            page = persistently(ask, LISTING)
+            found = [_file(package, repository, wanted, timeout_seconds) for package in page.packages]
         except NoSuchProjectError:
             return ProjectState(project=project, exists=False, answered_at=next(iter(dates), None))
         except requests.RequestException as error:
-            raise _unreachable(repository, project, error, timeout_seconds) from error
+            raise _unreadable(repository, project, error, timeout_seconds) from error
         except (ValueError, UnsupportedRepoVersionError) as error:
             what = f"{repository.shown} is not a package index"
             why = f"its page of {project} cannot be read ({type(error).__name__})"
@@ -117,31 +106,24 @@ def project_state(
     return ProjectState(project=project, exists=True, files=files, answered_at=next(iter(dates), None))
 
 
-def _unreachable(
+def _unreadable(
     repository: Repository, project: str, error: requests.RequestException, timeout_seconds: float
-) -> IndexUnreachableError | PublicationError:
+) -> PublicationError | IndexUnreachableError:
     what = f"the index {repository.shown} does not tell what it has of {project}"
-    match error:
-        case requests.HTTPError(response=requests.Response(status_code=401 | 403) as response):
-            why = f"it answered {response.status_code} {response.reason}"
-            host = urlsplit(repository.simple_url).hostname
-            remedy = f"put machine, login and password for {host} into your netrc file"
-            return CredentialsError(what, why=why, remedy=remedy)
-        case requests.HTTPError(response=requests.Response() as response):
-            why = f"it answered {response.status_code} {response.reason}"
-        case requests.Timeout():
-            why = f"no answer within {timeout_seconds:.0f} s"
-        case _:
-            why = f"no connection could be made, or it broke ({type(error).__name__})"
-    return IndexUnreachableError(what, why=why, remedy="check the network and simple_url, then run the command again")
+    if error.response is not None and error.response.status_code in REFUSED:
+        host = urlsplit(repository.simple_url).hostname
+        remedy = f"put machine, login and password for {host} into your netrc file"
+        return CredentialsError(what, why=reason(error, timeout_seconds=timeout_seconds), remedy=remedy)
+    remedy = "check the network and simple_url, then run the command again"
+    return unreachable(what, error, timeout_seconds=timeout_seconds, remedy=remedy)
 
 
 def _file(
-    package: DistributionPackage, session: requests.Session, wanted: frozenset[str], timeout_seconds: float
+    package: DistributionPackage, repository: Repository, wanted: frozenset[str], timeout_seconds: float
 ) -> RemoteFile:
     sha256 = package.digests.get("sha256") or ""
     if not sha256 and package.filename in wanted:
-        sha256 = _downloaded_sha256(session, package.url, timeout_seconds)
+        sha256 = _downloaded_sha256(repository, package.url, timeout_seconds)
     return RemoteFile(
         name=package.filename,
         version=_version(package.version),
@@ -153,13 +135,17 @@ def _file(
     )
 
 
-def _downloaded_sha256(session: requests.Session, url: str, timeout_seconds: float) -> str:
-    digest = hashlib.sha256()
-    with session.get(url, stream=True, timeout=timeout_seconds, headers=FRESH) as response:
-        response.raise_for_status()
-        for chunk in response.iter_content(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _downloaded_sha256(repository: Repository, url: str, timeout_seconds: float) -> str:
+    def attempt() -> str:
+        digest = hashlib.sha256()
+        with opened.get(url, stream=True, timeout=timeout_seconds, headers=FRESH) as response:
+            response.raise_for_status()
+            for chunk in response.iter_content(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    with session(DOWNLOAD, home=repository.simple_url, reader=repository.reader) as opened:
+        return persistently(attempt, DOWNLOAD)
 
 
 def _version(text: str | None) -> str:

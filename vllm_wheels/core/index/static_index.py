@@ -10,7 +10,8 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -19,16 +20,20 @@ import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pypi_simple import RepositoryPage
+from pypi_simple import Link, RepositoryPage
 
-from vllm_wheels.core.errors import IndexUnreachableError, PublicationError, WheelError
+from vllm_wheels.core.errors import PublicationError, WheelError
 from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.http import LISTING, persistently, session, unreachable
 
 SIMPLE, PACKAGES = "simple", "packages"
 API = {"api-version": "1.1"}
 TORCH = ("torch", "torchvision", "torchaudio", "torchcodec")
+PAGE = replace(LISTING, kinds=("text/html",))
+"""Of links to CPU builds of torch."""
+
 HASH = re.compile(r"sha256=([0-9a-f]{64})")
 
 
@@ -222,15 +227,20 @@ def _offers(link: str, timeout_seconds: float) -> list[tuple[str, Path | str]]:
             raise PublicationError(what, why="publish.torch_links names it", remedy="correct publish.torch_links")
         return [(path.name, path.resolve()) for path in wheels_in(place)]
     try:
-        with requests.get(link, timeout=timeout_seconds) as answer:
-            answer.raise_for_status()
-            links = RepositoryPage.from_html(answer.text, base_url=answer.url).links
+        with session(PAGE) as opened:
+            links = persistently(partial(_links, opened, link, timeout_seconds), PAGE)
     except requests.RequestException as error:
         what = f"the page {link} of torch wheels cannot be read"
         remedy = "correct publish.torch_links, or look after the network"
-        raise IndexUnreachableError(what, why=type(error).__name__, remedy=remedy) from error
+        raise unreachable(what, error, timeout_seconds=timeout_seconds, remedy=remedy) from error
     urls = [urljoin(link, each.url) for each in links]
     return [(unquote(urlsplit(url).path.rpartition("/")[2]), url) for url in urls]
+
+
+def _links(opened: requests.Session, page: str, timeout_seconds: float) -> list[Link]:
+    answer = opened.get(page, timeout=timeout_seconds)
+    answer.raise_for_status()
+    return RepositoryPage.from_html(answer.text, base_url=answer.url).links
 
 
 def _write_project(folder: Path, project: str, entries: Iterable[Entry]) -> None:

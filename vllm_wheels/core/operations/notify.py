@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import smtplib
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -14,10 +13,12 @@ from typing import Any, Literal
 import requests
 
 from vllm_wheels.core.errors import NotificationError, SettingsError
+from vllm_wheels.core.host.http import MESSAGE, may_pass, persistently, session
 from vllm_wheels.core.settings import NotificationSettings
 
-ATTEMPTS = 3
-PAUSE_SECONDS = 2.0
+SMTP_PERMANENT = 500
+"""Answers of a mail server from here on stay what they are (RFC 5321, 4.2.1)."""
+
 COLOURS = {"failed": "danger", "published": "good"}
 """Names of colours as Slack's attachments have them."""
 
@@ -48,14 +49,14 @@ def notify(message: Message, settings: NotificationSettings) -> list[str]:
         The ways it went; none where none is configured.
 
     Raises:
-        NotificationError: a server did not take it, in three attempts.
+        NotificationError: a server did not take it, in as many attempts as the policy of messages allows.
         SettingsError: an environment variable that the settings name is not set.
     """
     failures: list[NotificationError] = []
     went = []
     for name, send in _ways(message, settings):
         try:
-            _persistently(send)
+            persistently(send, MESSAGE, passing=_may_pass)
         except (requests.RequestException, smtplib.SMTPException, OSError) as error:
             failures.append(_failure(name, error))
         else:
@@ -96,19 +97,20 @@ def _ways(message: Message, settings: NotificationSettings) -> Iterator[tuple[st
         yield "mail", lambda: _mail(message, settings)
 
 
-def _persistently(send: Callable[[], None]) -> None:
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return send()
-        except (requests.RequestException, smtplib.SMTPException, OSError):
-            time.sleep(PAUSE_SECONDS)
-    return send()
+def _may_pass(error: BaseException) -> bool:
+    match error:
+        case smtplib.SMTPResponseException():
+            return error.smtp_code < SMTP_PERMANENT
+        case requests.RequestException():
+            return may_pass(error)
+    return isinstance(error, OSError)
 
 
 def _post(message: Message, settings: NotificationSettings) -> None:
     url = secret(str(settings.webhook_variable), "notification.webhook_variable")
-    answer = requests.post(url, json=as_webhook(message), timeout=settings.timeout_seconds, allow_redirects=False)
-    answer.raise_for_status()
+    with session(MESSAGE) as opened:
+        body, seconds = as_webhook(message), settings.timeout_seconds
+        opened.post(url, json=body, timeout=seconds, allow_redirects=False).raise_for_status()
 
 
 def _mail(message: Message, settings: NotificationSettings) -> None:
@@ -149,6 +151,6 @@ def _failure(way: str, error: Exception) -> NotificationError:
     elif isinstance(error, smtplib.SMTPResponseException):
         why = f"the server answered {error.smtp_code}"
     else:
-        why = f"{type(error).__name__}, {ATTEMPTS} times"
+        why = type(error).__name__
     what = f"nobody could be told by {way}"
     return NotificationError(what, why=why, remedy="correct the notification settings, or see that the server answers")

@@ -19,6 +19,7 @@ from vllm_wheels.core.errors import (
     UnknownRepositoryError,
 )
 from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.http import CLOCK, Clock
 from vllm_wheels.core.index.state import ProjectState, RemoteFile, project_state
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.attest import attestations
@@ -29,7 +30,7 @@ from vllm_wheels.core.publish.plan import ReleasePlan, release_plan
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
 from vllm_wheels.core.publish.repositories import Repository, repository
 from vllm_wheels.core.publish.token import Credentials, credentials
-from vllm_wheels.core.publish.upload import Clock, Sent, Upload
+from vllm_wheels.core.publish.upload import Sent, Upload
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import flagship
 
@@ -154,7 +155,7 @@ class Publisher:
 
     context: ActionContext
     environ: Mapping[str, str] | None = field(default=None, repr=False)
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = CLOCK
 
     @property
     def settings(self) -> Settings:

@@ -6,14 +6,10 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vllm_wheels.core.errors import (
     ConflictError,
@@ -25,12 +21,15 @@ from vllm_wheels.core.errors import (
     StepTimeoutError,
     UnfinishedUploadError,
 )
+from vllm_wheels.core.host.http import CLOCK, AgainError, Clock, Policy, persistently, seconds_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.state import RemoteFile, project_state
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
+
+T = TypeVar("T")
 
 Judgement = Literal["accepted", "exists", "again", "credentials", "taken", "refused"]
 
@@ -51,17 +50,8 @@ CHOKED = 500
 """Answer of a server that did not expect a form without a file: it says nothing of what it would do with one."""
 
 UPLOADER = "vllm_wheels.core.publish.uploader"
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 120.0
-POLL_SECONDS = 3.0
+FIRST_PAUSE_SECONDS, POLL_SECONDS = 2.0, 3.0
 LONGEST_LINE = 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clock:
-    """Time, to be replaced by a test."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +113,7 @@ class Upload:
     patience_seconds: float
     settle_seconds: float
     say: Callable[[str], None]
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = CLOCK
 
     def preflight(self, candidate: Candidate, credentials: Credentials) -> None:
         """Sends everything but the file, to learn whether the index would take files of the project from us.
@@ -135,14 +125,15 @@ class Upload:
             NameTakenError: the project is somebody else's.
             UnfinishedUploadError: the index did not answer within ``patience_seconds``, or asked for patience so long.
         """
-        started = self.clock.monotonic()
-        for attempt in count(1):
+
+        def attempt() -> None:
             answer = self._attempt(candidate.path, candidate, credentials, preflight=True)
             if answer.judgement in {"credentials", "taken"}:
                 raise self._refusal(candidate, answer, credentials)
-            if answer.judgement != "again" or answer.status == CHOKED:
-                return
-            self._pause(answer, attempt, started=started, candidate=candidate)
+            if answer.judgement == "again" and answer.status != CHOKED:
+                raise AgainError(answer.line, retry_after=answer.retry_after)
+
+        self._until_answered(attempt, candidate)
 
     def send(
         self, candidate: Candidate, path: Path, credentials: Credentials, *, attestations: tuple[Path, ...] = ()
@@ -166,8 +157,8 @@ class Upload:
         last = self.journal.last(path.name, candidate.sha256)
         if last and last["act"] == "accepted" and (found := self._wait_until_listed(candidate)):
             return Sent(remote=found)
-        started = self.clock.monotonic()
-        while True:
+
+        def attempt() -> Sent:
             self.journal.write("sending", path.name, candidate.sha256)
             answer = self._attempt(path, candidate, credentials, attestations=attestations)
             answers.append(answer.line)
@@ -179,14 +170,19 @@ class Upload:
             # A time-out may have come after the file was taken.
             if found := self._listed(candidate):
                 return Sent(remote=found, answers=tuple(answers))
-            self._pause(answer, len(answers), started=started, candidate=candidate)
+            raise AgainError(answer.line, retry_after=answer.retry_after)
 
-    def _pause(self, answer: Answer, attempts: int, *, started: float, candidate: Candidate) -> None:
-        seconds = answer.retry_after or min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), LONGEST_PAUSE_SECONDS)
-        if self.clock.monotonic() - started + seconds > self.patience_seconds:
-            raise self._unfinished(candidate, answer.line)
-        self.say(f"{candidate.path.name}: {answer.line}; trying again in {seconds:.0f} s")
-        self.clock.sleep(seconds)
+        return self._until_answered(attempt, candidate)
+
+    def _until_answered(self, attempt: Callable[[], T], candidate: Candidate) -> T:
+        def say(why: str, seconds: float) -> None:
+            self.say(f"{candidate.path.name}: {why}; trying again in {seconds:.0f} s")
+
+        policy = Policy(deadline_seconds=self.patience_seconds, attempts=None, first_pause_seconds=FIRST_PAUSE_SECONDS)
+        try:
+            return persistently(attempt, policy, clock=self.clock, say=say)
+        except AgainError as error:
+            raise self._unfinished(candidate, str(error)) from error
 
     def _settled(self, candidate: Candidate, answer: Answer, answers: list[str]) -> Sent:
         if answer.judgement == "accepted":
@@ -200,12 +196,16 @@ class Upload:
         raise self._unfinished(candidate, "it accepted the file but does not list it yet")
 
     def _wait_until_listed(self, candidate: Candidate) -> RemoteFile | None:
-        started = self.clock.monotonic()
-        while True:
-            found = self._listed(candidate)
-            if found or self.clock.monotonic() - started + POLL_SECONDS > self.settle_seconds:
+        def look() -> RemoteFile:
+            if found := self._listed(candidate):
                 return found
-            self.clock.sleep(POLL_SECONDS)
+            message = "the index does not list it"
+            raise AgainError(message, retry_after=POLL_SECONDS)
+
+        try:
+            return persistently(look, Policy(deadline_seconds=self.settle_seconds, attempts=None), clock=self.clock)
+        except AgainError:
+            return None
 
     def _listed(self, candidate: Candidate) -> RemoteFile | None:
         name = candidate.path.name
@@ -294,16 +294,3 @@ def _answer(output: str, candidate: Candidate) -> Answer:
     text = said["reason"] if said["reason"] in body or not body else f"{said['reason']}: {body}"
     text = body if body and said["reason"] in body else text
     return Answer(status=said["status"], text=text[:LONGEST_LINE], retry_after=seconds_of(said["retry_after"]))
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header, which has a number or a date (RFC 9110, 10.2.3)."""
-    if not retry_after:
-        return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        moment = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -9,21 +9,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
 import requests_toolbelt
-from id import AmbientCredentialError, detect_credential
+from twine.auth import CredentialInput, Resolver
+from twine.exceptions import TrustedPublishingFailure
 from twine.package import PackageFile
 from twine.repository import Repository
 
+from vllm_wheels.core.host.http import MESSAGE, limited
+from vllm_wheels.core.host.limits import FILE_SECONDS
 from vllm_wheels.core.host.ownership import end_with
-
-AUDIENCE, MINT = "/_/oidc/audience", "/_/oidc/mint-token"
-"""Where an index exchanges an OIDC identity for a token, by the public index's documentation of trusted publishers."""
 
 TOKEN_USER = "__token__"  # noqa: S105 - a user's name
 
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer = _send(given)
     except requests.RequestException as error:
         answer = {"broke": type(error).__name__}
-    except AmbientCredentialError as error:
-        answer = {"status": 401, "reason": f"no OIDC identity: {error}", "retry_after": None, "body": ""}
+    except TrustedPublishingFailure as error:
+        answer = {"status": 403, "reason": "no trusted publisher", "retry_after": None, "body": str(error)}
     print(json.dumps(answer), file=sys.__stdout__, flush=True)
     return 0
 
@@ -61,13 +61,12 @@ def _send(given: argparse.Namespace) -> dict[str, Any]:
     sys.stdout = sys.stderr
     user, password = os.environ.get("TWINE_USERNAME"), os.environ.get("TWINE_PASSWORD")
     if not password:
-        minted = _mint(given.url, given.timeout)
-        if "token" not in minted:
-            return {"status": 403, "reason": "no trusted publisher", "retry_after": None, "body": minted["message"]}
-        user, password = TOKEN_USER, minted["token"]
+        resolver = Resolver({"repository": given.url, "username": None, "password": None}, CredentialInput())
+        user, password = TOKEN_USER, resolver.make_trusted_publishing_token()
     repository = Repository(given.url, user, password, disable_progress_bar=True)
     try:
         repository.set_certificate_authority(os.environ.get("TWINE_CERT") or os.environ.get("PIP_CERT"))
+        limited(repository.session, replace(MESSAGE, deadline_seconds=FILE_SECONDS))
         repository.session.request = partial(  # type: ignore[method-assign]  # twine sets no time-out of its own
             repository.session.request, timeout=given.timeout
         )
@@ -105,19 +104,6 @@ def _post(repository: Repository, fields: Sequence[tuple[str, Any]]) -> requests
     encoder = requests_toolbelt.MultipartEncoder(fields)
     kind = {"Content-Type": encoder.content_type}
     return repository.session.post(repository.url, data=encoder, allow_redirects=False, headers=kind)
-
-
-def _mint(url: str, timeout: float) -> Mapping[str, str]:
-    with requests.Session() as session:
-        audience = session.get(urljoin(url, AUDIENCE), timeout=timeout)
-        audience.raise_for_status()
-        identity = detect_credential(audience.json()["audience"])
-        answer = session.post(urljoin(url, MINT), json={"token": identity}, timeout=timeout)
-        said = answer.json()
-    if answer.ok and said.get("token"):
-        return {"token": said["token"]}
-    reasons = [error.get("description", "") for error in said.get("errors", [])]
-    return {"message": "; ".join(reasons) or said.get("message", "the index gives no token for this identity")}
 
 
 if __name__ == "__main__":

@@ -15,10 +15,22 @@ from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.publish import attest
 from vllm_wheels.core.publish import release as publishing
 from vllm_wheels.core.publish.token import IDENTITY
-from vllm_wheels_tests.fixtures.front import AUDIENCE, MINTED
+from vllm_wheels_tests.fixtures.certificate import self_signed
+from vllm_wheels_tests.fixtures.front import AUDIENCE, MINTED, fronted
 from vllm_wheels_tests.fixtures.identity import REQUEST_TOKEN, SUBJECT, identity_provider
 from vllm_wheels_tests.fixtures.publishing import TOKEN
 from vllm_wheels_tests.fixtures.sigstore import sigstore
+
+
+@pytest.fixture
+def front(backend, tmp_path, monkeypatch):
+    """By TLS, without which twine shows no index an identity."""
+    for path in backend.packages.iterdir():
+        path.unlink()
+    certificate = self_signed(tmp_path / "loopback.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with fronted(backend, certificate=certificate) as server:
+        yield server
 
 
 @pytest.fixture

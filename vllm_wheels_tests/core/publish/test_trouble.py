@@ -9,8 +9,9 @@ import pytest
 
 from vllm_wheels.core.errors import IndexRuleError, UnfinishedUploadError
 from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.http import seconds_of
 from vllm_wheels.core.publish.journal import Journal
-from vllm_wheels.core.publish.upload import Answer, seconds_of
+from vllm_wheels.core.publish.upload import Answer
 
 
 @pytest.mark.parametrize(("fault", "pause"), [("429", 7.0), ("503", 7.0), ("500", 2.0), ("reset", 2.0)])

@@ -15,8 +15,9 @@ from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.artifacts.torch_env.locking import lock, refuse_cuda
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CredentialsError, StepTimeoutError, VllmWheelsError
+from vllm_wheels.core.host.http import LISTING, index_session, index_url
 from vllm_wheels.core.index.arguments import index_arguments
-from vllm_wheels.core.index.releases import PROJECT, index_url, releases, session
+from vllm_wheels.core.index.releases import PROJECT, releases
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok, replaceable
 from vllm_wheels.core.publish.release import repositories
@@ -47,7 +48,7 @@ def index(scene: Scene) -> Iterator[Finding]:
         return
     clean, _ = without_credentials(url)
     dates = []
-    with session(scene.settings, clean) as opened:
+    with index_session(scene.settings, LISTING) as opened:
         for project in PAGES:
             wanted, trouble = f"{clean.rstrip('/')}/{project}/", ""
             try:

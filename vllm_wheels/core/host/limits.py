@@ -1,0 +1,69 @@
+"""The limits that the core keeps to: of archives and wheels, of disk and memory, of what servers may send.
+
+``machine.require_room`` and ``machine.require_memory`` are what asks whether there is enough.
+"""
+
+from __future__ import annotations
+
+MIB = 2**20
+GIB = 2**30
+
+CHUNK_BYTES = MIB
+"""How much of a stream is held in memory at a time."""
+
+UNPACKED_BYTES = 4 * GIB
+"""Most that an archive or a wheel may unpack to: vLLM 0.33.0 unpacks to 0.2 GiB, its largest wheel for CPUs to 0.5."""
+
+MEMBERS = 200_000
+"""Most members of an archive or a wheel."""
+
+WHEEL_BYTES = GIB
+WHEEL_MEMBER_BYTES = GIB
+"""The largest wheel of vLLM ever published for CPUs has 133 MB, and its largest member 0.2 GiB."""
+
+WHEEL_TEXT_BYTES = 16 * MIB
+"""Of METADATA, WHEEL and RECORD; the largest RECORD of vLLM has 0.4 MB."""
+
+HARMLESS_BYTES = 64 * MIB
+DEFLATED_RATIO = 100
+"""Compiled code deflates to a third, text to a fifth; only what was made to burst deflates to less than a hundredth,
+and below ``HARMLESS_BYTES`` nobody is hurt."""
+
+WISHED_WHEEL_BYTES = 25_000_000
+"""A finished CPU wheel that is larger carries something that it need not."""
+
+BUILD_DISK_GIGABYTES = 12.0
+"""Disk of one real build: torch environment, source, oneDNN, build folder and results of vLLM 0.32.0."""
+
+BUILD_FOLDER_GIGABYTES = 4.0
+"""Disk of one compile alone."""
+
+TORCH_ENV_GIGABYTES = 1.0
+"""Disk of one installed CPU torch with the build requirements."""
+
+BUILD_MEMORY_GIGABYTES = 3.0
+"""Memory of one real build with a single job: the compiler, ninja and the linking of ``_C``."""
+
+COMPILER_CACHE_GIGABYTES = 5.0 * 1.024**3
+"""What ccache keeps by default: 5 GiB, in GB of 10^9 bytes."""
+
+LISTING_BYTES = 64 * MIB
+"""Most that a page of an index may have; the largest of the public index has some ten MB."""
+
+LISTING_SECONDS = 180.0
+"""For a page of an index, with all attempts and pauses."""
+
+FILE_BYTES = 4 * GIB
+FILE_SECONDS = 2 * 3600.0
+"""For one file that is downloaded or uploaded, with all attempts and pauses."""
+
+MESSAGE_BYTES = MIB
+MESSAGE_SECONDS = 120.0
+"""For an answer to a notification or an upload; and for a notification, with all attempts and pauses."""
+
+SLOW_BYTES_PER_SECOND = 1000.0
+SLOW_SECONDS = 20.0
+"""A server that sends less than this in so many seconds is given up."""
+
+LONGEST_PAUSE_SECONDS = 120.0
+"""Between two attempts, where the server asks for no other."""
