@@ -131,7 +131,7 @@ def test_member_below_a_file_is_refused(wheel, tmp_path):
 
 def test_huge_wheel_is_refused(wheel, tmp_path, monkeypatch):
     """A wheel that would fill the disk is refused before anything is written."""
-    monkeypatch.setattr("vllm_wheels.core.formats.wheelfile.UNPACKED_LIMIT", 100)
+    monkeypatch.setattr("vllm_wheels.core.host.limits.UNPACKED_BYTES", 100)
     with pytest.raises(WheelError) as caught:
         unpack_wheel(wheel, tmp_path / "unpacked")
     assert "more than 100 bytes" in caught.value.why

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from vllm_wheels.core.engine.builder import PLACE
 from vllm_wheels.core.errors import MachineError, SettingsError
+from vllm_wheels.core.host import limits
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import BuilderSettings
@@ -55,9 +56,6 @@ SERVED = (
 
 COLD = 0.05
 """Share of hits up to which a cache is called cold."""
-
-LIMIT_GIGABYTES = 5.0 * 1.024**3
-"""Size at which both caches begin to remove what was used longest ago."""
 
 NEARLY = 0.8
 """Of that size; ccache begins to remove in one sixteenth of its folders before the others are full."""
@@ -239,7 +237,7 @@ def coldness(build: Path, *, before: float, after: float, remote: bool) -> str |
         reason = f"its remote storage failed {errors} times"
     elif before < after / 10:
         reason = "its folder was all but empty: it was removed, or the state folder is another one"
-    elif after > NEARLY * LIMIT_GIGABYTES:
+    elif after > NEARLY * limits.COMPILER_CACHE_GIGABYTES:
         reason = f"it is full ({after:.1f} GB), and what those builds left has been removed"
     else:
         reason = (

@@ -26,6 +26,7 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheel_name import DIST_INFO, WheelName, dist_info_name, named_by, wheel_name
+from vllm_wheels.core.host import limits
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
@@ -33,9 +34,6 @@ GRAFTED = ".libs/"
 """Ends the folder into which auditwheel puts outside libraries; these may choose their code at run time."""
 
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
-
-UNPACKED_LIMIT = 8 * 2**30
-"""A wheel that unpacks to more bytes is refused: the largest honest one of vLLM is below 1 GiB."""
 
 LEVEL = 9
 """Of deflate: fixed, because it decides the bytes."""
@@ -224,13 +222,13 @@ def unpack_wheel(path: Path, folder: Path) -> None:
     Members keep the one bit of their mode that means something in a wheel: whether they are executable.
 
     Raises:
-        WheelError: the file is damaged, unpacks to more than ``UNPACKED_LIMIT`` bytes, or has a member that is a link
-            or would leave the folder.
+        WheelError: the file is damaged, unpacks to more than ``limits.UNPACKED_BYTES`` bytes, or has a member that is a
+            link or would leave the folder.
     """
     with _opened(path) as archive:
         members = _members(path, archive)
-        if sum(members.values()) > UNPACKED_LIMIT:
-            raise _unsound(path, f"it unpacks to more than {UNPACKED_LIMIT} bytes")
+        if sum(members.values()) > limits.UNPACKED_BYTES:
+            raise _unsound(path, f"it unpacks to more than {limits.UNPACKED_BYTES} bytes")
         for info in archive.infolist():
             _require_harmless(path, info, members)
         folder.mkdir(parents=True, exist_ok=True)

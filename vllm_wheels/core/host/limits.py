@@ -30,7 +30,7 @@ DEFLATED_RATIO = 100
 and below ``HARMLESS_BYTES`` nobody is hurt."""
 
 WISHED_WHEEL_BYTES = 25_000_000
-"""A finished CPU wheel that is larger carries something that it need not."""
+"""A CPU wheel of vLLM without debug information fits into it."""
 
 BUILD_DISK_GIGABYTES = 12.0
 """Disk of one real build: torch environment, source, oneDNN, build folder and results of vLLM 0.32.0."""
@@ -39,13 +39,13 @@ BUILD_FOLDER_GIGABYTES = 4.0
 """Disk of one compile alone."""
 
 TORCH_ENV_GIGABYTES = 1.0
-"""Disk of one installed CPU torch with the build requirements."""
+"""Disk of an environment with CPU torch (measured: 840 MB for vLLM 0.32.0)."""
 
 BUILD_MEMORY_GIGABYTES = 3.0
 """Memory of one real build with a single job: the compiler, ninja and the linking of ``_C``."""
 
 COMPILER_CACHE_GIGABYTES = 5.0 * 1.024**3
-"""What ccache keeps by default: 5 GiB, in GB of 10^9 bytes."""
+"""Size at which ccache and sccache begin to remove what was used longest ago: 5 GiB, in GB of 10^9 bytes."""
 
 LISTING_BYTES = 64 * MIB
 """Most that a page of an index may have; the largest of the public index has some ten MB."""

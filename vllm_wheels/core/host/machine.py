@@ -16,16 +16,11 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from vllm_wheels.core.errors import DiskSpaceError, FolderError, MemoryShortageError
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.system_errors import of_system
 from vllm_wheels.core.settings import Settings
 
 GIGABYTE = 1e9
-BUILD_DISK_GIGABYTES = 12.0
-"""Disk of one real build: torch environment, source, oneDNN, build folder and results of vLLM 0.32.0."""
-
-BUILD_MEMORY_GIGABYTES = 3.0
-"""Memory of one real build with a single job: the compiler, ninja and the linking of ``_C``."""
-
 ADMINISTRATION = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Folders of root's programs, which the PATH of other users often lacks."""
 
@@ -48,7 +43,7 @@ def jobs(settings: Settings, *, root: Path = ROOT) -> int:
     return max(1, carried // builder.side_by_side)
 
 
-def require_room(folder: Path, gigabytes: float = BUILD_DISK_GIGABYTES) -> None:
+def require_room(folder: Path, gigabytes: float = limits.BUILD_DISK_GIGABYTES) -> None:
     """Makes sure that the disk of a folder, which need not exist yet, has room.
 
     Raises:
@@ -94,7 +89,7 @@ def require_writable(folder: Path, *, setting: str) -> None:
         raise FolderError(what, why=why, remedy=f"name another {setting}, or give this user the right") from error
 
 
-def require_memory(gigabytes: float = BUILD_MEMORY_GIGABYTES, *, root: Path = ROOT) -> None:
+def require_memory(gigabytes: float = limits.BUILD_MEMORY_GIGABYTES, *, root: Path = ROOT) -> None:
     """Makes sure that there is memory, within this process's control group.
 
     Raises:

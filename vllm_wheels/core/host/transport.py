@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from threading import Timer
 from typing import Any
@@ -68,9 +69,9 @@ class _PunctualHead:
     sock: socket.socket
 
     def getresponse(self) -> urllib3.HTTPResponse:
-        with _ended_at(
-            time.monotonic() + (self.timeout or 0), lambda: socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
-        ):
+        # Not the method of a TLS socket, which would have it read on in the clear.
+        end = partial(socket.socket.shutdown, self.sock, socket.SHUT_RDWR)
+        with _ended_at(time.monotonic() + (self.timeout or 0), end):
             return super().getresponse()  # type: ignore[misc, no-any-return]  # of the connection that it is mixed into
 
 
@@ -99,16 +100,24 @@ class _Metered:
             with _ended_at(self._until, self._raw.shutdown):
                 while chunk := self._raw.read1(amt, decode_content=decode_content):
                     size, lately = size + len(chunk), lately + len(chunk)
-                    if size > self._limit:
-                        message = f"it sends more than {self._limit} bytes"
-                        raise WrongAnswerError(message)
+                    _require_size(size, self._limit)
                     if (seconds := time.monotonic() - since) >= self._window:
                         _require_speed(lately, seconds)
                         since, lately = time.monotonic(), 0
                     yield chunk
-        except TimeoutError as error:
-            message = "its answer did not come to an end in time"
-            raise SlowAnswerError(message) from error
+        except BaseException as error:
+            # A connection in the middle of an answer serves no other request.
+            self._raw.close()
+            if isinstance(error, TimeoutError):
+                message = "its answer did not come to an end in time"
+                raise SlowAnswerError(message) from error
+            raise
+
+
+def _require_size(size: int, limit: int) -> None:
+    if size > limit:
+        message = f"it sends more than {limit} bytes"
+        raise WrongAnswerError(message)
 
 
 def _require_speed(size: int, seconds: float) -> None:
@@ -120,6 +129,7 @@ def _require_speed(size: int, seconds: float) -> None:
 def _require_kind(response: requests.Response, kinds: Sequence[str]) -> None:
     kind = response.headers.get("Content-Type", "nothing").partition(";")[0].strip()
     if response.ok and kinds and kind not in kinds:
+        response.close()
         message = f"it answered with {kind}, not {' or '.join(kinds)}"
         raise WrongAnswerError(message, response=response)
 

@@ -16,27 +16,13 @@ from vllm_wheels.core.formats.elf import binaries
 from vllm_wheels.core.formats.instructions import Scan, scan
 from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import Variant, variants
 from vllm_wheels.core.variants import variant as variant_named
 from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
-
-MIB = 2**20
-FILE_LIMIT = 1024 * MIB
-UNPACKED_LIMIT = 4096 * MIB
-MEMBER_LIMIT = 1024 * MIB
-"""The largest wheel of vLLM ever published for CPUs has 133 MB, unpacks to 0.5 GiB, and its largest member to 0.2."""
-
-TEXT_LIMIT = 16 * MIB
-"""Of METADATA, WHEEL and RECORD; the largest RECORD of vLLM has 0.4 MB."""
-
-MEMBERS_LIMIT = 100_000
-HARMLESS = 64 * MIB
-RATIO_LIMIT = 100
-"""Compiled code deflates to a third, text to a fifth; only what was made to burst deflates to less than a hundredth,
-and below ``HARMLESS`` bytes nobody is hurt."""
 
 REMEDY = "take another copy of the file, or build it anew"
 OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
@@ -127,8 +113,8 @@ def require_wheel(path: Path) -> None:
     size = status.st_size
     if size == 0:
         raise _refused(path, "it is empty")
-    if size > FILE_LIMIT:
-        raise _refused(path, f"it has {size / MIB:.0f} MiB, more than {FILE_LIMIT // MIB}")
+    if size > limits.WHEEL_BYTES:
+        raise _refused(path, f"it has {size / limits.MIB:.0f} MiB, more than {limits.WHEEL_BYTES // limits.MIB}")
 
 
 def _require_bounded(path: Path) -> None:
@@ -138,14 +124,14 @@ def _require_bounded(path: Path) -> None:
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise _refused(path, f"it is not a zip file or is truncated ({error})") from error
     sizes = [info.file_size for info in infos]
-    total = sum(sizes)
-    texts = [info for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
+    texts = [info.file_size for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
+    total, deflated = sum(sizes), max(limits.HARMLESS_BYTES, limits.DEFLATED_RATIO * path.stat().st_size)
     for limit, found, what in (
-        (MEMBERS_LIMIT, len(sizes), "{} members"),
-        (UNPACKED_LIMIT, total, "{} bytes once unpacked"),
-        (MEMBER_LIMIT, max(sizes, default=0), "a member of {} bytes"),
-        (TEXT_LIMIT, max((info.file_size for info in texts), default=0), "a METADATA, WHEEL or RECORD of {} bytes"),
-        (max(HARMLESS, RATIO_LIMIT * path.stat().st_size), total, "{} bytes once unpacked, far more than its own size"),
+        (limits.MEMBERS, len(sizes), "{} members"),
+        (limits.UNPACKED_BYTES, total, "{} bytes once unpacked"),
+        (limits.WHEEL_MEMBER_BYTES, max(sizes, default=0), "a member of {} bytes"),
+        (limits.WHEEL_TEXT_BYTES, max(texts, default=0), "a METADATA, WHEEL or RECORD of {} bytes"),
+        (deflated, total, "{} bytes once unpacked, far more than its own size"),
     ):
         if found > limit:
             raise _refused(path, f"it has {what.format(found)}")

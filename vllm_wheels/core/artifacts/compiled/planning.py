@@ -26,6 +26,7 @@ from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.commands import PATH, PYTHON, STAGE, Invocation
 from vllm_wheels.core.host.compile_slots import compile_slot
 from vllm_wheels.core.host.machine import jobs, require_memory, require_room
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 COLD_SECONDS, COLD_JOBS = 1300.0, 2
 """First guess of a cold build, and with how many jobs (measured: 0.32.0 in 17 to 22 minutes on two busy cores)."""
 
-BUILD_FOLDER_GIGABYTES = 4.0
 JOBS = "MAX_JOBS"
 NEEDED = ("source", "onednn", "torch_env", "native")
 
@@ -174,7 +174,7 @@ class _Draft:
                 writes=(f"{STAGE}/{RAW}", f"{STAGE}/{LOG}"),
                 seconds=COLD_SECONDS * COLD_JOBS / self.jobs,
                 gigabytes=self.jobs * settings.builder.gigabytes_per_job,
-                disk_gigabytes=BUILD_FOLDER_GIGABYTES,
+                disk_gigabytes=limits.BUILD_FOLDER_GIGABYTES,
                 invocations=(self._invocation(),),
             ),
             Step(
@@ -267,7 +267,7 @@ def copy_tree(context: ActionContext, arguments: Copying) -> None:
     """
     folder = context.path(arguments.build)
     require_memory(context.settings.builder.gigabytes_per_job)
-    require_room(folder.parent, BUILD_FOLDER_GIGABYTES)
+    require_room(folder.parent, limits.BUILD_FOLDER_GIGABYTES)
     if (folder / READY).is_file():
         context.say("an earlier build was interrupted here: going on with what it compiled")
         return

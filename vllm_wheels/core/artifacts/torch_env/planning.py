@@ -34,6 +34,7 @@ from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError
 from vllm_wheels.core.host.commands import INDEX, STAGE, Download, Invocation
+from vllm_wheels.core.host.limits import TORCH_ENV_GIGABYTES
 from vllm_wheels.core.index.arguments import CPU_INDEX, index_arguments
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
@@ -43,9 +44,6 @@ LOCK = "lock.txt"
 
 NO_CPU_TORCH = re.compile(r"no version of (torch==\S+\+cpu)")
 """What uv says where an index has torch only as it is built for CUDA, or not in that version."""
-
-TORCH_ENV_GIGABYTES = 1.0
-"""Disk of an environment with CPU torch (measured: 840 MB for vLLM 0.32.0)."""
 
 DOWNLOAD_ANSWERS = 60
 """Installing may last this many times the limit of one answer of the index: torch is the one big download."""

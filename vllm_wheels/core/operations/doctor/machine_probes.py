@@ -12,7 +12,7 @@ from pathlib import Path
 from vllm_wheels.core.builders import docker_engine as engine
 from vllm_wheels.core.builders.image import Image, ready_image, recipe
 from vllm_wheels.core.errors import VllmWheelsError
-from vllm_wheels.core.host import machine
+from vllm_wheels.core.host import limits, machine
 from vllm_wheels.core.host.machine import program
 from vllm_wheels.core.host.system_errors import of_system
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok, replaceable
@@ -108,7 +108,7 @@ def disk(scene: Scene) -> Iterator[Finding]:
     for setting in ("state_folder", "output_folder"):
         folder: Path = getattr(scene.settings, setting)
         yield _written(setting, folder)
-    free, wanted = machine.room(scene.settings.state_folder), machine.BUILD_DISK_GIGABYTES
+    free, wanted = machine.room(scene.settings.state_folder), limits.BUILD_DISK_GIGABYTES
     text = f"{free:.1f} GB free at {scene.settings.state_folder}, a first build needs {wanted:.0f} GB"
     remedy = "vllm-wheels clean, or point state_folder at a larger disk"
     yield ok("disk", text) if free >= wanted else lacking("disk", text, remedy, needed=True)
@@ -129,7 +129,7 @@ def _written(setting: str, folder: Path) -> Finding:
 
 def memory(scene: Scene) -> Iterator[Finding]:
     """Memory, cores, and the number of compile jobs that follows from them."""
-    available, wanted = machine.memory_available(), machine.BUILD_MEMORY_GIGABYTES
+    available, wanted = machine.memory_available(), limits.BUILD_MEMORY_GIGABYTES
     jobs = machine.jobs(scene.settings)
     text = f"{available:.1f} GB available, {machine.cores()} cores: {jobs} compile jobs"
     remedy = "stop other programs, or raise the container's memory limit"

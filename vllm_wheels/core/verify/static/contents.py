@@ -15,6 +15,7 @@ from check_wheel_contents.errors import WheelValidationError
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.host.commands import WHEEL, Invocation
+from vllm_wheels.core.host.limits import WISHED_WHEEL_BYTES
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -46,9 +47,6 @@ PORTABLE = Invocation(
 )
 
 FOUND = re.compile(r"^\d+\. (\[[\w-]+\] .*)$", re.MULTILINE)
-
-WISHED_BYTES = 25_000_000
-"""A CPU wheel of vLLM without debug information fits into it."""
 
 
 def _contents(unpacked: UnpackedWheel) -> Judgement:
@@ -91,11 +89,11 @@ def _paths(unpacked: UnpackedWheel) -> Judgement:
 def _size(unpacked: UnpackedWheel) -> Judgement:
     size = unpacked.path.stat().st_size
     line = f"{size / 1e6:.1f} MB, {sum(unpacked.file.members.values()) / 1e6:.1f} MB once installed"
-    if size <= WISHED_BYTES:
+    if size <= WISHED_WHEEL_BYTES:
         return passed(line, megabytes=size / 1e6)
     remedy = "build with CMAKE_BUILD_TYPE=Release, strip the extensions, and ship one variant's code only"
     return convicted(
-        f"{line}; {WISHED_BYTES / 1e6:.0f} MB are enough for a CPU wheel", remedy=remedy, megabytes=size / 1e6
+        f"{line}; {WISHED_WHEEL_BYTES / 1e6:.0f} MB are enough for a CPU wheel", remedy=remedy, megabytes=size / 1e6
     )
 
 

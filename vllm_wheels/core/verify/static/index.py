@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
+from vllm_wheels.core.host.limits import MIB
 from vllm_wheels.core.index.published import allowed, files_of, pythons_of, wheels_of
 from vllm_wheels.core.index.rules import CHECKS as JUDGES
 from vllm_wheels.core.index.rules import Rule, Upload, rules
@@ -15,7 +16,6 @@ from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, con
 from vllm_wheels.core.verify.claims import KNOWN
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
-MIB = 2**20
 PRIVATE = "private-classifier"
 FREE = frozenset({"file-size", "platform-tag"})
 """Rules that can be judged though METADATA is not valid."""
