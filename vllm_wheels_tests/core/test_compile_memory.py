@@ -11,7 +11,7 @@ from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import CompilerKilledError
 from vllm_wheels.core.operations.progress import COUNTER
-from vllm_wheels.core.patches.patch import CMAKE
+from vllm_wheels.core.patches.upstream import CMAKE
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures import releases

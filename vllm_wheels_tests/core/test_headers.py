@@ -16,8 +16,9 @@ from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.patches import native_headers, patched
-from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.patch_tree import wanted, write

@@ -12,7 +12,7 @@ from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches import patched
 from vllm_wheels.core.patches.kernels import CPU
-from vllm_wheels.core.patches.patch import CMAKE, SETUP
+from vllm_wheels.core.patches.upstream import CMAKE, SETUP
 from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.core.patch_tree import SETUP as SETUP_TEXT
 from vllm_wheels_tests.core.patch_tree import UNIFIED, wanted, write

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from vllm_wheels.core.patches.patch import SETUP
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import SETUP
 
 KEYWORD = "extras_require"
 

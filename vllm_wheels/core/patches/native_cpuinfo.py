@@ -7,8 +7,9 @@ instruction sets; in the unified family it should decide nothing on x86-64, and 
 from __future__ import annotations
 
 from vllm_wheels.core.formats.cmake import commands
-from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE
 
 READING = "execute_process(COMMAND cat /proc/cpuinfo ... OUTPUT_VARIABLE CPUINFO)"
 VARIABLE = "CPUINFO"

@@ -11,8 +11,9 @@ from __future__ import annotations
 import posixpath
 import re
 
-from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE
 
 SOURCES = "csrc"
 KERNELS = "csrc/cpu/**/*.cpp"

@@ -10,8 +10,9 @@ import re
 
 from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.formats.cmake import commands, unquoted
-from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE
 
 SWITCH = re.compile(r"\bENV\{(VLLM_CPU_(?:DISABLE_)?(?:AVX|AMX)\w*)\}")
 COMPILER_ALONE = ("-mfma",)

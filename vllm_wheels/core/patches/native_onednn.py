@@ -7,8 +7,9 @@ of oneDNN's files. oneDNN does not use that name; the definition only makes a co
 from __future__ import annotations
 
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
-from vllm_wheels.core.patches.patch import CMAKE, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE
 
 CAPABILITY = "-DCPU_CAPABILITY_"
 AROUND = """\

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 
-from vllm_wheels.core.patches.patch import SETUP, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import SETUP
 
 TCMALLOC = re.compile(
     r"^(?: +#[^\n]*\n)?( +)if should_bundle_tcmalloc\(\):\n +bundle_tcmalloc\(self\.build_lib\)\n", re.MULTILINE

@@ -11,8 +11,9 @@ import re
 
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.patches.native_host_detected import not_in_release
-from vllm_wheels.core.patches.patch import CMAKE, SETUP, Patch, Wanted
+from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE, SETUP
 
 DEFINE = "define_extension_target"
 MAY_STAND_BETWEEN = frozenset({DEFINE, "target_compile_definitions", "if", "endif", "message"})

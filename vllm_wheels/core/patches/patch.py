@@ -12,8 +12,6 @@ from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import Family, Upstream
 from vllm_wheels.core.variants import SameCode, Variant, variants
 
-CMAKE = "cmake/cpu_extension.cmake"
-SETUP = "setup.py"
 ANY_RELEASE = SpecifierSet()
 BOTH_FAMILIES: tuple[Family, ...] = ("host-detected", "unified")
 

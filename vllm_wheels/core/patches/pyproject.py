@@ -14,9 +14,9 @@ from tomlkit.items import Array, Table
 
 from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import PYPROJECT
 from vllm_wheels.core.settings import Settings
 
-PYPROJECT = "pyproject.toml"
 LICENSE = "Apache-2.0"
 LICENSE_FILE = "LICENSE"
 LICENSE_SIGN = "Apache License"

@@ -10,7 +10,6 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Literal
 
-from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -180,7 +179,7 @@ def _build_lines(tree: Path, pythons: Sequence[str]) -> tuple[str, ...]:
     for file in BUILD_FILES:
         if (tree / file).is_file():
             lines = requirement_files.read(tree / file, root=tree)
-            return tuple(line for line in lines if applies(_parsed(line, file), pythons))
+            return tuple(line for line in lines if applies(requirement_files.parse(line, file=file), pythons))
     return ()
 
 
@@ -195,14 +194,10 @@ def _torch(runtime: Sequence[str], build: Sequence[str], pythons: Sequence[str])
 
 
 def _pinned_torch(line: str, file: str, pythons: Sequence[str]) -> str | None:
-    requirement = _parsed(line, file)
+    requirement = requirement_files.parse(line, file=file)
     if canonicalize_name(requirement.name) != "torch" or not applies(requirement, pythons):
         return None
     return next((specifier.version for specifier in requirement.specifier if specifier.operator == "=="), None)
-
-
-def _parsed(line: str, file: str) -> Requirement:
-    return requirement_files.parse(line, file=file)
 
 
 def _onednn(text: str) -> tuple[str, str]:

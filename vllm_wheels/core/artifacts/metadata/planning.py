@@ -25,9 +25,10 @@ from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches import patched
 from vllm_wheels.core.patches.extras import optional_dependencies
-from vllm_wheels.core.patches.pyproject import PYPROJECT, Project, described, edited
+from vllm_wheels.core.patches.pyproject import Project, described, edited
 from vllm_wheels.core.patches.readme import README, filled, template
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
+from vllm_wheels.core.patches.upstream import PYPROJECT
 from vllm_wheels.core.variants import Variant, platform_for, variant
 
 if TYPE_CHECKING:
