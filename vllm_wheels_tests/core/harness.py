@@ -155,7 +155,7 @@ class Harness:
             known=known,
             find_builder=no_builder,
         )
-        needs = {kind: each.version for kind, each in known.items()}
+        needs = {"wheel": known["wheel"].version}
         return replace(smoke.plan(context), needs=needs, code=RULE.code_version(target.variant))
 
     def verify(self, target=TARGET) -> Report:

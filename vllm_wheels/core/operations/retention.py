@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from packaging.version import Version
 
 from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.verify.parts import parts_kept
 
 
 def removable(store: Store, *, keep: int, published: Collection[str]) -> list[Artifact]:
@@ -64,3 +65,6 @@ def _artifacts(store: Store, wheels: Iterable[Artifact]) -> Iterator[Artifact]:
     for verification in store.artifacts("verification"):
         if verification.facts["sha256"] in hashes:
             yield verification
+    for part in parts_kept(store):
+        if part.details["wheel"] in hashes:
+            yield part

@@ -6,7 +6,7 @@ and the code that judges. So a changed check is run again on every wheel, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm_wheels.core.engine.code import Code, installed
 from vllm_wheels.core.engine.plan import Made, Plan, digest
-from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.formats.instructions import MachineCode, Scan, scan
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.target import Target
@@ -58,6 +58,12 @@ class Parts:
             "code": self.code.digest(check.code),
         }
         return digest(decisive)
+
+
+def parts_kept(store: Store) -> Iterator[Artifact]:
+    """All parts of verifications that a store keeps; their details name the ``wheel`` by its hash."""
+    for kind in (FINDING, SCAN):
+        yield from store.artifacts(kind)
 
 
 def versions(tools: Iterable[str]) -> dict[str, str]:
