@@ -13,7 +13,8 @@ import pytest
 from vllm_wheels.core.artifacts import tools
 from vllm_wheels.core.artifacts.torch_env import RULE
 from vllm_wheels.core.artifacts.torch_env.locking import Lock, lock, refuse_cuda
-from vllm_wheels.core.artifacts.torch_env.planning import install, prove, write_lock
+from vllm_wheels.core.artifacts.torch_env.planning import install, write_lock
+from vllm_wheels.core.artifacts.torch_env.proof import prove
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CudaTorchError, EnvironmentResolutionError, IndexUnreachableError, SettingsError
 from vllm_wheels.core.index.arguments import index_arguments
@@ -346,9 +347,7 @@ def test_lock_text_names_no_place():
 
 def test_tools_do_not_depend_on_the_python(index, store, tmp_path):
     """The second Python's wheel is made with the first one's tools."""
-    pinned = tomllib.loads(files("vllm_wheels.core.artifacts.torch_env").joinpath("tools.toml").read_text("utf-8"))[
-        "requirements"
-    ]
+    pinned = tomllib.loads(files(tools).joinpath("tools.toml").read_text("utf-8"))["requirements"]
     for name, _, version in (line.partition("==") for line in pinned):
         torchlike.wheel(tmp_path / "tools", name, version, files={f"{name}/__init__.py": ""})
     settings = load(index={"url": index.url, "find_links": (str(tmp_path / "tools"),)})

@@ -6,14 +6,11 @@ no interpreter: a builder's own Python finds it through PYTHONPATH.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shutil
-import tomllib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
 from vllm_wheels.core.artifacts.source.planning import upstream_of
@@ -28,6 +25,7 @@ from vllm_wheels.core.artifacts.torch_env.locking import (
     uv_command,
     uv_target,
 )
+from vllm_wheels.core.artifacts.torch_env.proof import prove
 from vllm_wheels.core.artifacts.torch_env.spec import EnvironmentSpec, torch_spec
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
@@ -103,31 +101,26 @@ def plan(context: PlanContext) -> Plan:
         return Plan(artifact="torch_env", target=target, inputs={}, steps=steps)
     spec = torch_spec(target, upstream, settings)
     try:
-        resolution = _resolve(spec, settings, context.store)
+        resolution = resolve(spec, settings, context.store)
     except EnvironmentResolutionError as error:
         if pin := NO_CPU_TORCH.search(error.why):
             what = f"no CPU build {pin[1]} was found"
             raise CudaTorchError(what, why=error.why, remedy=OFFER_CPU_TORCH) from error
         raise
     refuse_cuda(resolution.lock)
-    return _planned(spec, resolution, target, settings, torch=True)
+    return planned(spec, resolution, target, settings, torch=True)
 
 
-def tools_plan(context: PlanContext) -> Plan:
-    """The plan of artifact ``tools``: the pinned tools of tools.toml for use inside a builder; asks the index.
+def planned(spec: EnvironmentSpec, resolution: Resolution, target: Target, settings: Settings, *, torch: bool) -> Plan:
+    """The plan of an environment from what the index answered.
 
-    Raises:
-        EnvironmentResolutionError: a pinned version was not found.
-        IndexUnreachableError: the index does not answer and no earlier folder of tools is in the store.
+    Args:
+        spec: what was asked for.
+        resolution: the answer.
+        target: of the artifact.
+        settings: of the user.
+        torch: whether it has torch, which must then prove that it is a CPU build.
     """
-    table = tomllib.loads(files(__package__).joinpath("tools.toml").read_text("utf-8"))
-    requirements = tuple(table["requirements"])
-    spec = EnvironmentSpec(artifact="tools", python=context.target.python, any_python=True, requirements=requirements)
-    resolution = _resolve(spec, context.settings, context.store)
-    return _planned(spec, resolution, context.target, context.settings, torch=False)
-
-
-def _planned(spec: EnvironmentSpec, resolution: Resolution, target: Target, settings: Settings, *, torch: bool) -> Plan:
     inputs = {**_asked(spec), "left_out": list(resolution.left_out), "lock": resolution.lock.sha256}
     steps = _steps(spec.python, resolution, settings, torch=torch, spec=spec)
     notices = (*spec.notices, *resolution.notices)
@@ -218,7 +211,13 @@ def _installing(
     return uv_command(arguments, answer_seconds=settings.index.timeout_seconds, environ=os.environ)
 
 
-def _resolve(spec: EnvironmentSpec, settings: Settings, store: Store) -> Resolution:
+def resolve(spec: EnvironmentSpec, settings: Settings, store: Store) -> Resolution:
+    """Asks the index for exact versions; where it is out of reach, an earlier environment of the store answers.
+
+    Raises:
+        EnvironmentResolutionError: the requirements cannot be met, or only with substitutes that are refused.
+        IndexUnreachableError: the index does not answer and no earlier environment is in the store.
+    """
     try:
         return _ask(spec, settings, spec.backend)
     except IndexUnreachableError as error:
@@ -348,34 +347,3 @@ def install(context: ActionContext, _: None) -> None:
 def copy(context: ActionContext, earlier: str) -> None:
     """Copies the packages of an earlier environment, as the index is out of reach."""
     shutil.copytree(earlier, context.stage / ENV, symlinks=True)
-
-
-def prove(context: ActionContext, env: str) -> Made:
-    """Reads ``torch/version.py`` without importing it; returns fact ``torch``.
-
-    Raises:
-        CudaTorchError: torch names a CUDA version, or its own version does not end in ``+cpu``.
-        EnvironmentResolutionError: the file says neither.
-    """
-    path = context.path(env) / "torch" / "version.py"
-    try:
-        said = _assigned(path.read_text("utf-8"))
-        version, cuda = said["__version__"], said["cuda"]
-    except (OSError, SyntaxError, ValueError, KeyError) as error:
-        what = "the installed torch does not say what it was built for"
-        raise EnvironmentResolutionError(what, why=f"torch/version.py: {error!r}", remedy=OFFER_CPU_TORCH) from error
-    if cuda is not None or not str(version).endswith("+cpu"):
-        what = "the installed torch is not a CPU build"
-        raise CudaTorchError(what, why=f"torch/version.py says version {version}, CUDA {cuda}", remedy=OFFER_CPU_TORCH)
-    return Made(facts={"torch": version})
-
-
-def _assigned(text: str) -> dict[str, Any]:
-    found = {}
-    for node in ast.parse(text).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
-                found[name] = value
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
-                found[name] = value
-    return found
