@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan
 from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.commands import WatchedRunner, unlike
@@ -34,6 +35,12 @@ def drawn_up(
     """The plan of a rule for a target, from artifacts that are made."""
     context = PlanContext(settings=settings, store=store, target=target, known=known or {}, find_builder=no_builder)
     return rule.drawn_up(context)
+
+
+def with_other_code(*kinds: str) -> dict[str, Rule]:
+    """All rules, those of some kinds as if our code that makes them had changed."""
+    changed = lambda _: {"code": "changed"}  # noqa: E731 - a rule's constants
+    return {kind: replace(rule, constants=changed) if kind in kinds else rule for kind, rule in rules().items()}
 
 
 def action_context(stage: Path, settings: Settings, runner: WatchedRunner | None = None) -> ActionContext:

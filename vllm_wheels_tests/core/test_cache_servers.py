@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.builders.compiler_cache import free_port
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import MachineError
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures.building import PYTHON
@@ -145,7 +145,7 @@ def compiled(settings_environment, tmp_path, monkeypatch) -> Callable[..., Artif
         monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / machine))
         for name, value in builder.items():
             monkeypatch.setenv(f"VLLM_WHEELS_BUILDER__{name.upper()}", value)
-        return BuildGraph(settings=load(), say=(said if said is not None else []).append).ensure("compiled", TARGET)
+        return build_graph(load(), say=(said if said is not None else []).append).ensure("compiled", TARGET)
 
     return build
 
@@ -158,8 +158,8 @@ def compiled(settings_environment, tmp_path, monkeypatch) -> Callable[..., Artif
 def test_second_machine_takes_what_the_first_compiled(compiled, tmp_path, tool, storage):
     """With a shared storage, a machine that never compiled anything compiles next to nothing."""
     with storage(tmp_path) as remote:
-        first = compiled("one", compiler_cache=tool, cache_remote=remote).facts["ccache"]
-        second = compiled("two", compiler_cache=tool, cache_remote=remote).facts["ccache"]
+        first = compiled("one", compiler_cache=tool, cache_remote=remote).details["ccache"]
+        second = compiled("two", compiler_cache=tool, cache_remote=remote).details["ccache"]
     asked = first["hits"] + first["misses"]
     assert first["misses"] > 0
     assert second == {"hits": asked, "misses": 0}
@@ -167,7 +167,7 @@ def test_second_machine_takes_what_the_first_compiled(compiled, tmp_path, tool, 
 
 def test_sccache_without_storage_uses_the_state_folder(compiled, tmp_path):
     """Without a storage, sccache keeps its results below the state folder, as ccache does."""
-    assert compiled("one", compiler_cache="sccache").facts["ccache"]["misses"] > 0
+    assert compiled("one", compiler_cache="sccache").details["ccache"]["misses"] > 0
     assert any(path.is_file() for path in (tmp_path / "one" / "sccache").rglob("*"))
 
 
@@ -182,7 +182,7 @@ def test_storage_that_does_not_answer_is_an_error_of_sccache(compiled):
 def test_storage_that_does_not_answer_leaves_ccache_working(compiled):
     """A build with ccache goes on without its storage, as it is made to; the build is only slower."""
     found = compiled("one", compiler_cache="ccache", cache_remote=f"redis://127.0.0.1:{free_port()}")
-    assert found.facts["ccache"]["misses"] > 0
+    assert found.details["ccache"]["misses"] > 0
 
 
 def test_other_hosts_compile_what_the_cache_lacks(compiled, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import StoreBusyError
 from vllm_wheels.core.operations.cleaning import rubbish, size_of, sweep
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt, keep
+from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core import making
 
 
 @pytest.fixture
@@ -26,9 +27,8 @@ def state(tmp_path) -> Path:
 
 
 def _wheel(store: Store, release: str) -> None:
-    with store.making("wheel", release, wait_seconds=1) as stage:
-        (stage / "provenance.json").write_text(json.dumps({"release": release, "variant": "avx512", "artifacts": {}}))
-        store.keep("wheel", release, stage, inputs={}, facts={"sha256": release}, seconds=1)
+    target = Target(release=release, python="3.11", variant="avx512")
+    making.keep(store, "wheel", release, target=target, facts={"sha256": release})
 
 
 def removed(state: Path, *, keep: int = 3, caches: bool = False) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_wheels.core.artifacts.compiled import explained, stable_abi
+from vllm_wheels.core.artifacts.compiled.planning import explained, stable_abi
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.patches.upstream import Upstream

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.errors import CompilerKilledError
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.progress import COUNTER
 from vllm_wheels.core.patches.upstream import CMAKE
 from vllm_wheels.core.settings import load
@@ -45,7 +45,7 @@ def put_compiler(folder: Path, monkeypatch, *, rooms: int) -> None:
 
 
 def compiled(said: list[str]) -> Artifact:
-    return BuildGraph(settings=load(), say=said.append).ensure("compiled", TARGET)
+    return build_graph(load(), say=said.append).ensure("compiled", TARGET)
 
 
 def going_on(said: list[str]) -> list[str]:

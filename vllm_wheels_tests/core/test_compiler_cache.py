@@ -7,11 +7,9 @@ import json
 import pytest
 
 from vllm_wheels.core.builders import compiler_cache
-from vllm_wheels.core.builders.compiler_cache import REMOTE, check, coldness, command, environment, missing, statistics
+from vllm_wheels.core.builders.compiler_cache import REMOTE, check, coldness, environment, launcher, missing, statistics
 from vllm_wheels.core.errors import MachineError, SettingsError
 from vllm_wheels.core.settings import BuilderSettings
-
-BUILD = ("python", "setup.py")
 
 
 def settings(**changes) -> BuilderSettings:
@@ -125,9 +123,9 @@ def test_objects_hold_no_path_of_another_build():
 
 def test_build_looks_for_the_tools_first():
     """A cache that I asked for is looked for; one that is only welcome is not."""
-    assert command(settings(), BUILD) == BUILD
-    assert command(settings(compiler_cache="ccache"), BUILD)[-3:] == ("ccache", *BUILD)
-    assert "distcc" in command(settings(distcc_hosts=("a", "b")), BUILD)
+    assert launcher(settings()) == ()
+    assert launcher(settings(compiler_cache="ccache"))[-1] == "ccache"
+    assert "distcc" in launcher(settings(distcc_hosts=("a", "b")))
 
 
 @pytest.mark.parametrize(

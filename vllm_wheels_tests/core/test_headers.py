@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import patches
-from vllm_wheels.core.artifacts import metadata
-from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.patches import native_headers, patched
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import CMAKE
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core.making import with_other_code
 from vllm_wheels_tests.core.patch_tree import wanted, write
 from vllm_wheels_tests.fixtures.building import PYTHON
 
@@ -68,9 +69,9 @@ def test_whole_build_compiles_no_header(tmp_path):
     assert "precompile" not in patched(tree_with(tmp_path, texts), whole).text(CMAKE)
 
 
-def compiled(release: str) -> tuple[Artifact, dict[str, bytes]]:
+def compiled(release: str, rules: Mapping[str, Rule] | None = None) -> tuple[Artifact, dict[str, bytes]]:
     """The compiled artifact of avx512 and its extensions."""
-    artifact = BuildGraph(settings=load(), say=print).ensure(
+    artifact = build_graph(load(), say=print, own_rules=rules).ensure(
         "compiled", Target(release=release, python=PYTHON, variant="avx512")
     )
     with zipfile.ZipFile(wheel_in(artifact.folder / "raw")) as wheel:
@@ -105,8 +106,7 @@ def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, re
     with_header = compiled(release)
     log = (with_header[0].folder / "build.log").read_text("utf-8")
     monkeypatch.setattr(patches, "PATCHES", tuple(one for one in patches.PATCHES if one is not native_headers.PATCH))
-    monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "without")
-    without = compiled(release)
+    without = compiled(release, with_other_code("native"))
     assert without[1] == with_header[1]
     assert without[0].key != with_header[0].key
     assert "cmake_pch.hxx.gch" in log
@@ -119,5 +119,5 @@ def test_cache_keeps_what_reads_a_compiled_header(built):
     shutil.rmtree(artifact.folder)
     again, same = compiled("0.32.0")
     steps = (again.folder / "build.log").read_text("utf-8").count("Building CXX object ")
-    assert again.facts["ccache"] == {"hits": steps, "misses": 0}
+    assert again.details["ccache"] == {"hits": steps, "misses": 0}
     assert same == extensions

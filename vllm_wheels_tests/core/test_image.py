@@ -67,7 +67,7 @@ def test_name_changes_with_the_recipe():
 def test_plan_on_a_bare_machine_has_every_step(tmp_path):
     """Where no engine answers yet, the plan of the Debian image holds all that will be done, with durations."""
     steps = planned_image(settings(tmp_path, builder={"image": "debian"}))
-    assert [step.action for step in steps] == ["image.bootstrap", "image.import", "image.build"]
+    assert [step.title.split()[0] for step in steps] == ["make", "import", "build"]
     assert all(step.seconds for step in steps)
 
 
@@ -76,7 +76,7 @@ def test_plan_names_what_is_pulled(tmp_path):
     """The plan of the official image names its download."""
     pull, build = planned_image(settings(tmp_path))
     assert pull.downloads[0].url == recipe("manylinux").base
-    assert build.action == "image.build"
+    assert build.title.startswith("build the manylinux builder image")
 
 
 @pytest.mark.usefixtures("no_engine")
@@ -173,7 +173,7 @@ def test_failed_dockerfile_is_an_error_with_its_last_lines(monkeypatch, tmp_path
         ensure_image(chosen, lambda _: None)
     assert "no such luck" in caught.value.why
     assert "\n" not in caught.value.why
-    assert [step.action for step in planned_image(chosen)] == ["image.build"]
+    assert [step.title.split()[0] for step in planned_image(chosen)] == ["build"]
 
 
 @pytest.mark.container

@@ -6,7 +6,7 @@ from email.parser import HeaderParser
 
 import pytest
 
-from vllm_wheels.core.artifacts.metadata import PatchSet, patch_set
+from vllm_wheels.core.artifacts.metadata.planning import PatchSet, patch_set
 from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.formats.instructions import judge, scan
 from vllm_wheels.core.names import distributions

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from vllm_wheels.core.artifacts.compiled.planning import Compiling, Folders, run
 from vllm_wheels.core.engine.plan import Plan, Step
-from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.operations.progress import Cell, Progress, left
 from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core.making import artifact
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 SHARED = TARGET.shared()
@@ -42,9 +43,10 @@ def plan(kind: str, target: Target, *steps: Step) -> Plan:
     return Plan(artifact=kind, target=target, inputs={}, steps=steps)
 
 
-def artifact(kind: str, tmp_path, **facts) -> Artifact:
-    """A finished artifact."""
-    return Artifact(kind=kind, key="f", folder=tmp_path, inputs={}, facts=facts, made_at=0, seconds=0)
+def compiling(build: str) -> Compiling:
+    """The arguments of a compile in a build folder."""
+    folders = Folders(build=build, onednn="", env="", cache="")
+    return Compiling(folders=folders, python="3.11", timeout_seconds=1.0, same_toolchain={}, deviations=())
 
 
 def test_only_planned_stages_are_shown(progress):
@@ -96,7 +98,7 @@ def test_time_of_a_wheel_is_that_of_its_own_artifacts(progress, clock, tmp_path)
 def test_hit_rate_counts_the_compile_that_goes_on(progress, tmp_path):
     """The cache's statistics are read while the compiler runs."""
     (tmp_path / "ccache.log").write_text("# a.cpp\ndirect_cache_hit\n# b.cpp\ncache_miss\n")
-    step = Step(title="compile", action="compile.run", arguments={"folders": {"build": str(tmp_path)}})
+    step = Step(title="compile", action=run, arguments=compiling(str(tmp_path)))
     progress.begun(plan("compiled", TARGET, step))
     assert progress.cache_now() == (1, 1)
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 
 from vllm_wheels.core import patches
-from vllm_wheels.core.artifacts import metadata
-from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core.making import with_other_code
 from vllm_wheels_tests.fixtures.building import PYTHON
 
 TARGET = Target(release="0.32.0", python=PYTHON, variant="baseline")
 LOGGER = "vllm/logger.py"
 
 
-def assembled() -> tuple[Artifact, list[str]]:
+def assembled(rules: Mapping[str, Rule] | None = None) -> tuple[Artifact, list[str]]:
     said: list[str] = []
-    return BuildGraph(settings=load(), say=said.append).ensure("wheel", TARGET), said
+    return build_graph(load(), say=said.append, own_rules=rules).ensure("wheel", TARGET), said
 
 
 def compiled(said: list[str]) -> bool:
@@ -56,8 +58,7 @@ def test_python_level_patch_makes_a_new_wheel_without_a_compiler(built, monkeypa
         tree.write(LOGGER, tree.text(LOGGER) + "MENDED = True\n")
 
     monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="mended", apply=apply)))
-    monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "other patches")
-    artifact, said = assembled()
+    artifact, said = assembled(with_other_code("native", "metadata"))
     assert not compiled(said)
     with zipfile.ZipFile(wheel_in(artifact.folder)) as archive:
         assert archive.read(LOGGER).endswith(b"MENDED = True\n")

@@ -12,10 +12,10 @@ import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.artifacts.wheel.statement import settings_of
-from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.errors import EnvironmentResolutionError, RebuildError
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.rebuild import read_statement, rebuild
 from vllm_wheels.core.variants import variant
 from vllm_wheels_tests.fixtures.building import TARGET, VARIANT
@@ -123,7 +123,7 @@ def test_new_version_suffix_compiles_nothing(wheel, monkeypatch):
     monkeypatch.setenv("VLLM_WHEELS_WHEEL__VERSION_SUFFIX", ".post1")
     said: list[str] = []
     target = type(TARGET)(release=TARGET.release, python=TARGET.python, variant=VARIANT)
-    builds = BuildGraph(settings=configuration.load(), say=said.append)
+    builds = build_graph(configuration.load(), say=said.append)
     artifact = builds.ensure("wheel", target)
     made = WheelFile.read(next(artifact.folder.glob("*.whl")))
     assert (made.version, sbom_of(made.path)["metadata"]["component"]["version"]) == ("0.32.0.post1", "0.32.0.post1")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.operations.retention import removable, remove
-
-
-def keep(
-    store: Store, kind: str, name: str, *, inputs: dict[str, object], facts: dict[str, object], **files: str
-) -> Artifact:
-    with store.making(kind, name, wait_seconds=1) as stage:
-        for file, text in files.items():
-            (stage / file.replace("__", ".")).write_text(text)
-        return store.keep(kind, name, stage, inputs=inputs, facts=facts, seconds=0.0)
+from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core.making import keep
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
     """Three releases; 0.30.0 and 0.31.0 share their tools, and every wheel was verified."""
     made = Store(tmp_path / "store")
-    keep(made, "tools", "tools", inputs={}, facts={})
-    keep(made, "source", "on-its-way", inputs={}, facts={})
+    keep(made, "tools", "tools")
+    keep(made, "source", "on-its-way")
     for release in ("0.9.2", "0.31.0", "0.32.0"):
-        keep(made, "compiled", f"c-{release}", inputs={}, facts={})
-        artifacts = json.dumps({"release": release, "artifacts": {"tools": "tools", "compiled": f"c-{release}"}})
-        keep(made, "wheel", f"w-{release}", inputs={}, facts={"sha256": f"h-{release}"}, provenance__json=artifacts)
-        keep(made, "verification", f"v-{release}", inputs={"wheel": f"h-{release}"}, facts={})
+        target = Target(release=release, python="3.11", variant="avx512")
+        facts, made_from = {"sha256": f"h-{release}"}, {"tools": "tools", "compiled": f"c-{release}"}
+        keep(made, "compiled", f"c-{release}", target=target)
+        keep(made, "wheel", f"w-{release}", target=target, facts=facts, made_from=made_from)
+        keep(made, "verification", f"v-{release}", target=target, facts=facts)
     return made
 
 

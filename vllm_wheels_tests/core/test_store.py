@@ -6,17 +6,23 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import StoreBusyError
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.operations.builds import build_graph
+from vllm_wheels.core.settings import load
+from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core import making
+from vllm_wheels_tests.fixtures.building import PYTHON
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from vllm_wheels.core.store import Store
+from vllm_wheels.core.engine.store import Store
 with Store(Path(sys.argv[1])).making("wheel", "f1", wait_seconds=1) as stage:
     (stage / "half").write_text("half")
     print("holding", flush=True)
@@ -24,10 +30,9 @@ with Store(Path(sys.argv[1])).making("wheel", "f1", wait_seconds=1) as stage:
 """
 
 
-def keep(store: Store, kind: str = "wheel", key: str = "f1", text: str = "whole"):
-    with store.making(kind, key, wait_seconds=1) as stage:
-        (stage / "file").write_text(text)
-        return store.keep(kind, key, stage, inputs={"a": 1}, facts={"b": 2}, seconds=3.0)
+def keep(store: Store, key: str = "f1", text: str = "whole") -> Artifact:
+    given = {"inputs": {"a": 1}, "facts": {"b": 2}, "details": {"c": 3}, "made_from": {"source": "s1"}}
+    return making.keep(store, "wheel", key, files={"file": text}, seconds=3.0, **given)
 
 
 def test_kept_artifact_is_found_again_with_its_facts(tmp_path):
@@ -35,15 +40,13 @@ def test_kept_artifact_is_found_again_with_its_facts(tmp_path):
     keep(Store(tmp_path))
     artifact = Store(tmp_path).find("wheel", "f1")
     assert artifact is not None
-    assert ((artifact.folder / "file").read_text(), artifact.inputs, artifact.facts, artifact.seconds) == (
-        "whole",
-        {"a": 1},
-        {"b": 2},
-        3.0,
-    )
+    assert (artifact.folder / "file").read_text() == "whole"
+    assert (artifact.inputs, artifact.facts, artifact.details) == ({"a": 1}, {"b": 2}, {"c": 3})
+    assert (artifact.made_from, artifact.seconds) == ({"source": "s1"}, 3.0)
+    assert artifact.made_for == {"release": "0.32.0", "python": "3.11", "variant": "avx512"}
 
 
-def test_unknown_fingerprint_is_not_found(tmp_path):
+def test_unknown_key_is_not_found(tmp_path):
     """An artifact that nobody made is None, not an error."""
     assert Store(tmp_path).find("wheel", "f1") is None
 
@@ -101,3 +104,57 @@ def test_small_file_is_written_whole_and_leaves_no_other(tmp_path):
     write_atomically(tmp_path / "deep" / "file", "text")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file"]
     assert (tmp_path / "deep" / "file").read_text() == "text"
+
+
+def test_equal_facts_are_one_version(tmp_path):
+    """What is made again with the same content makes nothing after it stale, whenever and however long it was made."""
+    store = Store(tmp_path)
+    first = making.keep(store, "source", "s1", facts={"tree": "t"}, details={"origin": "index"}, seconds=1.0)
+    again = making.keep(
+        store, "source", "s2", facts={"tree": "t"}, details={"origin": "git"}, seconds=2.0, code="other"
+    )
+    assert first.version == again.version
+    assert first.version != making.keep(store, "source", "s3", facts={"tree": "u"}).version
+    assert first.version != making.keep(store, "onednn", "s1", facts={"tree": "t"}).version
+
+
+def old_store(root: Path) -> Path:
+    """A store as versions before there were layouts left it, with a wheel."""
+    wheel = root / "wheel" / "0a1b"
+    wheel.mkdir(parents=True)
+    (wheel / "piece.json").write_text(json.dumps({"inputs": {}, "facts": {}, "made_at": 1.0, "seconds": 1.0}))
+    (root / "locks").mkdir()
+    return wheel
+
+
+def test_store_of_an_earlier_version_is_emptied_with_one_line(tmp_path):
+    """After an update I am told once that the old store goes; nothing of it is found, and nothing new goes with it."""
+    said: list[str] = []
+    wheel, store = old_store(tmp_path), Store(tmp_path)
+    store.empty_older(said.append)
+    assert len(said) == 1
+    assert said[0].startswith("NOTICE: ")
+    assert str(tmp_path) in said[0]
+    assert not wheel.exists()
+    keep(store)
+    store.empty_older(said.append)
+    assert len(said) == 1
+    assert store.find("wheel", "f1")
+
+
+def test_new_store_is_not_called_old(tmp_path):
+    """The first build on a machine says nothing of stores."""
+    said: list[str] = []
+    Store(tmp_path / "store").empty_older(said.append)
+    assert said == []
+
+
+def test_store_of_an_earlier_version_can_be_planned_with(settings_environment):
+    """A dry run in an old state folder ends in a plan, not in a traceback."""
+    settings = load()
+    wheel = old_store(settings.state_folder / "store")
+    target = Target(release="0.32.0", python=PYTHON, variant="baseline")
+    found = list(build_graph(settings, say=print).plans("wheel", target))
+    assert [plan.artifact for plan, _ in found][-1] == "wheel"
+    assert not any(artifact for _, artifact in found)
+    assert wheel.is_dir()

@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from vllm_wheels.core import variants as module
-from vllm_wheels.core.artifacts.metadata import patch_set
+from vllm_wheels.core.artifacts.metadata.planning import patch_set
 from vllm_wheels.core.errors import MachineError, UnknownVariantError
 from vllm_wheels.core.formats.instructions import NAMES, judge, scan
 from vllm_wheels.core.settings import Settings

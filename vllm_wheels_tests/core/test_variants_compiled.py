@@ -15,6 +15,7 @@ from vllm_wheels.core.formats.instructions import Scan, identical, judge, scan
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.names import distributions
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.patches.labels import as_labelled
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
@@ -55,7 +56,7 @@ class ActionContext:
 def context(built) -> ActionContext:
     """A builds whose store has a baseline wheel of the unified family, and all that the variants share."""
     said: list[str] = []
-    return ActionContext(BuildGraph(settings=load(), say=said.append), said)
+    return ActionContext(build_graph(load(), say=said.append), said)
 
 
 def faults(wheel: Path, name: str) -> list[str]:
