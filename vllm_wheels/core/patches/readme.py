@@ -37,8 +37,8 @@ def template(settings: Settings) -> str:
         raise SettingsError(what, why=str(error), remedy="correct wheel.readme in the settings") from error
 
 
-def filled(tree: Tree, wanted: Wanted, *, version: str, settings: Settings) -> str:
-    """The long description, Markdown.
+def filled(tree: Tree, wanted: Wanted, *, text: str, version: str, settings: Settings) -> str:
+    """The long description, Markdown, made of a template's text.
 
     Raises:
         SettingsError: the template names a value that does not exist.
@@ -46,7 +46,7 @@ def filled(tree: Tree, wanted: Wanted, *, version: str, settings: Settings) -> s
     """
     values = _values(wanted, version, settings)
     try:
-        own = Template(template(settings)).substitute(values)
+        own = Template(text).substitute(values)
     except KeyError as error:
         what = f"the template {settings.wheel.readme or BUILT_IN} asks for ${error.args[0]}"
         raise SettingsError(what, why="there is no such value", remedy=f"use one of ${', $'.join(values)}") from error

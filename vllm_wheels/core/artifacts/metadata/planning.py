@@ -43,6 +43,13 @@ READ_FROM_UPSTREAM = ("release", "family", "torch", "pythons", "runtime_requirem
 
 
 @dataclass(frozen=True, kw_only=True)
+class Naming(Patching):
+    """Arguments of ``write``: what is patched, and the text of the README template as it was when this was planned."""
+
+    template: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PatchSet:
     """Everything that makes a variant's wheel differ from upstream's.
 
@@ -78,7 +85,7 @@ def plan(context: PlanContext) -> Plan:
     step = Step(
         title=f"patch the Python code of vLLM {target.release} for {chosen.name} and name it {name}",
         action=write,
-        arguments=(arguments := patching(context, upstream)),
+        arguments=(arguments := Naming(**vars(patching(context, upstream)), template=template(settings))),
         reads=(arguments.tree,),
         writes=tuple(f"{STAGE}/{part}" for part in (OVERLAY, METADATA, PYPROJECT, DIFF)),
         seconds=3,
@@ -86,24 +93,24 @@ def plan(context: PlanContext) -> Plan:
     return Plan(
         artifact=KIND,
         target=target,
-        inputs=_inputs(upstream, settings) if upstream else {},
+        inputs=_inputs(upstream, settings, arguments.template) if upstream else {},
         steps=(step,),
         notices=_requirements(upstream, settings).notices if upstream else (),
     )
 
 
-def _inputs(upstream: Upstream, settings: Settings) -> dict[str, Any]:
+def _inputs(upstream: Upstream, settings: Settings, template: str) -> dict[str, Any]:
     return {
         "upstream": of_upstream(upstream, READ_FROM_UPSTREAM),
         "distributions": distributions(settings),
         "wheel": settings.wheel.model_dump(mode="json", exclude={"distributions", "readme"}),
         "torch_version": settings.torch.version,
         "unified_baseline": settings.builder.unified_baseline,
-        "template_sha256": sha256(template(settings)),
+        "template_sha256": sha256(template),
     }
 
 
-def write(context: ActionContext, arguments: Patching) -> Made:
+def write(context: ActionContext, arguments: Naming) -> Made:
     """Writes the patch set, without the build files, into the stage.
 
     Returns:
@@ -117,7 +124,8 @@ def write(context: ActionContext, arguments: Patching) -> Made:
     """
     tree, upstream = context.path(arguments.tree), arguments.upstream
     assert upstream is not None  # noqa: S101 - a plan without it has no key, and is not carried out
-    made = patch_set(tree, upstream=upstream, variant=variant(arguments.variant), settings=context.settings)
+    chosen, text = variant(arguments.variant), arguments.template
+    made = patch_set(tree, upstream=upstream, variant=chosen, settings=context.settings, text=text)
     write_files(context.stage / OVERLAY, made.overlay)
     texts = {PYPROJECT: made.pyproject, METADATA: made.metadata, DIFF: made.diff}
     for path, text in texts.items():
@@ -128,7 +136,9 @@ def write(context: ActionContext, arguments: Patching) -> Made:
     return Made(facts={**made.facts, "sha256": content})
 
 
-def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Settings) -> PatchSet:
+def patch_set(
+    tree: Path, *, upstream: Upstream, variant: Variant, settings: Settings, text: str | None = None
+) -> PatchSet:
     """What makes the variant's wheel differ from upstream's; reads the tree and writes nothing.
 
     Args:
@@ -136,6 +146,7 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
         upstream: what it demands.
         variant: the instruction-set level.
         settings: of the user.
+        text: of the README template; None for that of the settings.
 
     Raises:
         PatchError: a patch did not take, or a file cannot be read.
@@ -145,7 +156,8 @@ def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Set
     wanted = wanted_for(tree, upstream, variant, settings)
     changed = patched(tree, wanted)
     version = f"{upstream.release}{settings.wheel.version_suffix}"
-    readme = filled(changed, wanted, version=version, settings=settings)
+    text = template(settings) if text is None else text
+    readme = filled(changed, wanted, text=text, version=version, settings=settings)
     requirements, extras = _requirements(upstream, settings), _extras(changed, upstream, settings)
     project = Project(
         name=wanted.distribution,
