@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,10 @@ def drawn_up(
     *,
     target: Target = TARGET,
     known: Mapping[str, Artifact] | None = None,
+    find_builder: Callable[[], Builder | None] = no_builder,
 ) -> Plan:
     """The plan of a rule for a target, from artifacts that are made."""
-    context = PlanContext(settings=settings, store=store, target=target, known=known or {}, find_builder=no_builder)
+    context = PlanContext(settings=settings, store=store, target=target, known=known or {}, find_builder=find_builder)
     return rule.drawn_up(context)
 
 

@@ -54,6 +54,9 @@ SERVED = (
 )
 """The build with a server of its own, whose first act is a look into its storage."""
 
+WITHOUT_HEADERS = 'export CMAKE_ARGS="$CMAKE_ARGS -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON"; exec "$@"'
+"""Other hosts cannot read this one's precompiled headers; without them the objects are the same."""
+
 COLD = 0.05
 """Share of hits up to which a cache is called cold."""
 
@@ -138,8 +141,10 @@ def _storage_of_sccache(builder: BuilderSettings) -> dict[str, str]:
 
 
 def launcher(builder: BuilderSettings) -> tuple[str, ...]:
-    """A launcher for the build's command that first checks for the tools of the settings."""
+    """A launcher for the build's command that first checks for the tools of the settings, and prepares for them."""
     words: tuple[str, ...] = ("sh", "-c", SERVED, MARK) if builder.compiler_cache == "sccache" else ()
+    if builder.distcc_hosts:
+        words = ("sh", "-c", WITHOUT_HEADERS, MARK, *words)
     tools = (builder.compiler_cache,) if builder.compiler_cache in {"ccache", "sccache"} else ()
     for tool in (*tools, *(("ccache", "distcc") if builder.distcc_hosts else ())):
         words = ("sh", "-c", NEEDING, MARK, tool, *words)

@@ -227,7 +227,7 @@ class _Draft:
         return Invocation(
             argv=(PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output),
             launcher=compiler_cache.launcher(settings.builder),
-            environment=_environment(target, self.jobs, alone=not settings.builder.distcc_hosts)
+            environment=_environment(target, self.jobs)
             | compiler_cache.environment(settings.builder, fixed_places=fixed),
             folder=f"{PLACE}/build/source",
             place="builder",
@@ -238,16 +238,14 @@ def _removal(folder: str) -> Step[str]:
     return Step(title="remove the build folder", action=clean, arguments=folder, seconds=1)
 
 
-def _environment(target: Target, jobs: int, *, alone: bool) -> dict[str, str]:
-    # Other hosts cannot read this one's precompiled headers; without them the objects are the same.
-    cmake_args = BUILD["cmake_args"] if alone else f"{BUILD['cmake_args']} -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON"
+def _environment(target: Target, jobs: int) -> dict[str, str]:
     return {
         "VLLM_TARGET_DEVICE": "cpu",
         "VLLM_VERSION_OVERRIDE": f"{target.release}+cpu",
         # Before 0.11.1 upstream asks setuptools-scm alone, which finds no git history in a source archive.
         "SETUPTOOLS_SCM_PRETEND_VERSION": target.release,
         "CMAKE_BUILD_TYPE": BUILD["type"],
-        "CMAKE_ARGS": cmake_args,
+        "CMAKE_ARGS": BUILD["cmake_args"],
         JOBS: str(jobs),
         "NINJA_STATUS": "[%f/%t] ",
         "FETCHCONTENT_SOURCE_DIR_ONEDNN": f"{PLACE}/onednn",

@@ -276,10 +276,10 @@ def _ask(spec: EnvironmentSpec, settings: Settings, backend: Backend) -> Resolut
         offer = f"offer {odd[0]} +cpu through index.find_links"
         remedy = f"leave them out with torch.packages, add --allow-substitutes, or {offer}"
         raise EnvironmentResolutionError(what, why=why, remedy=remedy)
-    rest = tuple(line for name, lines in spec.companions.items() if name not in odd for line in lines)
+    rest = spec.lines_with(name for name in spec.companions if name not in odd)
     notice = f"left out of the environment, for no CPU build was found: {named}"
     left_out = (*spec.left_out, *odd)
-    return Resolution(lock=locked((*spec.requirements, *rest)), backend=backend, left_out=left_out, notices=(notice,))
+    return Resolution(lock=locked(rest), backend=backend, left_out=left_out, notices=(notice,))
 
 
 def _kept(spec: EnvironmentSpec, store: Store, *, left_out: tuple[str, ...] | None) -> Resolution | None:

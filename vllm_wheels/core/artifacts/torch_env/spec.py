@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -26,6 +26,7 @@ class EnvironmentSpec:
         python: version without the micro part.
         requirements: requirement lines without torch's companions.
         companions: requirement lines of torchvision and the like, by canonical name.
+        compiler_cache: requirement lines of what only makes compiling faster.
         any_python: whether what is resolved for one Python serves all.
         backend: whether PyTorch's own index is to be asked as well.
         left_out: packages that the user's settings leave out.
@@ -37,6 +38,7 @@ class EnvironmentSpec:
     python: str
     requirements: tuple[str, ...]
     companions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    compiler_cache: tuple[str, ...] = ()
     any_python: bool = False
     backend: Backend = None
     left_out: tuple[str, ...] = ()
@@ -46,7 +48,12 @@ class EnvironmentSpec:
     @property
     def lines(self) -> tuple[str, ...]:
         """All requirement lines."""
-        return (*self.requirements, *(line for lines in self.companions.values() for line in lines))
+        return self.lines_with(self.companions)
+
+    def lines_with(self, companions: Iterable[str]) -> tuple[str, ...]:
+        """The requirement lines without the companions that are not named."""
+        offered = (line for name in companions for line in self.companions[name])
+        return (*self.requirements, *self.compiler_cache, *offered)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +87,9 @@ def torch_spec(target: Target, upstream: Upstream, settings: Settings) -> Enviro
     return EnvironmentSpec(
         artifact="torch_env",
         python=target.python,
-        requirements=(*sorted({*others, *compiler_cache.requirements(settings.builder)}), f"torch=={pin}+cpu"),
+        requirements=(*sorted(set(others)), f"torch=={pin}+cpu"),
         companions=companions,
+        compiler_cache=compiler_cache.requirements(settings.builder),
         backend="cpu" if settings.torch.backend == "cpu" else None,
         left_out=left_out,
         notices=(*left, *other),
