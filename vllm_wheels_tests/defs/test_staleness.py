@@ -17,25 +17,10 @@ from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, change_code, new_artifacts
 from vllm_wheels_tests.fixtures import releases, torchlike
-from vllm_wheels_tests.fixtures.building import copy_artifacts, share_compiled
+from vllm_wheels_tests.fixtures.building import copy_artifacts
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
-from vllm_wheels_tests.fixtures.miniature import variables
 
 NATIVE = "csrc/cpu/utils.cpp"
-
-
-@pytest.fixture(scope="module")
-def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compiled_once):
-    """State of a workplace in which two variants are built and tried."""
-    folder = tmp_path_factory.mktemp("two_built")
-    share_compiled(folder / "state", compiled_once)
-    copy_artifacts(built_once / "state", folder / "state")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables(folder, miniature_index, torch_folder).items():
-            patch.setenv(name, value)
-        patch.delenv("DAGSTER_HOME", raising=False)
-        Workplace().materialize(f"verification/{variant}" for variant in VARIANTS)
-    return folder / "state"
 
 
 @pytest.fixture
