@@ -39,7 +39,7 @@ OF_NO_ARTIFACT = {
     "builders/images.toml": "names the image, whose content is an input of what is compiled in it",
     "builders/manylinux.dockerfile": "names the image, whose content is an input of what is compiled in it",
     "host/processors.toml": "tells people which variant their processor takes",
-    "variants.toml": "its entries are inputs one by one; see test_changed_flag_of_one_variant_touches_that_variant_only",
+    "variants.toml": "each of its entries is an input of its own variant; a test of its own changes one",
 }
 """Data files whose change makes nothing again, with the reason."""
 
