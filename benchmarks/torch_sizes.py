@@ -25,7 +25,6 @@ from tempfile import TemporaryDirectory
 import requests
 from uv import find_uv_bin
 
-from vllm_wheels.core.artifacts.torch_env.planning import index_arguments
 from vllm_wheels.core.formats.wheel_name import name_stem, rank_here, wheels_in
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.arguments import index_arguments

@@ -22,7 +22,8 @@ from vllm_wheels.core.engine.graph import IMAGE
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import RepositorySettings, Section, Settings
-from vllm_wheels.core.verify import planning as verifying
+from vllm_wheels.core.verify import parts
+from vllm_wheels.core.verify.planning import ALL
 from vllm_wheels.defs import home, staleness
 from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.defs.workplace import CORE, KINDS, TARGET, VARIANTS, change_code, graph
@@ -226,11 +227,11 @@ def test_changed_build_constant_recompiles(everything_built, monkeypatch):
     assert everything_built.both(definitions=graph()) == downstream({"compiled"})
 
 
-@pytest.mark.parametrize("tool", verifying.TOOLS)
+@pytest.mark.parametrize("tool", sorted({tool for check in ALL for tool in check.tools}))
 def test_newer_tool_of_the_checks_judges_wheels_again(everything_built, monkeypatch, tool):
     """Another version of a tool that checks use makes every verdict stale, and nothing else."""
-    known = verifying.installed_version
-    monkeypatch.setattr(verifying, "installed_version", lambda name: "99" if name == tool else known(name))
+    known = parts.version
+    monkeypatch.setattr(parts, "version", lambda name: "99" if name == tool else known(name))
     assert everything_built.both() == downstream({"verification"})
 
 
