@@ -16,7 +16,7 @@ from benchmarks.places import Place, measured
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.runs.processor import lacking
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 6.0
 STATE = "nothing"
 
 

@@ -1,4 +1,4 @@
-"""How long the nightly rebuild thinks when nothing changed: 3 releases on 4 Pythons, 22 assets each.
+"""How long the nightly rebuild thinks when nothing changed: 3 releases on 4 Pythons, 29 assets each.
 
 The releases are miniatures behind a loopback index; their build requirements come from this machine's own index.
 """
@@ -12,18 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 
 from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import internals, partitions, schedules, staleness
-from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.inputs import INPUTS
-from vllm_wheels.defs.keys import NEEDS, PER_VARIANT, key
+from vllm_wheels.defs.assets import UNVERSIONED
+from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
 from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 
@@ -52,40 +53,40 @@ def workplace(folder: Path) -> Iterator[BuildGraph]:
             "VLLM_WHEELS_PUBLISH__ARMED": "true",
         }
         (folder / "dagster.yaml").touch()
-        yield new_workshop()
+        yield new_graph()
 
 
-def new_workshop() -> BuildGraph:
+def new_graph() -> BuildGraph:
     """One that remembers nothing, as each tick has it."""
-    return BuildGraph(settings=load(), say=lambda _: None)
+    return build_graph(load(), say=lambda _: None)
 
 
-def record(instance: dg.DagsterInstance, graph: dg.AssetGraph, targets: list[Target]) -> None:
+def record(instance: dg.DagsterInstance, targets: list[Target]) -> None:
     """Records every asset of every partition as made from its inputs as they are."""
     for target in targets:
-        for kind in NEEDS:
-            for name in variants() if kind in PER_VARIANT else [None]:
-                needs = {parent: parent.path[0] in INPUTS for parent in graph.get(key(kind, name)).parent_keys}
-                tags = internals.version_tags(data="1", code=code_version(kind, name))
-                tags |= internals.provenance_tags(instance, needs, target.partition)
+        for kind in kinds():
+            for name in variants() if per_variant(kind) else [None]:
+                code = rules()[kind].code_version(name) if kind in rules() else UNVERSIONED
+                tags = internals.version_tags(data="1", code=code)
+                made_from = needs(kind, name) | dict.fromkeys(earlier(kind, name), False)
+                tags |= internals.provenance_tags(instance, made_from, target.partition)
                 where = partitions.partition_key(target.partition)
                 event = dg.AssetMaterialization(asset_key=key(kind, name), partition=where, tags=tags)
                 instance.report_runless_asset_event(event)
 
 
-def prepare(instance: dg.DagsterInstance, graph: dg.AssetGraph, builds: BuildGraph) -> list[Target]:
+def prepare(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
     """Makes what planning reads, and records 12 partitions."""
     targets = [Target(release=release, python=python) for release in RELEASES for python in PYTHONS]
     for release in RELEASES:
         partitions.register(instance, release)
     for target in targets:
-        builds.ensure("onednn", target)
-        builds.ensure("torch_env", target)
         for name in variants():
-            builds.ensure("metadata", Target(release=target.release, python=target.python, variant=name))
-    record(instance, graph, targets)
-    staleness.observe(instance, new_workshop(), targets, print)
-    record(instance, graph, targets)
+            for kind in builds.closure("compiled"):
+                builds.ensure(kind, replace(target, variant=name))
+    record(instance, targets)
+    staleness.observe(instance, new_graph(), targets, print)
+    record(instance, targets)
     return targets
 
 
@@ -104,9 +105,9 @@ def main() -> None:
         workplace(Path(folder)) as builds,
         dg.DagsterInstance.get() as instance,
     ):
-        targets = prepare(instance, graph, builds)
+        targets = prepare(instance, builds)
         began, cpu_before = time.perf_counter(), cpu_seconds()
-        moved = staleness.observe(instance, new_workshop(), targets, print)
+        moved = staleness.observe(instance, new_graph(), targets, print)
         looked = time.perf_counter()
         requests = schedules.stale_requests(instance, graph, targets, load(), tick="benchmark")
         decided, cpu = time.perf_counter(), cpu_seconds() - cpu_before

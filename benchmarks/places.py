@@ -19,6 +19,7 @@ from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.host.machine import jobs
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures import ballast, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
@@ -112,9 +113,9 @@ class Place:
         return Run(cost=cost, lines=tuple(log.read_text("utf-8", errors="replace").splitlines()))
 
     def builds(self, state: Path) -> BuildGraph:
-        """A builds of this process with a state folder."""
+        """A build graph of this process with a state folder."""
         with _variables(self.environment(state)):
-            return BuildGraph(settings=configuration.load(), say=say)
+            return build_graph(configuration.load(), say=say)
 
     def builder(self) -> Builder:
         """Where compilers run."""
@@ -125,7 +126,7 @@ class Place:
     def compiled(self, state: Path) -> dict[str, dict[str, int]]:
         """Hits and misses of the compiler cache, by compiled artifact, in the order of making."""
         found = reversed(list(Store(state / "store").artifacts("compiled")))
-        return {str(number): dict(artifact.facts["ccache"]) for number, artifact in enumerate(found)}
+        return {str(number): dict(artifact.details["ccache"]) for number, artifact in enumerate(found)}
 
     def plain(self, release: str | None = None, python: str = PYTHON) -> Cost:
         """Cost of upstream's own ``setup.py bdist_wheel`` on the unpatched source, measured once in a run.

@@ -22,7 +22,8 @@ from vllm_wheels.commands.planning import SHARED_SHARE, Planned
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.engine.plan import Plan, Step
 from vllm_wheels.core.engine.rendering import document
-from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.engine.rule import Rule, Scope
+from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.progress import Progress
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures.building import command
@@ -30,7 +31,7 @@ from vllm_wheels_tests.test_cli import compilers_below
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 PATIENCE_SECONDS = 150.0
-COMPILE = (Step(title="compile", action="compile.run", seconds=1000.0),)
+COMPILE = (Step(title="compile", action=lambda *_: None, arguments=None, seconds=1000.0),)
 COUNTER = re.compile(rb"\[\d+/\d+\] \d+ %")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -147,13 +148,15 @@ def test_without_a_terminal_a_line_tells_from_time_to_time_how_far_it_is():
 
 def test_first_guess_takes_into_account_what_variants_share(tmp_path):
     """The second variant of a release takes less, because oneDNN is compiled once."""
-    settings = configuration.load()
     targets = [Target(release="0.32.0", python="3.11", variant=name) for name in ("avx512", "amxbf16")]
-    plans = [
-        Plan(artifact="compiled", target=target, inputs={"v": target.variant}, steps=COMPILE) for target in targets
-    ]
-    store = Store(settings.state_folder / "store")
-    documents = tuple(document(target, [(plan, None)], store) for target, plan in zip(targets, plans, strict=True))
+    rule = Rule(
+        kind="compiled",
+        title="extensions",
+        scope=Scope.RELEASE | Scope.VARIANT,
+        plan=lambda context: Plan(artifact="compiled", target=context.target, inputs={}, steps=COMPILE),
+    )
+    builds = build_graph(configuration.load(), say=print, own_rules={"compiled": rule})
+    documents = tuple(document(builds, "compiled", target) for target in targets)
     first, second = Planned(targets=tuple(targets), documents=documents).estimates().values()
     assert second == first * SHARED_SHARE
 

@@ -115,7 +115,7 @@ def _build(settings: Settings, targets: Sequence[Target], planned: Planned, kind
         raise _interrupted() from None
     for failure in failures:
         options.explain(failure)
-    made = closing.made(instance, settings, planned.targets)
+    made = closing.made(settings, planned.targets)
     closing.show(made, settings, verified="verification" in kinds)
     if failures:
         sys.exit(failures[0].exit_code)

@@ -10,30 +10,27 @@ from rich.console import Console
 from rich.table import Table
 
 from vllm_wheels.commands.options import OUT, say
+from vllm_wheels.core.engine.run_cache import current
 from vllm_wheels.core.errors import VerificationError
 from vllm_wheels.core.formats.wheel_name import sidecar
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import Delivered, delivered
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
 
 GAP = 2
 
 
-def made(instance: DagsterInstance, settings: Settings, targets: Sequence[Target]) -> list[Delivered]:
-    """The wheels of the output folder that the instance knows as the newest of their partitions, each once."""
-    # As in ``build``: what only shows a table does not wait for Dagster.
-    from vllm_wheels.defs import internals  # noqa: PLC0415
-    from vllm_wheels.defs.keys import key  # noqa: PLC0415
-
+def made(settings: Settings, targets: Sequence[Target]) -> list[Delivered]:
+    """The wheels of the output folder that this run made or found in the store, each once."""
+    wheel_of, ready = rules()["wheel"], current().artifacts
     found: dict[tuple[str, str], Delivered] = {}
     for target in targets:
-        newest = internals.latest_data_version(instance, key("wheel", target.variant), target.partition)
+        artifact = ready.get(wheel_of.name(target))
         for wheel in delivered(settings.output_folder, target):
-            if wheel.sha256 == newest:
+            if artifact and wheel.sha256 == artifact.facts["sha256"]:
                 found[wheel.name, wheel.verdict] = wheel
     return list(found.values())
 

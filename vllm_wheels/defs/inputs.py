@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -16,12 +16,8 @@ if TYPE_CHECKING:
     from vllm_wheels.core.target import Target
 
 
-class Known(Protocol):
-    """A finished artifact, or the plan of one."""
-
-    @property
-    def outside(self) -> str:
-        """Hash of what determines it from outside."""
+UNTOLD = "not known until the builder's image is made"
+"""Data version of inputs that nobody can tell: what is made from them is made again, or found in the store then."""
 
 
 def specs() -> list[dg.AssetSpec]:
@@ -41,19 +37,16 @@ def _described() -> dict[dg.AssetKey, str]:
     return found
 
 
-def version(kind: str, variant: str | None, known: Known) -> tuple[dg.AssetKey, str] | None:
-    """Key and data version of the observed asset of an artifact or plan; None where its rule has no such inputs."""
-    key = observed_key(rules()[kind], variant)
-    return (key, known.outside) if key else None
-
-
 def look(builds: BuildGraph, target: Target) -> dict[dg.AssetKey, str]:
     """Data versions of the observed assets as they are now, as far as they can be told; plans, makes nothing.
 
     Raises:
         VllmWheelsError: a server, the builder or a setting does not let a plan be drawn up.
     """
-    last = list(rules())[-1]
-    plans = [plan for plan, _ in builds.plans(last, target) if plan.artifact in rules() and plan.key]
-    found = (version(plan.artifact, target.variant, plan) for plan in plans)
-    return dict(each for each in found if each)
+    found: dict[dg.AssetKey, str] = {}
+    for plan, _ in builds.plans(list(rules())[-1], target):
+        rule = rules().get(plan.artifact)
+        # What an artifact that is missing would tell makes nothing stale that is not stale by that artifact.
+        if rule and not {*plan.unknown} & {*rule.needs} and (observed := observed_key(rule, target.variant)):
+            found[observed] = plan.outside if plan.key else UNTOLD
+    return found

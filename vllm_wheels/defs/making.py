@@ -20,8 +20,8 @@ from vllm_wheels.core.host.system_errors import of_system
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import deliver
 from vllm_wheels.core.target import Target
-from vllm_wheels.defs import abandoned, checks, inputs, internals, publishing, report
-from vllm_wheels.defs.keys import JUDGED, RELEASE, key, needs
+from vllm_wheels.defs import abandoned, checks, internals, publishing, report
+from vllm_wheels.defs.keys import JUDGED, RELEASE, key, needs, observed_key
 from vllm_wheels.defs.launch import JOB
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -137,13 +137,12 @@ class Recorder:
         )
 
     def _observe(self, target: Target, artifact: Artifact) -> bool:
-        observed = inputs.version(artifact.kind, target.variant, artifact)
-        if observed is None:
+        asset = observed_key(rules()[artifact.kind], target.variant)
+        if asset is None:
             return False
-        asset, version = observed
         partition = self.context.partition_key
-        if internals.latest_data_version(self.context.instance, asset, partition, observed=True) == version:
+        if internals.latest_data_version(self.context.instance, asset, partition, observed=True) == artifact.outside:
             return False
-        tags = internals.version_tags(data=version)
+        tags = internals.version_tags(data=artifact.outside)
         self.context.log_event(dg.AssetObservation(asset_key=asset, partition=partition, tags=tags))
         return True

@@ -11,6 +11,7 @@ from vllm_wheels.core.operations.delivery import deliver as put_out
 from vllm_wheels.core.publish.candidate import candidates
 from vllm_wheels.core.publish.receipt import deliver
 from vllm_wheels.core.publish.release import Publisher, prepare, publishing_context, repositories
+from vllm_wheels.defs.keys import JUDGED
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.graph import BuildGraph
@@ -27,8 +28,7 @@ def published(builds: BuildGraph, target: Target, asset: dg.AssetKey) -> dg.Mate
         PublicationError: or one of its kinds; also where publishing is not armed or no repository is configured.
         VllmWheelsError: making the wheel or trying it failed.
     """
-    for kind in ("wheel", "verification"):
-        put_out(builds, kind, target)
+    put_out(builds, JUDGED, target)
     settings, name = builds.settings, str(target.variant)
     wheels = candidates(_on(settings, target.python), target.release, variants=(name,))
     if not settings.publish.armed:

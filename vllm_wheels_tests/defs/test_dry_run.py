@@ -8,19 +8,22 @@ from pathlib import Path
 import dagster as dg
 import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.engine import graph as builds
 from vllm_wheels.core.engine import rendering
+from vllm_wheels.core.engine.plan import Step
 from vllm_wheels.core.host.commands import PATH, PYTHON, Invocation
 from vllm_wheels.core.host.processes import Runner
-from vllm_wheels.defs import assets, internals, partitions
+from vllm_wheels.defs import internals, partitions
+from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.core.commands import Started, started, unlike
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, Workplace, graph
 from vllm_wheels_tests.fixtures.building import dagster
 
 ROOT = Path(__file__).parents[2]
-CHAIN = ("source", "torch_env", "metadata/baseline", "wheel/baseline", "verification/baseline")
+CHAIN = tuple(key(kind, "baseline").to_user_string() for kind in KINDS)
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def workplace(settings_environment):
 
 
 def statuses(place: Workplace) -> set[dg.AssetKey]:
-    among = [assets.key(kind, "baseline") for kind in KINDS]
+    among = [key(kind, "baseline") for kind in KINDS]
     return internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among)
 
 
@@ -69,22 +72,21 @@ def test_missing_upstream_artifacts_are_named_as_unknown(workplace):
     """On a bare machine the whole plan comes out, and says what it cannot know yet."""
     artifacts = shown(workplace)
     assert artifacts["source"]["unknown"] == []
-    assert artifacts["compiled"]["unknown"] == ["source", "onednn", "torch_env", "metadata"]
+    assert artifacts["compiled"]["unknown"] == ["source", "onednn", "torch_env", "native"]
     assert artifacts["compiled"]["key"] is None
     assert "abi of source, not made yet" in json.dumps(artifacts["compiled"]["steps"])
 
 
 def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
     """Steps, arguments, commands and environment of the real run are those that were shown."""
-    workplace.materialize(["source", "torch_env", "metadata/baseline"])
-    workplace.builds.ensure("onednn", TARGET)
+    workplace.materialize(["source", "onednn", "torch_env", "native/baseline", "metadata/baseline"])
     before = shown(workplace)
     walked, started = {}, []
     walk, run = builds.carry_out, LocalBuilder.run
 
-    def watched_walk(plan, context):
-        walked[plan.artifact] = plan
-        return walk(plan, context)
+    def watched_walk(steps, context):
+        walked[context.stage.name.partition("-")[0]] = steps
+        return walk(steps, context)
 
     def watched_run(builder, command, **more):
         started.append(command)
@@ -95,8 +97,8 @@ def test_run_executes_the_plan_that_the_dry_run_showed(workplace, monkeypatch):
     workplace.materialize(["wheel/baseline"])
     missing = {name for name, artifact in before.items() if artifact["state"] == "to be made"}
     assert set(walked) == missing
-    assert as_shown(workplace, walked["compiled"])["steps"] == before["compiled"]["steps"]
-    assert [step.title for step in walked["wheel"].steps] == [step["title"] for step in before["wheel"]["steps"]]
+    assert as_shown(walked["compiled"]) == before["compiled"]["steps"]
+    assert [step.title for step in walked["wheel"]] == [step["title"] for step in before["wheel"]["steps"]]
     (promised,) = next(step["invocations"] for step in before["compiled"]["steps"] if step["invocations"])
     builder = LocalBuilder(minimum_compiler="12.2")
     argv = [builder.python(TARGET.python) if part == PYTHON else part for part in promised["argv"]]
@@ -110,7 +112,8 @@ def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
     """Commands that a run starts, by artifact, action and check; questions about the machine are no step's work."""
     found: dict[tuple[str, str, str], list[Started]] = {}
     steps: list[list[Started]] = []
-    start, build, ask = Runner.run, LocalBuilder.run, LocalBuilder._ask  # noqa: SLF001 - what is not to be counted
+    start, build, carry_out = Runner.run, LocalBuilder.run, Step.carry_out
+    ask = LocalBuilder._ask  # noqa: SLF001 - what is not to be counted
 
     def aside(function):
         def called(*args, **more):
@@ -131,23 +134,19 @@ def really_started(monkeypatch) -> dict[tuple[str, str, str], list[Started]]:
         steps[-1].append(started(command.argv, command.env))
         return aside(build)(builder, command, **more)
 
-    def watched_verb(name, action):
-        def called(context, **arguments):
-            artifact, _, _ = context.stage.name.partition("-")
-            steps.append(found.setdefault((artifact, name, arguments.get("name", "")), []))
-            try:
-                return action(context, **arguments)
-            finally:
-                steps.pop()
-
-        return called
+    def watched_step(step, context):
+        artifact, _, _ = context.stage.name.partition("-")
+        (shown,) = as_shown([step])
+        steps.append(found.setdefault((artifact, shown["action"], check_of(shown)), []))
+        try:
+            return carry_out(step, context)
+        finally:
+            steps.pop()
 
     monkeypatch.setattr(Runner, "run", watched_start)
     monkeypatch.setattr(LocalBuilder, "run", watched_build)
     monkeypatch.setattr(LocalBuilder, "_ask", aside(ask))
-    monkeypatch.setattr(
-        builds, "ACTIONS", {name: watched_verb(name, action) for name, action in builds.ACTIONS.items()}
-    )
+    monkeypatch.setattr(Step, "carry_out", watched_step)
     return found
 
 
@@ -160,15 +159,21 @@ def test_commands_of_a_run_are_those_that_a_dry_run_on_a_bare_machine_showed(wor
     differences = []
     for artifact, step in steps:
         commands = [Invocation(**{**each, "argv": tuple(each["argv"])}) for each in step["invocations"]]
-        found = really_started.pop((artifact, step["action"], step["arguments"].get("name", "")), [])
+        found = really_started.pop((artifact, step["action"], check_of(step)), [])
         differences += [(artifact, step["title"], wrong) for wrong in unlike(commands, found)]
     assert differences == []
     assert {action: commands for action, commands in really_started.items() if commands} == {}
 
 
-def as_shown(place: Workplace, plan) -> dict:
-    document = rendering.document(TARGET, [(plan, None)], place.builds.store)
-    return rendering.as_json(document)["artifacts"][0]
+def as_shown(steps) -> list[dict]:
+    shown = tuple(rendering.PlannedStep.of(step) for step in steps)
+    return TypeAdapter(tuple[rendering.PlannedStep, ...]).dump_python(shown, mode="json")
+
+
+def check_of(step: dict) -> str:
+    """The one check that a step of a verification carries out."""
+    arguments = step["arguments"]
+    return (arguments.get("check") or "") if isinstance(arguments, dict) else ""
 
 
 def test_estimate_comes_from_past_runs(workplace):

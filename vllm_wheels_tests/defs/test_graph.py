@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.target import Target
-from vllm_wheels.defs import assets, home, internals
+from vllm_wheels.defs import home, internals
+from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, dagster
 
 
@@ -25,10 +27,12 @@ def test_graph_has_an_asset_per_artifact_and_variant():
     """The graph is the one that the documentation draws."""
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - loading it is what is tested
 
-    keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    keys = {asset.to_user_string() for asset in defs.resolve_asset_graph().get_all_asset_keys()}
     names = ("baseline", "avx512", "avx512vnni", "avx512bf16", "amxbf16")
-    per_variant = {f"{kind}/{name}" for kind in ("metadata", "wheel", "verification", "release") for name in names}
-    assert {"toolchain", "source", "torch_env", *per_variant} <= keys
+    kinds = ("native", "metadata", "compiled", "wheel", "verification", "release", "test_setup")
+    shared = {"source", "onednn", "torch_env", "tools", "newest_release"}
+    observed = {"upstream", "onednn_pin", "packages", "repair_tools", "build_settings", "settings", "toolchain"}
+    assert keys == shared | observed | {f"{kind}/{name}" for kind in kinds for name in names}
 
 
 def test_one_verification_makes_and_records_all_that_it_needs(settings_environment):
@@ -40,7 +44,8 @@ def test_one_verification_makes_and_records_all_that_it_needs(settings_environme
     report = json.loads(wheel.with_name(f"{wheel.stem}.py{PYTHON}.report.json").read_text())
     assert (report["verdict"], report["sha256"]) == ("passed", sha256_of(wheel))
     assert wheel.with_name(f"{wheel.stem}.provenance.json").is_file()
-    assert done.versions()["wheel"] == sha256_of(wheel)
+    (kept,) = Store(configuration.load().state_folder / "store").artifacts("wheel")
+    assert (done.versions()["wheel"], kept.facts["sha256"]) == (kept.version, sha256_of(wheel))
     assert all(done.versions().values())
 
 
@@ -123,8 +128,7 @@ def materialize(*arguments: str) -> tuple[subprocess.CompletedProcess[str], dict
     done = dagster("asset", "materialize", *arguments)
     instance = home.instance(configuration.load())
     found = {
-        kind: internals.latest_data_version(instance, assets.key(kind, "baseline"), TARGET.partition)
-        for kind in RECORDED
+        kind: internals.latest_data_version(instance, key(kind, "baseline"), TARGET.partition) for kind in RECORDED
     }
     return done, found
 
@@ -134,7 +138,7 @@ def test_dagsters_own_command_makes_the_wheel_and_what_it_needs(settings_environ
     done, found = materialize("--select", "wheel/baseline")
     assert done.returncode == 0, done.stderr[-3000:]
     assert the_wheel().is_file()
-    assert [kind for kind, version in found.items() if version] == ["source", "torch_env", "metadata", "wheel"]
+    assert {kind for kind, version in found.items() if version} == {*RECORDED} - {"verification"}
 
 
 @pytest.mark.parametrize(
@@ -173,11 +177,11 @@ def test_graph_builds_in_a_container_too(settings_environment, monkeypatch, rele
 @pytest.mark.real
 def test_real_release_is_patched_and_its_compile_planned(monkeypatch, tmp_path):
     """The real 0.32.0 comes from the index, takes every patch of every variant, and its compile can be planned."""
-    from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
+    from vllm_wheels.core.operations.builds import build_graph  # noqa: PLC0415
     from vllm_wheels.core.variants import variants  # noqa: PLC0415
 
     monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / "state"))
-    builds = BuildGraph(settings=configuration.load(), say=lambda _: None)
+    builds = build_graph(configuration.load(), say=lambda _: None)
     for name in variants():
         target = Target(release="0.32.0", python="3.11", variant=name)
         artifact = builds.ensure("metadata", target)

@@ -12,7 +12,8 @@ from vllm_wheels.core.errors import PublicationError
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish.receipt import find
-from vllm_wheels.defs import assets, internals
+from vllm_wheels.defs import internals
+from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.fixtures.building import PYTHON, TARGET, VARIANT, build
 from vllm_wheels_tests.fixtures.front import fronted
 from vllm_wheels_tests.fixtures.index_servers import pypiserver
@@ -91,7 +92,7 @@ def test_armed_release_goes_through_the_test_index_and_leaves_a_receipt(releasab
     settings = configuration.load()
     (wheel,) = wheels_in(settings.output_folder)
     receipt = find(settings.state_folder, repository="real", version="0.32.0", variant=VARIANT)
-    version = internals.latest_data_version(done.instance, assets.key("release", VARIANT), TARGET.partition)
+    version = internals.latest_data_version(done.instance, key("release", VARIANT), TARGET.partition)
     (report,) = receipt.tested["reports"].values()
     findings = {finding["check"]: finding["verdict"] for finding in report["findings"]}
     assert (version, receipt.hashes) == (receipt.data_version, {wheel.name: sha256_of(wheel)})

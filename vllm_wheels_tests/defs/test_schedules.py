@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.engine.store import Store
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import assets, internals, partitions, schedules, staleness
-from vllm_wheels.defs.code_versions import code_version
-from vllm_wheels.defs.inputs import INPUTS
+from vllm_wheels.defs.keys import key, needs
 from vllm_wheels_tests.defs.workplace import graph
 
 NEWEST = ("0.34.0", "0.33.0", "0.32.0", "0.31.0")
@@ -37,19 +37,17 @@ def settings(settings_environment, monkeypatch):
 
 def record(instance, kind: str, partition: str, *, variant="avx512", data="1", code=None) -> None:
     """Records an artifact as made now, from its inputs as they are."""
-    needs = {assets.key(needed, variant): needed in INPUTS for needed in assets.NEEDS[kind]}
-    of_variant = variant if kind in assets.PER_VARIANT else None
-    tags = internals.version_tags(data=data, code=code or code_version(kind, of_variant))
+    tags = internals.version_tags(data=data, code=code or rules()[kind].code_version(variant))
     event = dg.AssetMaterialization(
-        asset_key=assets.key(kind, variant),
+        asset_key=key(kind, variant),
         partition=partitions.partition_key(partition),
-        tags=tags | internals.provenance_tags(instance, needs, partition),
+        tags=tags | internals.provenance_tags(instance, needs(kind, variant), partition),
     )
     instance.report_runless_asset_event(event)
 
 
 def record_all(instance, partition: str) -> None:
-    for kind in ("source", "torch_env", "metadata", "wheel", "verification"):
+    for kind in rules():
         record(instance, kind, partition)
 
 
@@ -62,7 +60,10 @@ def requested(instance, settings, *chosen: str) -> dict[str, list[str]]:
 def test_missing_partition_is_requested_as_a_whole(instance, settings):
     """Of a release that was never built everything is requested, in one run."""
     assert requested(instance, settings, "3.12|0.34.0") == {
-        "3.12|0.34.0": ["source", "metadata/avx512", "torch_env", "wheel/avx512", "verification/avx512"]
+        "3.12|0.34.0": [
+            *("source", "tools", "metadata/avx512", "native/avx512", "onednn", "torch_env"),
+            *("compiled/avx512", "wheel/avx512", "verification/avx512"),
+        ]
     }
 
 
@@ -84,7 +85,7 @@ def test_changed_code_is_requested_with_all_that_hangs_on_it(instance, settings)
 
 def test_failed_assets_of_yesterday_are_requested_again(instance, settings):
     """What failed yesterday was not recorded, so tonight it is tried again, alone."""
-    for kind in ("source", "torch_env", "metadata", "wheel"):
+    for kind in [kind for kind in rules() if kind != "verification"]:
         record(instance, kind, "3.12|0.34.0")
     assert requested(instance, settings, "3.12|0.34.0") == {"3.12|0.34.0": ["verification/avx512"]}
 
@@ -107,9 +108,9 @@ def test_partition_whose_run_ended_is_not_skipped(instance, settings):
 
 def test_release_assets_are_requested_only_where_publishing_is_armed(instance, settings, monkeypatch):
     """Nothing is published by itself until somebody arms it."""
-    assert assets.key("release", "avx512") not in schedules.kept_up_to_date(settings)
+    assert key("release", "avx512") not in schedules.kept_up_to_date(settings)
     monkeypatch.setenv("VLLM_WHEELS_PUBLISH__ARMED", "true")
-    assert assets.key("release", "avx512") in schedules.kept_up_to_date(configuration.load())
+    assert key("release", "avx512") in schedules.kept_up_to_date(configuration.load())
 
 
 @pytest.mark.parametrize(
@@ -126,14 +127,14 @@ def test_window_holds_the_newest_releases(settings, monkeypatch, wishes, expecte
     for name, value in wishes.items():
         monkeypatch.setenv(f"VLLM_WHEELS_AUTOMATION__{name}", value)
     current = configuration.load()
-    store = BuildGraph(settings=current, say=print).store
+    store = Store(current.state_folder / "store")
     found = targets(NEWEST, pythons=("3.12",), settings=current, store=store)
     assert {target.release for target in found} == expected
 
 
 def test_window_holds_the_pythons_that_a_release_supports(settings):
     """Which Pythons a release supports is asked of the index, while its source is not here."""
-    store = BuildGraph(settings=settings, say=print).store
+    store = Store(settings.state_folder / "store")
     found = targets(["0.32.0", "0.16.0"], pythons=partitions.PYTHONS, settings=settings, store=store)
     assert [(target.release, target.python) for target in found] == [
         *(("0.32.0", python) for python in ("3.11", "3.12", "3.13", "3.14")),
@@ -173,6 +174,6 @@ def test_tick_without_anything_stale_is_skipped_with_the_reason(instance, settin
 
 
 def test_compilers_take_turns_in_a_pool():
-    """However many runs there are, wheels are compiled in the pool that dagster.yaml limits."""
-    (wheel,) = [one for one in assets.all_assets() if one.key == assets.key("wheel", "avx512")]
-    assert wheel.op.pool == "compile"
+    """However many runs there are, variants are compiled in the pool that dagster.yaml limits."""
+    (compiled,) = [one for one in assets.all_assets() if one.key == key("compiled", "avx512")]
+    assert compiled.op.pool == "compile"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,45 +12,24 @@ import pytest
 
 from vllm_wheels.core import patches
 from vllm_wheels.core import variants as variants_module
-from vllm_wheels.core.artifacts import metadata
 from vllm_wheels.core.builders.local import LocalBuilder
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.patches.patch import Patch
-from vllm_wheels.defs import code_versions
-from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, new_artifacts
+from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, change_code, new_artifacts
 from vllm_wheels_tests.fixtures import releases, torchlike
-from vllm_wheels_tests.fixtures.building import copy_artifacts, share_compiled
+from vllm_wheels_tests.fixtures.building import copy_artifacts
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
-from vllm_wheels_tests.fixtures.miniature import variables
 
 NATIVE = "csrc/cpu/utils.cpp"
 
 
-@pytest.fixture(scope="module")
-def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compiled_once):
-    """State of a workplace in which two variants are built and tried."""
-    folder = tmp_path_factory.mktemp("two_built")
-    share_compiled(folder / "state", compiled_once)
-    copy_artifacts(built_once / "state", folder / "state")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables(folder, miniature_index, torch_folder).items():
-            patch.setenv(name, value)
-        patch.delenv("DAGSTER_HOME", raising=False)
-        Workplace().materialize(f"verification/{variant}" for variant in VARIANTS)
-    return folder / "state"
-
-
 @pytest.fixture
 def workplace(settings_environment, two_built, tmp_path):
-    """A copy of the built workplace, and every cache of code and data empty."""
+    """A copy of the built workplace, and the cache of variants empty."""
     copy_artifacts(two_built, tmp_path / "state")
-    forget()
-    yield Workplace()
-    forget()
-
-
-def forget():
     variants_module.variants.cache_clear()
-    code_versions._sources.cache_clear()  # noqa: SLF001
+    yield Workplace()
+    variants_module.variants.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -101,18 +79,24 @@ def torch_build(scene):
     scene.monkeypatch.setenv("VLLM_WHEELS_INDEX__FIND_LINKS", json.dumps([str(folder)]))
 
 
+def code(scene):
+    change_code(scene.monkeypatch, "patches/kernels.py")
+
+
+def patch_of(path, scene):
+    def comment(tree, _wanted):
+        tree.write(path, tree.text(path) + "\n# patched\n")
+
+    code(scene)
+    scene.monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="comment", apply=comment)))
+
+
 def python_patch(scene):
-    scene.monkeypatch.setattr(metadata, "sha256_of_patches", lambda: "another patch")
-    scene.monkeypatch.setattr(code_versions, "_sources", cache(lambda _: "another patch"))
+    patch_of("vllm/envs.py", scene)
 
 
 def native_patch(scene):
-    def comment(tree, _wanted):
-        path = "cmake/cpu_extension.cmake"
-        tree.write(path, tree.text(path) + "\n# another flag\n")
-
-    python_patch(scene)
-    scene.monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="comment", apply=comment)))
+    patch_of("cmake/cpu_extension.cmake", scene)
 
 
 def source(scene):
@@ -125,33 +109,34 @@ def source(scene):
 
 
 def of(*kinds: str, variants=VARIANTS) -> set[str]:
-    shared = {kind for kind in kinds if kind in {"source", "torch_env"}}
+    shared = {kind for kind in kinds if not rules()[kind].per_variant}
     return shared | {f"{kind}/{variant}" for kind in kinds if kind not in shared for variant in variants}
 
 
 LANE = ("avx512",)
-MADE_AGAIN = ("source", "torch_env", "metadata", "wheel")
+MADE_AGAIN = tuple(kind for kind in KINDS if kind != "verification")
+OF_PATCHES = of("native", "metadata", "compiled", "wheel", "verification")
 
 CHANGES = {
     "nothing": (None, set(), {}),
     "readme template": (readme, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
     "flags of one variant": (
         flags,
-        of("metadata", "wheel", "verification", variants=LANE),
-        {"metadata": 1, "compiled": 1, "wheel": 1},
+        of("native", "metadata", "compiled", "wheel", "verification", variants=LANE),
+        {"native": 1, "metadata": 1, "compiled": 1, "wheel": 1},
     ),
-    "compiler": (compiler, of("wheel", "verification"), {"compiled": 1, "wheel": 1}),
-    "builder image": (builder_image, of("wheel", "verification"), {"compiled": 1, "wheel": 1}),
-    "torch build": (torch_build, of("torch_env", "wheel", "verification"), {"torch_env": 1}),
-    "patch of Python": (python_patch, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
-    "patch of the build": (
-        native_patch,
-        of("metadata", "wheel", "verification"),
-        {"metadata": 1, "compiled": 1, "wheel": 1},
-    ),
-    "source": (source, of(*KINDS), {"source": 1, "metadata": 1, "compiled": 1, "wheel": 1}),
+    "compiler": (compiler, of("compiled", "wheel", "verification"), {"compiled": 1}),
+    "builder image": (builder_image, of("compiled", "wheel", "verification"), {"compiled": 1}),
+    "torch build": (torch_build, of("torch_env", "compiled", "wheel", "verification"), {"torch_env": 1}),
+    "code of patches": (code, OF_PATCHES, {"native": 1, "metadata": 1}),
+    "patch of Python": (python_patch, OF_PATCHES, {"native": 1, "metadata": 1, "wheel": 1}),
+    "patch of the build": (native_patch, OF_PATCHES, {"native": 1, "metadata": 1, "compiled": 1, "wheel": 1}),
+    "source": (source, of(*KINDS) - {"tools"}, {kind: 1 for kind in MADE_AGAIN if kind != "tools"}),
 }
-"""Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store."""
+"""Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store.
+
+What comes out as before, byte by byte, is made again alone: what was made from it stays.
+"""
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from vllm_wheels.core.verify import report as reports
 from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.static_checks import STATIC
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
-from vllm_wheels.defs import assets, checks, launch, partitions
+from vllm_wheels.defs import checks, launch, partitions
+from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.core import harness
 
-KEY = assets.key("verification", "baseline")
+KEY = key("verification", "baseline")
 GOOD = Finding(check="record", severity="error", verdict="passed", line="3 entries", measures={"files": 3.0})
 SKIPPED = Finding(check="sbom", severity="warning", verdict="skipped", line="no")
 WARNING = Finding(check="size", severity="warning", verdict="convicted", line="too large", remedy="strip")
@@ -37,7 +38,7 @@ def test_every_check_is_an_asset_check():
     """In the UI I find each check of the report by its name."""
     names = {spec.name for spec in checks.specs(KEY)}
     assert names == {check.name.replace("-", "_") for check in (*STATIC, *TEST_RUNS)}
-    assert checks.specs(assets.key("wheel", "baseline")) == []
+    assert checks.specs(key("wheel", "baseline")) == []
 
 
 def test_only_what_forbids_a_release_stops_a_run():

@@ -6,19 +6,26 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine import rule
+from vllm_wheels.core.engine.code import Code
 from vllm_wheels.core.engine.graph import BuildGraph
+from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import assets, freshness, home, inputs, launch, partitions, staleness
+from vllm_wheels.defs.keys import key
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TARGET = Target(release="0.32.0", python=PYTHON)
 VARIANTS = ("baseline", "avx512")
-KINDS = ("source", "torch_env", "metadata", "wheel", "verification")
+CORE = Path(configuration.__file__).parent
+KINDS = tuple(rules())
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Workplace:
     @property
     def builds(self) -> BuildGraph:
         """A new one, which remembers nothing."""
-        return BuildGraph(settings=self.settings, say=self.lines.append)
+        return build_graph(self.settings, say=self.lines.append)
 
     def artifacts(self) -> dict[str, set[str]]:
         """Fingerprints of all artifacts in the store, by kind."""
@@ -56,10 +63,10 @@ class Workplace:
 
     def stale(self, kinds: Iterable[str] = KINDS, variants: Iterable[str] = VARIANTS) -> set[str]:
         """Assets that the nightly rebuild would request for the one partition there is."""
-        among = [assets.key(kind, variant) for kind in kinds for variant in variants]
+        among = [key(kind, variant) for kind in kinds for variant in variants]
         self.moved()
         found = staleness.closure(self.instance, graph(), [TARGET.partition], among)
-        return {key.to_user_string() for key in found.get(TARGET.partition, [])}
+        return {asset.to_user_string() for asset in found.get(TARGET.partition, [])}
 
     def materialize(self, names: Iterable[str], *, dry_run: bool = False) -> launch.Outcome:
         """Makes assets in this process."""
@@ -81,6 +88,13 @@ def graph() -> dg.AssetGraph:
         resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     )
     return definitions.resolve_asset_graph()
+
+
+def change_code(monkeypatch: pytest.MonkeyPatch, *paths: str, text: str = "\n_CHANGED = 1\n") -> None:
+    """Lets files of the core look as if a text were appended to them; what runs is what it was."""
+    changed = {CORE / path: (CORE / path).read_text("utf-8") + text for path in paths}
+    code = Code(CORE.parent, changed=changed)
+    monkeypatch.setattr(rule, "installed", lambda: code)
 
 
 def new_artifacts(before: Mapping[str, set[str]], after: Mapping[str, set[str]]) -> dict[str, int]:

@@ -7,13 +7,48 @@ A key that holds this hash moves with every real change of that code, and with n
 from __future__ import annotations
 
 import ast
+import atexit
 import hashlib
+import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "vllm_wheels"
+FILE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the text of a module says.
+
+    Attributes:
+        sha256: of its syntax tree.
+        imports: names that it imports, of ours and of others.
+        named: its texts that look like names of files.
+    """
+
+    sha256: str
+    imports: tuple[str, ...]
+    named: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str) -> _Read:
+        """Reads a module."""
+        tree = ast.parse(text)
+        imports = {name for name in _imported(tree) if name.startswith(PACKAGE)}
+        texts = {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        named = filter(FILE_NAME.fullmatch, texts)
+        sha256 = hashlib.sha256(normalised(tree).encode()).hexdigest()
+        return cls(sha256=sha256, imports=tuple(sorted(imports)), named=tuple(sorted(named)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +57,14 @@ class Code:
 
     Attributes:
         root: folder of the package.
-        package: its name.
         changed: texts in place of those on disk, by path; for tests of what a change would move.
         apart: names of data files that are declared as inputs one by one, and so are left out here.
     """
 
     root: Path
-    package: str = PACKAGE
     changed: Mapping[Path, str] = field(default_factory=dict)
     apart: frozenset[str] = frozenset({"variants.toml"})
-    _modules: dict[str, _Module] = field(default_factory=dict)
-    _hashes: dict[Path, str] = field(default_factory=dict)
+    _known: dict[Path, _Read] = field(default_factory=dict)
 
     def digest(self, roots: Iterable[str]) -> str:
         """SHA-256 over everything that some modules reach.
@@ -47,73 +79,46 @@ class Code:
 
     def reached(self, roots: Iterable[str]) -> list[Path]:
         """Files of the modules that are imported from the roots, directly or not, and of the data that they name."""
-        found: set[str] = set()
-        todo = [name for root in roots for name in self._below(root)]
+        modules, found = self.modules(), set[str]()
+        todo = [name for root in roots for name in modules if name == root or name.startswith(f"{root}.")]
         while todo:
             name = todo.pop()
             if name not in found:
                 found.add(name)
-                todo.extend(self._module(name).imports)
-        paths = {self._module(name).path for name in found}
-        return sorted(paths | {data for name in found for data in self._module(name).data})
+                parents = [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
+                todo.extend(each for each in (*parents, *self._read(modules[name]).imports) if each in modules)
+        paths = {modules[name] for name in found}
+        return sorted(paths | {data for path in paths for data in self._data(path)})
 
-    def modules(self) -> dict[str, Path]:
+    def modules(self) -> Mapping[str, Path]:
         """Every module below the package, by name."""
-        return {self._name(path): path for path in sorted(self.root.rglob("*.py"))}
+        return _names(self.root)
 
-    def _below(self, name: str) -> list[str]:
-        return [each for each in _names(self.root, self.package) if each == name or each.startswith(f"{name}.")]
-
-    def _name(self, path: Path) -> str:
-        parts = path.relative_to(self.root).with_suffix("").parts
-        return ".".join((self.package, *parts)).removesuffix(".__init__")
-
-    def _module(self, name: str) -> _Module:
-        if name not in self._modules:
-            path = _names(self.root, self.package)[name]
-            self._modules[name] = self._read(path, name)
-        return self._modules[name]
-
-    def _read(self, path: Path, name: str) -> _Module:
-        tree = ast.parse(self._text(path))
-        self._hashes[path] = hashlib.sha256(normalised(tree).encode()).hexdigest()
-        known = _names(self.root, self.package)
-        imports = {found for found in _imported(tree) if found in known}
-        parents = {name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)}
-        return _Module(path, frozenset(imports | (parents & known.keys())), frozenset(self._data(path, tree)))
-
-    def _data(self, path: Path, tree: ast.Module) -> Iterator[Path]:
-        named = {
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        todo = [file for file in _data_files(path.parent) if file.name in named]
-        seen: set[Path] = set()
+    def _data(self, path: Path) -> set[Path]:
+        files = [file for file in _data_files(path.parent) if file.name not in self.apart]
+        todo, found = [file for file in files if file.name in self._read(path).named], set[Path]()
         while todo:
             file = todo.pop()
-            if file in seen or file.name in self.apart:
-                continue
-            seen.add(file)
-            yield file
-            # A table may name further files, as images.toml names recipes of images.
-            text = self._text(file)
-            todo.extend(other for other in _data_files(path.parent) if f'"{other.name}"' in text)
+            if file not in found:
+                found.add(file)
+                # A table may name further files, as images.toml names recipes of images.
+                text = self._text(file)
+                todo.extend(other for other in files if f'"{other.name}"' in text)
+        return found
 
     def _hash(self, path: Path) -> str:
-        if path not in self._hashes:
-            text = self._text(path)
-            meant = normalised(ast.parse(text)) if path.suffix == ".py" else text
-            self._hashes[path] = hashlib.sha256(meant.encode()).hexdigest()
-        return self._hashes[path]
+        if path.suffix == ".py":
+            return self._read(path).sha256
+        return hashlib.sha256(self._text(path).encode()).hexdigest()
+
+    def _read(self, path: Path) -> _Read:
+        if path not in self._known:
+            text = self.changed.get(path)
+            self._known[path] = _read(path) if text is None else _Read.of(text)
+        return self._known[path]
 
     def _text(self, path: Path) -> str:
         return self.changed.get(path) or path.read_text("utf-8")
-
-
-@dataclass(frozen=True)
-class _Module:
-    path: Path
-    imports: frozenset[str]
-    data: frozenset[Path]
 
 
 @cache
@@ -152,9 +157,9 @@ def _is_for_types(node: ast.AST) -> bool:
 
 
 @cache
-def _names(root: Path, package: str) -> dict[str, Path]:
+def _names(root: Path) -> Mapping[str, Path]:
     def name(path: Path) -> str:
-        return ".".join((package, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        return ".".join((PACKAGE, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
 
     return {name(path): path for path in sorted(root.rglob("*.py"))}
 
@@ -163,3 +168,38 @@ def _names(root: Path, package: str) -> dict[str, Path]:
 def _data_files(folder: Path) -> tuple[Path, ...]:
     """Files below a folder that a module can name: data, scripts, and modules that go into a wheel as text."""
     return tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+
+
+def _read(path: Path) -> _Read:
+    """A module as it was read by an earlier process, unless the file was written since."""
+    found, kept = path.stat(), _kept()
+    state = [found.st_ino, found.st_size, found.st_ctime_ns]
+    known = kept.get(str(path))
+    if known and known[0] == state:
+        return _Read(*known[1:])
+    fresh = _Read.of(path.read_text("utf-8"))
+    kept[str(path)] = [state, *astuple(fresh)]
+    return fresh
+
+
+@cache
+def _kept() -> dict[str, Any]:
+    """What processes of this user read, by path; written at the end of this one. Without such a file all is read."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vllm-wheels"
+    # Another version of this module, or of Python, may read trees otherwise.
+    version = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:12]
+    file, known = folder / f"code-{version}.json", dict[str, Any]()
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text("utf-8"))
+    atexit.register(_keep, file, known, dict(known))
+    return known
+
+
+def _keep(file: Path, known: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    if known == before:
+        return
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({path: read for path, read in known.items() if Path(path).exists()}), "utf-8")
+        temporary.replace(file)

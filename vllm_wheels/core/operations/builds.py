@@ -5,12 +5,11 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
-from graphlib import TopologicalSorter
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from vllm_wheels.core import artifacts
-from vllm_wheels.core.engine.rule import Rule
+from vllm_wheels.core.engine.rule import Rule, Stage
 from vllm_wheels.core.verify.rule import RULE as VERIFICATION
 
 if TYPE_CHECKING:
@@ -33,8 +32,16 @@ def rules() -> Mapping[str, Rule]:
 def in_order(found: list[Rule]) -> Mapping[str, Rule]:
     """Rules by kind, each after those that it needs; among equals in the order of their stages."""
     known = {rule.kind: rule for rule in found}
-    order = TopologicalSorter({rule.kind: rule.needs for rule in found})
-    return {kind: known[kind] for kind in order.static_order()}
+    ordered: dict[str, Rule] = {}
+
+    def add(kind: str) -> None:
+        for need in known[kind].needs:
+            add(need)
+        ordered.setdefault(kind, known[kind])
+
+    for rule in sorted(found, key=lambda rule: get_args(Stage).index(rule.stage)):
+        add(rule.kind)
+    return ordered
 
 
 def build_graph(

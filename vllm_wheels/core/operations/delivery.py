@@ -33,25 +33,25 @@ class Delivered:
 
 
 def deliver(builds: BuildGraph, kind: str, target: Target) -> Path:
-    """Puts the wheel, with an artifact's files about it, into the output folder; a reader never sees half a file.
+    """Puts the wheel, with the files about it, into the output folder; a reader never sees half a file.
 
     Args:
         builds: makes what is missing.
-        kind: of the artifact whose sidecars are put beside the wheel.
+        kind: ``wheel``, or made from it; its sidecars and those of all that it is made from are put beside the wheel.
         target: with a variant.
 
     Returns:
         The wheel's path in the output folder.
     """
-    rule, folder = builds.rules[kind], builds.settings.output_folder
-    artifact = builds.ensure(kind, target)
+    folder = builds.settings.output_folder
     source = wheel_in(builds.ensure("wheel", target).folder)
     folder.mkdir(parents=True, exist_ok=True)
     _copy(source, folder / source.name)
-    # One wheel serves all Pythons; what is said of it on one names that one.
-    infix = f"py{target.python}." if rule.stage == "verify" else ""
-    for name in rule.sidecars:
-        _copy(artifact.folder / name, sidecar(folder / source.name, f"{infix}{name}"))
+    for rule in (builds.rules[each] for each in (*builds.closure(kind), kind)):
+        # One wheel serves all Pythons; what is said of it on one names that one.
+        infix = f"py{target.python}." if rule.stage == "verify" else ""
+        for name in rule.sidecars:
+            _copy(builds.ensure(rule.kind, target).folder / name, sidecar(folder / source.name, f"{infix}{name}"))
     return folder / source.name
 
 
