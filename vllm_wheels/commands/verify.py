@@ -38,7 +38,7 @@ TO_DO = ("convicted", "could-not-judge", "warning")
 @click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
-@click.option("--no-install", is_flag=True, help="Look through it only; install and run nothing.")
+@click.option("--no-install", is_flag=True, help="Run the static checks only; install nothing.")
 def command(
     *,
     wheels: tuple[str, ...],

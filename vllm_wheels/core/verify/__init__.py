@@ -1,1 +1,1 @@
-"""Judges a finished wheel and says in a report what came out; each check is one entry of a table."""
+"""Verifies a finished wheel: static checks, test runs of the installed wheel, and the report on both."""

@@ -1,4 +1,4 @@
-"""Carries out the steps of a verification: runs what no earlier finding answers, and writes the report."""
+"""The actions of a verification's steps: run the checks whose findings are not kept, and write the report."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from vllm_wheels.core.verify.unpacked import Neighbour
 
 @dataclass(frozen=True, kw_only=True)
 class WheelUnderTest:
-    """A wheel, and what it is tested with.
+    """The wheel that is verified, and the setup in which it is installed and run.
 
     Attributes:
         wheel: path of the file.
         target: that it was made for.
-        location: where it is tried; None while it is not made.
+        location: where it is installed and run; None while it is not made.
         left_out: requirements that are not installed on purpose, by normalised name.
         floor: flags of /proc/cpuinfo without which the wheel need not load.
         neighbours: paths of the release's wheels of lower variants.
@@ -56,13 +56,13 @@ class WheelUnderTest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StaticChecks:
-    """What runs the static checks.
+class StaticArguments:
+    """Arguments of ``check_statically``.
 
     Attributes:
         tested: the wheel.
         keys: of each check's finding, by check.
-        kept: checks that are not run, because their findings are kept.
+        kept: checks that are not run, because the store has their findings.
     """
 
     tested: WheelUnderTest
@@ -71,14 +71,14 @@ class StaticChecks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneTestRun:
-    """What runs one check of an installed wheel.
+class RunArguments:
+    """Arguments of ``run_test``.
 
     Attributes:
         tested: the wheel.
         check: its name.
         key: of its finding; None while the wheel is not made.
-        kept: it is not run, because its finding is kept.
+        kept: whether the store has its finding, so that it is not run.
     """
 
     tested: WheelUnderTest
@@ -88,12 +88,12 @@ class OneTestRun:
 
 
 def kept_parts(settings: Settings, target: Target) -> KeptParts:
-    """The findings that earlier verifications left in the user's store."""
+    """Access to the findings that the user's store keeps."""
     store = Store(settings.state_folder / "store")
     return KeptParts(store=store, target=target, wait_seconds=settings.builder.lock_seconds)
 
 
-def check_statically(context: ActionContext, arguments: StaticChecks) -> None:
+def check_statically(context: ActionContext, arguments: StaticArguments) -> None:
     """Runs the static checks whose findings are not kept, and begins the report.
 
     Raises:
@@ -132,7 +132,7 @@ def _neighbour(path: Path, kept: KeptParts, settings: Settings) -> Neighbour:
     return Neighbour(name=path.name, distribution=name, variant=known.get(name), code=code)
 
 
-def run_test(context: ActionContext, arguments: OneTestRun) -> None:
+def run_test(context: ActionContext, arguments: RunArguments) -> None:
     """Runs one check of the installed wheel unless its finding is kept, and adds the finding to the report."""
     report, kept = read_report(context.stage), kept_parts(context.settings, arguments.tested.target)
     if arguments.kept:
@@ -156,7 +156,7 @@ def _kept(kept: KeptParts, key: str | None) -> Finding:
 
 
 def _keep(kept: KeptParts, key: str | None, check: Check[Any], report: Report) -> None:
-    """Keeps the finding of a check if it is a verdict that the next verification would come to as well."""
+    """Keeps the finding of a check, unless the check was left open, was not run, or depends on a server's answer."""
     finding = next(each for each in report.findings if each.check == check.name)
     judged = finding.verdict != "could-not-judge" and not missing_needs(check, report.findings)
     if key and judged and check.lasting:

@@ -1,4 +1,4 @@
-"""What a check is, and how one is run; the checks themselves are tables in other modules."""
+"""Defines a check and runs one; the checks themselves are in tables of other modules."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
 
 UNJUDGEABLE = (CannotVerifyError, MachineError, NetworkError, UnsupportedPythonError, StepTimeoutError)
-"""Errors that say something about this machine or its network, and nothing about the wheel."""
+"""Errors of this machine or its network, which say nothing about the wheel."""
 
 SLOW_REMEDY = "raise smoke.timeout_seconds, or see in smoke.log what hangs"
 
 METADATA_VALID = "metadata-valid"
-"""The check that others need which rely on METADATA."""
+"""Name of the check that METADATA is valid; others need it."""
 
 Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a check says; the fields are those of a Finding. A severity stands in place of the check's own."""
+    """The outcome of a check; its fields are those of a Finding. A severity here overrides the check's own."""
 
     verdict: Verdict
     line: str
@@ -45,7 +45,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What decides the commands of a test run; known before the wheel is built.
+    """What the commands of a test run depend on; known before the wheel is built.
 
     Attributes:
         settings: of the user.
@@ -105,7 +105,7 @@ class ModuleOfChecks(Protocol[Subject]):
 
 
 def listed(*modules: ModuleOfChecks[Subject]) -> tuple[Check[Subject], ...]:
-    """The checks of some modules in order, each with its own module among the code that decides its verdict."""
+    """The checks of some modules in order, each with its module added to its ``code``."""
     return tuple(replace(check, code=(module.__name__, *check.code)) for module in modules for check in module.CHECKS)
 
 
@@ -124,7 +124,7 @@ def convicted(
 
 
 def skipped(line: str) -> Judgement:
-    """The question does not arise for this wheel, for the reason in the line."""
+    """The check does not apply to this wheel, for the reason in the line."""
     return Judgement(verdict="skipped", line=line)
 
 
@@ -161,7 +161,7 @@ def _not_run(missing: Iterable[str]) -> Judgement:
 
 
 def not_judged(error: VllmWheelsError) -> Judgement:
-    """The judgement for an error of ``UNJUDGEABLE``: the check could not be run to its end."""
+    """The judgement for an error of ``UNJUDGEABLE``, which kept the check from finishing."""
     # A process that ran too long was stopped by the runner, which knows only the limit of a compile.
     remedy = SLOW_REMEDY if isinstance(error, StepTimeoutError) else error.remedy
     return Judgement(verdict="could-not-judge", line=f"{error.what}: {error.why}", evidence=str(error), remedy=remedy)

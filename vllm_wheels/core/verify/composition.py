@@ -14,11 +14,11 @@ from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.variants import variants
 
 BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})
-"""What every x86-64 CPU has: the bulk of any program, which would dwarf everything else in a picture."""
+"""Features of every x86-64 CPU; left out of pictures, where they would dwarf all others."""
 
 DIST, LIBRARIES, CODE, DATA = "dist-info", "grafted libraries", "Python code", "data"
 SHARES = {DIST: "metadata", LIBRARIES: "grafted", CODE: "python", DATA: "data"}
-"""What a measure calls each part; every other part is a compiled file."""
+"""Names of the parts in measures; every other part is a compiled file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Composition:
 
     @property
     def measures(self) -> dict[str, float]:
-        """Numbers to plot: sizes in MB, and instructions of each feature that some variant promises, 0 too."""
+        """Numbers to plot: sizes in MB, and counts of instructions of each feature that some variant promises."""
         sizes = dict.fromkeys(("compiled", *SHARES.values()), 0.0)
         for part in self.parts:
             sizes[SHARES.get(part.name, "compiled")] += part.packed / 1e6
@@ -77,7 +77,7 @@ class Composition:
 
 
 def composition_of(wheel: Path, scan: Scan) -> Composition:
-    """The composition of a wheel whose machine code has been read."""
+    """The composition of a wheel, given the scan of its machine code."""
     compiled = {file.name for file in scan.own}
     packed: Counter[str] = Counter()
     unpacked: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from vllm_wheels.core.verify.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class TestCoverage:
-    """On which Pythons a wheel has been tried before its release.
+    """The Pythons on which a wheel was verified before its release.
 
     Attributes:
         pythons: those with a report that has passed.
@@ -39,7 +39,7 @@ def coverage(
         wheel: of the file that is to be released.
         reports: whatever there is; a report of another file or without installation speaks for nothing.
         obstacle: why this installation cannot try the wheel on a Python, in one line; None where it can
-            (``ready.Places.obstacle``).
+            (``places.Places.obstacle``).
         required: Pythons for whose want there is no excuse.
 
     Raises:
@@ -70,7 +70,7 @@ def _order(python: str) -> tuple[int, ...]:
 
 
 def require_passed(report: Report, *, sha256: str) -> None:
-    """Lets a wheel of the hash ``sha256`` through only if the report is of it, tried it, and has passed.
+    """Lets a wheel of the hash ``sha256`` through only if the report is of it, from an installed wheel, and has passed.
 
     Raises:
         VerificationError: the report convicts the wheel.

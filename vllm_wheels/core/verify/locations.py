@@ -1,4 +1,4 @@
-"""Decides where a wheel is tried: on this host, or in a container of the image that built it."""
+"""Decides where a wheel is installed and run: on this host, or in a container of the image that built it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEGACY = {"manylinux1_x86_64": (2, 5), "manylinux2010_x86_64": (2, 12), "manylin
 
 @dataclass(frozen=True, kw_only=True)
 class TestLocation:
-    """Where a wheel is tried.
+    """Where a wheel is installed and run.
 
     Attributes:
         kind: this host, or a container of the builder's image.
@@ -42,7 +42,7 @@ class TestLocation:
 
 
 def choose(wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Builder]) -> TestLocation:
-    """The location for a wheel of that file name; the builder is asked for only where the answer depends on it.
+    """Chooses the location for a wheel of that file name; calls ``find_builder`` only where the choice depends on it.
 
     Raises:
         CannotVerifyError: the name is not a wheel's, or no place that the settings allow can run it.

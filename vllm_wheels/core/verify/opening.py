@@ -92,7 +92,7 @@ def guessed(path: Path, settings: Settings) -> Variant | None:
 
 
 def require_wheel(path: Path) -> None:
-    """Refuses what is no wheel at first sight, before any of it is read.
+    """Refuses a path that is not a wheel file of acceptable size, before its content is read.
 
     Raises:
         CannotVerifyError: says what it is instead.

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from outside."""
+"""Renders the report as one self-contained HTML page, without scripts, fonts or pictures from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKED = ("AVX512", "AVX_", "AMX_")
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A row of a picture; positions in pixels."""
+    """A bar of a bar chart; positions in pixels."""
 
     label: str
     value: str
@@ -32,7 +32,7 @@ class Bar:
 
 
 def as_html(report: Report) -> str:
-    """The page; everything that comes from the wheel is escaped."""
+    """Renders the page; everything that comes from the wheel is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
     composition = report.composition

@@ -1,7 +1,7 @@
-"""A verification is made of parts: each check's finding is kept under a key of its own and used until the key changes.
+"""Keys of the parts of a verification: the store keeps each check's finding under a key of its own.
 
 The key is a hash of whatever can change the verdict: the wheel, what else the check looks at, the tools that it uses,
-and the code that judges. So a changed check is run again on every wheel, and nothing else is.
+and the code that judges. So a changed check runs again on every wheel, and no other check does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.static.machine_code import SCAN_TOOLS
 
 FINDING, SCAN = "finding", "instructions"
-"""Kinds of artifacts in which the store keeps findings, and the machine code that was read in a wheel."""
+"""Kinds of artifacts as which the store keeps findings, and scans of machine code."""
 
 SCANNER = (scan.__module__,)
 
@@ -61,7 +61,7 @@ class Parts:
 
 
 def parts_kept(store: Store) -> Iterator[Artifact]:
-    """All parts of verifications that a store keeps; their details name the ``wheel`` by its hash."""
+    """All findings and scans in a store; ``details["wheel"]`` of each is the hash of its wheel."""
     for kind in (FINDING, SCAN):
         yield from store.artifacts(kind)
 
@@ -73,7 +73,7 @@ def versions(tools: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptParts:
-    """What earlier verifications of a wheel left in the store.
+    """Findings and scans of wheels in the store.
 
     Attributes:
         store: of all artifacts.
@@ -91,11 +91,11 @@ class KeptParts:
         return Finding(**found) if found else None
 
     def keep(self, key: str, finding: Finding, *, wheel_sha256: str) -> None:
-        """Keeps a finding for later verifications."""
+        """Stores a finding for later verifications."""
         self._keep(FINDING, key, wheel_sha256, asdict(finding))
 
     def scan(self, wheel_sha256: str, path: Path) -> Scan:
-        """The machine code of a wheel, decoded unless an earlier verification did so.
+        """The scan of a wheel's machine code: from the store, else made now and stored.
 
         Args:
             wheel_sha256: hash of the wheel.

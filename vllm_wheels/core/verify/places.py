@@ -1,4 +1,4 @@
-"""Where wheels can be tried as things stand: on this host, or in a builder image that is there already."""
+"""Where this machine can install and run wheels now: on the host, or in a builder image that exists already."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVERYWHERE, PLAIN = "any", "linux_x86_64"
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The places that this machine has; nobody waits for the making of an image to verify a wheel.
+    """The locations that this machine offers; no image is made in order to verify a wheel.
 
     Attributes:
         settings: of the user.
@@ -34,7 +34,7 @@ class Places:
     runner: Runner
 
     def location(self, wheel: Path) -> TestLocation:
-        """Where a wheel is to be tried.
+        """The location for a wheel.
 
         Raises:
             CannotVerifyError: no place that the settings allow can run it.
@@ -44,7 +44,7 @@ class Places:
         return choose(wheel.name, smoke=self.settings.smoke, find_builder=partial(self.builder, wheel))
 
     def builder(self, wheel: Path) -> Builder:
-        """This host where no engine is wanted or answers, else the first fitting image that is there.
+        """This host if no container engine is wanted or answers, else the first fitting image that exists.
 
         Raises:
             EngineUnreachableError: containers are asked for, and no engine answers.
@@ -66,7 +66,7 @@ class Places:
         raise _no_image(wheel, fitting)
 
     def obstacle(self, wheel: Path, python: str) -> str | None:
-        """Why a wheel cannot be tried on a Python as things stand, in one line; None where it can."""
+        """Why a wheel cannot be run on a Python here and now, in one line; None where it can."""
         try:
             location = self.location(wheel)
         except UNJUDGEABLE as error:

@@ -1,4 +1,4 @@
-"""Plans artifact "verification": which findings are kept, and which checks run."""
+"""Plans artifact "verification": which checks run, and which findings the store has already."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.core.verify.actions import (
-    OneTestRun,
-    StaticChecks,
+    RunArguments,
+    StaticArguments,
     WheelUnderTest,
     check_statically,
     finish,
@@ -74,23 +74,26 @@ def plan(context: PlanContext) -> Plan:
         neighbours=tuple(str(found) for found in _lower_variants(target, context.store)),
     )
     inputs = _inputs(tested, settings)
-    parts = Parts(
-        wheel=(path.name, sha256_of(path)), inputs={**inputs, **_inputs_of_wheel(tested, settings)}, code=installed()
-    )
-    keys = {check.name: parts.key(check) for check in STATIC}
-    keys |= {check.name: parts.key(check, check.planned(options)) for check in TEST_RUNS}
+    keys = _keys(tested, options, inputs)
     inputs |= {
         "commands": digest({check.name: [each.essence() for each in check.planned(options)] for check in TEST_RUNS}),
         "tools": versions(name for check in ALL for name in check.tools),
     }
-    kept = _kept(keys, kept_parts(settings, target))
-    return Plan(
-        artifact="verification", target=target, inputs=inputs, steps=_steps(tested, options, keys=keys, kept=kept)
-    )
+    steps = _steps(tested, options, keys=keys, kept=_kept(keys, kept_parts(settings, target)))
+    return Plan(artifact="verification", target=target, inputs=inputs, steps=steps)
+
+
+def _keys(tested: WheelUnderTest, options: RunOptions, inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Key of every check's finding; settings decide about commands of test runs only."""
+    path = Path(tested.wheel)
+    known = {**inputs, **_inputs_of_wheel(tested, options.settings)}
+    parts = Parts(wheel=(path.name, sha256_of(path)), inputs=known, code=installed())
+    static = {check.name: parts.key(check) for check in STATIC}
+    return static | {check.name: parts.key(check, check.planned(options)) for check in TEST_RUNS}
 
 
 def _inputs(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
-    """What decides about findings beside the wheel and our own tables, by the names that checks declare."""
+    """Inputs of checks from outside (settings, this machine, other wheels), by the names that checks declare."""
     location = tested.location
     return {
         # Only a hash: addresses of indexes may hold passwords.
@@ -106,7 +109,7 @@ def _inputs(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
 
 
 def _inputs_of_wheel(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
-    """What the wheel and our tables of variants decide; the verification's key holds both in another form."""
+    """Inputs of checks that the wheel and variants.toml decide, which are in the verification's key by other ways."""
     name, path = tested.target.variant, Path(tested.wheel)
     return {
         "floor": list(tested.floor),
@@ -136,7 +139,7 @@ def _provenance_sha256(wheel: Path) -> str:
 
 
 def _lower_variants(target: Target, store: Store) -> Iterator[Path]:
-    """The newest wheel in the store of each lower variant of the release: of two that are alike the higher one lies."""
+    """The newest wheel of each lower variant of the release, for the comparison of machine code."""
     names = list(variants())
     wanted: set[str | None] = set(names[: names.index(target.variant)] if target.variant else ())
     for artifact in store.artifacts("wheel"):
@@ -161,10 +164,9 @@ def wheel_of(folder: Path) -> Path:
 
 
 def _kept(keys: Mapping[str, str], kept: KeptParts) -> set[str]:
-    """The checks that need not run again."""
+    """Names of the checks that do not run; the installation is repeated for every test run that does."""
     found = {check.name for check in ALL if check.lasting and kept.finding(keys[check.name])}
     if any(check.name not in found for check in IN_ENVIRONMENT):
-        # Whatever runs needs the environment.
         found.discard(INSTALLS)
     return found
 
@@ -189,14 +191,14 @@ def _steps(
 
 def _static_step(
     tested: WheelUnderTest, options: RunOptions, *, keys: Mapping[str, str], kept: Collection[str]
-) -> Step[StaticChecks]:
+) -> Step[StaticArguments]:
     running = [check for check in STATIC if check.name not in kept]
     findings = tuple(check.name for check in STATIC if check.name in kept)
     beside = f"; {len(findings)} findings are kept" if findings else ""
     return Step(
         title=f"run the static checks ({len(running)} of {len(STATIC)}{beside})",
         action=check_statically,
-        arguments=StaticChecks(
+        arguments=StaticArguments(
             tested=tested, keys={check.name: keys[check.name] for check in STATIC if keys}, kept=findings
         ),
         reads=(tested.wheel, *tested.neighbours),
@@ -208,13 +210,13 @@ def _static_step(
 
 def _test_step(
     check: Check[Any], tested: WheelUnderTest, options: RunOptions, *, key: str | None, kept: bool
-) -> Step[OneTestRun]:
+) -> Step[RunArguments]:
     report = f"{STAGE}/{REPORT}"
     subject = tested.wheel if check.name == INSTALLS else f"{STAGE}/{TEST_RUN}"
     return Step(
         title=f"{check.title} (not run: its finding is kept)" if kept else check.title,
         action=run_test,
-        arguments=OneTestRun(tested=tested, check=check.name, key=key, kept=kept),
+        arguments=RunArguments(tested=tested, check=check.name, key=key, kept=kept),
         reads=(report,) if kept else (subject, report),
         writes=(report,),
         seconds=0 if kept else check.seconds,

@@ -1,4 +1,4 @@
-"""Which Pythons this installation can try a wheel on, and where they are."""
+"""Finds the Pythons on which this machine can run a wheel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def host_python(version: str, runner: Runner) -> str:
 def obstacle(
     version: str, location: TestLocation, *, runner: Runner, find_builder: Callable[[], Builder]
 ) -> str | None:
-    """Why a wheel cannot be tried on a Python in a location, in one line; None where it can."""
+    """Why a wheel cannot be run on a Python in a location, in one line; None where it can."""
     try:
         if location.kind == "container":
             find_builder().python(version)

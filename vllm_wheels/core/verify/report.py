@@ -43,14 +43,14 @@ class Report:
         sha256: hash of the file.
         distribution: normalised name (PEP 503).
         version: as the file name has it.
-        python: such as ``3.11``; None where the wheel was only looked through and nothing was installed.
-        location: where the wheel was tried, and why there; None where it was not.
+        python: such as ``3.11``; None where only static checks ran.
+        location: where the wheel was installed and run, and why there; None where it was not.
         findings: in the order in which they were made.
         started: seconds since the epoch.
         seconds: how long it took.
         variant: instruction-set variant that it was judged as; None where nobody knows.
         claims: Pythons that the wheel claims to run on, lowest first.
-        composition: what the wheel consists of; None where it was not taken apart.
+        composition: what the wheel consists of; None where it was not unpacked.
         schema: layout of the JSON.
     """
 
@@ -70,7 +70,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """Over all findings of severity ``error``: one conviction convicts, one unknown leaves it open.
+        """The overall verdict, from the findings of severity ``error``: convicted before could-not-judge before passed.
 
         A report in which nothing passed is no verdict either.
         """
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """Counts, duration and moment in one line."""
+        """Counts, duration and start in one line."""
         counted = Counter(finding.shown for finding in self.findings)
         counts = ", ".join(f"{counted[shown]} {word}" for shown, word in COUNTED.items() if counted[shown])
         began = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -133,12 +133,12 @@ class Report:
 
     @property
     def scope(self) -> str:
-        """What the verdict is about, besides the wheel."""
+        """On which Python the wheel was verified, or that it was not installed."""
         return f"on Python {self.python}" if self.python else "without installing it"
 
     @property
     def tried_in(self) -> str:
-        """Where the wheel was tried and why, in one line."""
+        """The location and the reason for it, in one line."""
         return f"{self.location.kind} ({self.location.why})" if self.location else "nowhere: it was not installed"
 
     def as_markdown(self) -> str:

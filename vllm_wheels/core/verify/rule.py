@@ -12,7 +12,7 @@ from vllm_wheels.core.variants import variants
 
 
 def constants(name: str | None) -> Mapping[str, Any]:
-    """What of variants.toml the checks of a variant's wheel use: its own entry, and what the others promise.
+    """What the checks of a variant's wheel use of variants.toml: its own entry, and what the others promise.
 
     A wheel may say that it holds the machine code of another variant.
     """

@@ -1,4 +1,4 @@
-"""Reads the provenance statement that stands beside a wheel."""
+"""Reads the provenance statement that lies beside a wheel."""
 
 from __future__ import annotations
 

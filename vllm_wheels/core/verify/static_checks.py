@@ -59,7 +59,7 @@ def run_static_checks(
 
     Args:
         unpacked: the wheel.
-        kept: findings of earlier verifications that are still valid, by check; these checks are not run.
+        kept: findings from the store, by check; these checks are not run.
         on_finding: told of each finding.
     """
     findings: list[Finding] = []
@@ -78,7 +78,7 @@ def report_on(
     python: str | None = None,
     location: TestLocation | None = None,
 ) -> Report:
-    """A report that begins with these findings; its clock starts now."""
+    """Begins the report on a wheel; its duration counts from now."""
     return Report(
         wheel=unpacked.path.name,
         sha256=unpacked.sha256,

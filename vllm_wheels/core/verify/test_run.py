@@ -1,4 +1,4 @@
-"""A clean environment in which a wheel is tried; commands run there sandboxed, or with network access."""
+"""A test run: a clean environment with the wheel, where commands run sandboxed or with network access."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.builders import network
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount
-from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.verify.checks import Check, RunOptions
 from vllm_wheels.core.verify.locations import TestLocation
 
+if TYPE_CHECKING:
+    # Imported for its type only: how the engine walks steps decides no verdict.
+    from vllm_wheels.core.engine.plan import ActionContext
+
 LOG = "smoke.log"
 TEST_RUN = "test_run"
 PROCESSOR, INSTALLS, TORCH_IS_CPU = "processor", "installs", "torch-is-cpu"
 IMPORTS, CPU_PLATFORM = "imports", "cpu-platform"
-"""The checks that others need."""
+"""Names of checks that others need."""
 
 ANSWER = '{"probe": '
-"""How the line begins in which a probe says what it saw."""
+"""Beginning of the line in which a probe prints its answer."""
 
 HERE, TEMPORARY = "{test_run}", "{temporary}"
 """Stand in a command for the test run's folder as the location sees it, and for a temporary folder."""
@@ -37,7 +40,7 @@ PROGRAMS = f"{HERE}/venv/bin"
 FOREIGN = re.compile(
     r"VLLM_\w+|PYTHON\w+|VIRTUAL_ENV|CONDA_\w+|UV_(PYTHON|TORCH|CONSTRAINT|OVERRIDE|EXCLUDE|PROJECT)\w*"
 )
-"""Variables of the user's environment that would change what uv installs, beside where it takes it from."""
+"""Variables of the user that would change what uv installs; those that only name the index stay."""
 
 CLEAN = {
     "LC_ALL": "C.UTF-8",
@@ -48,11 +51,11 @@ CLEAN = {
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
 }
-"""All that a probe gets of an environment, besides PATH, HOME and TMPDIR."""
+"""Environment of a sandboxed command, besides PATH, HOME and TMPDIR."""
 
 
 def sandboxed(*argv: str, **env: str) -> Invocation:
-    """The command, in a plan, that runs a program of the environment with no variables of the user's."""
+    """A command of a plan that runs sandboxed: without the user's variables, and in a container without network."""
     path = f"{PROGRAMS}:{os.defpath}"
     given = {**CLEAN, "PATH": path, "HOME": f"{HERE}/home", "TMPDIR": TEMPORARY, **env}
     # env -i and not the builder's way of setting variables: an image has variables of its own.
@@ -125,7 +128,7 @@ class TestRun:
     def run_with_network(
         self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
     ) -> Finished:
-        """Runs a client of the package index; on the host with all of the user's configuration of it.
+        """Runs uv with network access; on the host, with the user's own configuration of the package index.
 
         Raises:
             StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
@@ -138,7 +141,7 @@ class TestRun:
         return self._on_host(argv, env={**foreign, **env}, folder=Path(self.folder.anchor))
 
     def environ(self) -> Mapping[str, str]:
-        """What a client of the package index finds in the location's environment."""
+        """Environment variables that uv finds in the location."""
         return {**os.environ, **network.shown()[0]} if self.in_container else os.environ
 
     @contextmanager
@@ -189,12 +192,12 @@ class TestRun:
 
 
 def answer_lines(finished: Finished) -> list[str]:
-    """The lines in which a probe says what it saw."""
+    """The lines in which a probe printed its answers."""
     return [line for line in finished.output.splitlines() if line.startswith(ANSWER)]
 
 
 def answer(line: str) -> Mapping[str, Any]:
-    """What such a line says."""
+    """Parses such a line."""
     # Other processes may have written on in the same line.
     seen: Mapping[str, Any] = json.JSONDecoder().raw_decode(line)[0]
     return seen

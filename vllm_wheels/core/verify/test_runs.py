@@ -23,11 +23,11 @@ from vllm_wheels.core.verify.runs import (
 from vllm_wheels.core.verify.test_run import TestRun
 
 ENVIRONMENT_INPUTS = ("python", "location", "left_out", "index")
-"""What decides which environment a wheel is installed into."""
+"""Inputs that decide the environment into which the wheel is installed."""
 
 
 def _in_environment(*modules: ModuleOfChecks[TestRun]) -> Iterator[Check[TestRun]]:
-    """The checks of modules that need the environment, so that whatever decides how it is made decides them too."""
+    """The checks of modules that use the environment; whatever decides the environment is an input of theirs."""
     for check in listed(*modules):
         inputs, code = (*ENVIRONMENT_INPUTS, *check.inputs), (*check.code, installation.__name__)
         yield replace(check, inputs=inputs, code=code)
@@ -48,7 +48,7 @@ IN_ENVIRONMENT: tuple[Check[TestRun], ...] = tuple(
         amx,
     )
 )
-"""The installation, and what needs it."""
+"""The installation and the checks that use its environment."""
 
 TEST_RUNS: tuple[Check[TestRun], ...] = (*listed(processor), *IN_ENVIRONMENT)
 """In the order in which they are run and a report lists them."""

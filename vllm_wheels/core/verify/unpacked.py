@@ -100,7 +100,7 @@ class UnpackedWheel:
         return claimed(self.file)
 
     def read(self, reader: Callable[[Path], Read]) -> Read:
-        """What a reader gets from the wheel's file; each reader reads it once for all checks."""
+        """The result of a reader of the wheel's file, cached so that all checks share it."""
         if reader not in self._read:
             self._read[reader] = reader(self.path)
         return cast("Read", self._read[reader])
@@ -126,7 +126,7 @@ class UnpackedWheel:
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
     def as_neighbour(self) -> Neighbour:
-        """What other wheels of the same release are compared with."""
+        """This wheel, for the comparison of another wheel of the release with it."""
         return Neighbour(
             name=self.path.name,
             distribution=self.distribution,

@@ -1,4 +1,4 @@
-"""Verifies any wheels, ours or not, by file or from the index, without a pipeline around them."""
+"""Verifies any wheels, ours or not, given as files or by name and version; uses no store."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Unjudged:
-    """A wheel about which there is no report, and why."""
+    """A wheel that could not be verified, and why."""
 
     wheel: str
     why: str
@@ -50,7 +50,7 @@ class Unjudged:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """The reports on all wheels of one call.
+    """The reports on all wheels of a call.
 
     Attributes:
         reports: one per wheel and Python.
@@ -88,7 +88,7 @@ def verify(
     install: bool = True,
     say: Callable[[str], None],
 ) -> Verdicts:
-    """Looks through wheels, compares them with one another, and tries each.
+    """Runs the static checks on wheels, comparing them with one another, and the test runs of each.
 
     Args:
         wheels: files, or ``name==version`` of the configured index.
@@ -97,23 +97,25 @@ def verify(
         pythons: to try each wheel on; ``all`` means every one that it claims and this installation has; none means
             this Python, or the lowest claimed one where the wheel does not claim this one.
         variant: to judge them as; guessed from their names where not given.
-        install: False looks through them only.
+        install: False runs the static checks only.
         say: tells the user one line.
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
-        table: list[UnpackedWheel] = []
+        opened_wheels: list[UnpackedWheel] = []
         for given in wheels:
             try:
                 path = _file(given, stack, settings, say)
-                table.append(stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant)))
+                opened_wheels.append(
+                    stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant))
+                )
             except VllmWheelsError as error:
                 unjudged.append(Unjudged(wheel=_name(given), why=_one_line(error.why), remedy=_one_line(error.remedy)))
         session = _Session(settings=settings, runner=runner, say=say)
         reports = [
             report
-            for unpacked in table
-            for report in session.reports(_among(unpacked, table), pythons=pythons, install=install)
+            for unpacked in opened_wheels
+            for report in session.reports(_with_neighbours(unpacked, opened_wheels), pythons=pythons, install=install)
         ]
     return Verdicts(reports=tuple(reports), unjudged=tuple(unjudged))
 
@@ -136,9 +138,9 @@ def _one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
-def _among(unpacked: UnpackedWheel, table: Sequence[UnpackedWheel]) -> UnpackedWheel:
+def _with_neighbours(unpacked: UnpackedWheel, wheels: Sequence[UnpackedWheel]) -> UnpackedWheel:
     others = tuple(
-        other.as_neighbour() for other in table if other is not unpacked and _release(other) == _release(unpacked)
+        other.as_neighbour() for other in wheels if other is not unpacked and _release(other) == _release(unpacked)
     )
     return replace(unpacked, neighbours=others)
 
@@ -158,17 +160,17 @@ class _Session:
         return Places(settings=self.settings, runner=self.runner)
 
     def reports(self, unpacked: UnpackedWheel, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
-        self.say(f"looking through {unpacked.path.name}")
-        looked = report_on(unpacked)
+        self.say(f"checking {unpacked.path.name}")
+        report = report_on(unpacked)
         for finding in run_static_checks(unpacked):
-            looked = looked.with_finding(finding, now=time.time())
+            report = report.with_finding(finding, now=time.time())
         if not install:
-            yield looked
+            yield report
             return
-        for python in self._chosen(unpacked, pythons):
-            yield self._tried(unpacked, replace(looked, python=python))
+        for python in self._pythons(unpacked, pythons):
+            yield self._with_test_runs(unpacked, replace(report, python=python))
 
-    def _chosen(self, unpacked: UnpackedWheel, pythons: Sequence[str]) -> Sequence[str]:
+    def _pythons(self, unpacked: UnpackedWheel, pythons: Sequence[str]) -> Sequence[str]:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         if not pythons:
             return (here if here in unpacked.claims else next(iter(unpacked.claims), here),)
@@ -183,7 +185,7 @@ class _Session:
                 chosen.append(python)
         return chosen or unpacked.claims[:1] or (here,)
 
-    def _tried(self, unpacked: UnpackedWheel, report: Report) -> Report:
+    def _with_test_runs(self, unpacked: UnpackedWheel, report: Report) -> Report:
         try:
             location = self._places.location(unpacked.path)
         except UNJUDGEABLE as error:

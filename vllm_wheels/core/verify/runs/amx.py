@@ -33,10 +33,10 @@ from vllm_wheels.core.verify.test_run import (
 
 SOURCE = Path(__file__).with_name("amx.c")
 AMX_C = "{amx.c}"
-"""Stands in a plan for its path, which differs from machine to machine."""
+"""Stands in a plan for the path of amx.c, which differs from machine to machine."""
 
 PROBE, MODEL = "emulated_amx.py", "generation.py"
-"""What runs with the library, and what that imports; both count as code of this check because they are named here."""
+"""The probe, and the module that it imports; a file that a module names is part of the module's code hash."""
 
 LIBRARY = f"{HERE}/amx.so"
 COUNTS = f"{HERE}/amx.counts"
@@ -46,10 +46,10 @@ COMPILE_SECONDS = 120.0
 PACKAGE = "gcc"
 
 EMULATED = frozenset({"amx_tile", "amx_bf16", "amx_int8"})
-"""What amx.c knows, as /proc/cpuinfo calls it."""
+"""The features that amx.c emulates, as /proc/cpuinfo calls them."""
 
 TOLERANCE = 0.1
-"""Of a logarithm of a likelihood: logits are bfloat16, whose steps are 0.016 at the size that they have here."""
+"""Largest accepted difference of log-likelihoods: logits are bfloat16, with steps of 0.016 at their size here."""
 
 
 def _emulated(test_run: TestRun) -> Judgement:
@@ -77,7 +77,7 @@ def _commands(options: RunOptions) -> tuple[Invocation, ...]:
 
 
 def _needless(floor: Sequence[str]) -> str:
-    """Why nothing is emulated for a wheel with that floor on this machine; empty where it is."""
+    """Why AMX need not be emulated for a wheel with that floor on this machine; empty where it is."""
     present = cpu_flags() or frozenset()
     lacking = [flag for flag in floor if flag not in present]
     if not EMULATED.intersection(floor):
@@ -89,7 +89,7 @@ def _needless(floor: Sequence[str]) -> str:
 
 
 def _compile(test_run: TestRun, command: Invocation) -> None:
-    """Makes the library with this host's compiler; it needs so little of libc that it works in any container.
+    """Compiles the library with this host's compiler; it needs so little of libc that it loads in any container.
 
     Raises:
         CannotVerifyError: there is no compiler, or it fails.
@@ -106,7 +106,7 @@ def _compile(test_run: TestRun, command: Invocation) -> None:
 
 
 def judged(with_amx: Finished, without: Finished, floor: Sequence[str]) -> Judgement:
-    """Compares what vLLM generated when it was told that there is AMX with what it generates without.
+    """Compares the tokens that vLLM generated with emulated AMX with those that it generated without AMX.
 
     Args:
         with_amx: the probe that answered yes.
@@ -148,7 +148,7 @@ def _fault(executed: AbstractSet[str], distance: float, floor: Sequence[str]) ->
 
 
 def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Largest difference of a token's likelihood between two answers, up to where they continue differently.
+    """Largest difference of a token's log-likelihood between two answers, up to their first different token.
 
     Tokens alone would not do: of two that are equally likely, either may be taken.
     """

@@ -5,14 +5,14 @@ from __future__ import annotations
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
-from vllm_wheels.core.verify.runs.probing import judge_death, run, vllm
+from vllm_wheels.core.verify.runs.probing import judge_failure, run, vllm
 from vllm_wheels.core.verify.test_run import IMPORTS, TestRun, last_lines
 
 
 def _version(test_run: TestRun) -> Judgement:
     finished = run(test_run)
     if finished.status != 0:
-        return judge_death(finished)
+        return judge_failure(finished)
     wanted = Version(test_run.version).base_version
     if wanted in {_base_version(word) for word in finished.output.split()}:
         return passed(f"vllm --version says {wanted}", evidence=last_lines(finished.output))
@@ -31,7 +31,7 @@ def _base_version(word: str) -> str | None:
 def _serve_help(test_run: TestRun) -> Judgement:
     finished = run(test_run)
     if finished.status != 0:
-        return judge_death(finished)
+        return judge_failure(finished)
     return passed("vllm serve --help works", evidence=last_lines(finished.output, 5))
 
 

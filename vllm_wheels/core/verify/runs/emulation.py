@@ -23,17 +23,17 @@ from vllm_wheels.core.verify.test_run import (
 )
 
 EMULATORS = ("qemu-x86_64-static", "qemu-x86_64")
-"""The static one first: it runs in a container as well."""
+"""The statically linked one first: it runs in a container as well."""
 
 STATIC = EMULATORS[:1]
 PACKAGE = "qemu-user-static"
 COPY = "qemu"
 PROBE = "emulated.py"
 UNDER_A_SHELL = ("sh", "-c", 'ulimit -c 0; "$@"; exit "$?"', "sh")
-"""Qemu dies by sending itself the signal, which the first process of a container ignores: it must not be that one."""
+"""Qemu ends by sending itself the signal; process 1 of a container ignores signals, so a shell must be process 1."""
 
 ILLEGAL = 132
-"""How a shell ends whose command SIGILL killed."""
+"""Exit status of a shell whose command was killed by SIGILL."""
 
 
 def _emulated(test_run: TestRun) -> Judgement:
@@ -53,12 +53,12 @@ def _commands(options: RunOptions) -> tuple[Invocation, ...]:
 
 
 def cpu_of(known: TestRun | RunOptions) -> str:
-    """Qemu's name of a CPU that has the wheel's floor and nothing above it; empty where qemu knows none."""
+    """Qemu's CPU model that has the wheel's floor and nothing above it; empty where qemu has none."""
     return next((each.emulated for each in variants().values() if each.floor == known.floor), "")
 
 
 def copy_emulator(folder: Path, *, static: bool) -> Path:
-    """Puts qemu into the folder.
+    """Copies qemu into the folder.
 
     Args:
         folder: where to put it.

@@ -135,7 +135,7 @@ def _installed(test_run: TestRun, wished: Invocation, fallback: Invocation | Non
 
 
 def _complete(test_run: TestRun) -> Judgement:
-    """Names what the wheel requires and was not installed on purpose."""
+    """Lists requirements of the wheel that were left out on purpose."""
     absent = [name for name in _absent(_pip_check(test_run)) if name in test_run.left_out]
     if absent:
         line = f"left out: {', '.join(absent)}, which torch.packages leaves out or no index in reach offers"
@@ -144,7 +144,7 @@ def _complete(test_run: TestRun) -> Judgement:
 
 
 def _agree(test_run: TestRun) -> Judgement:
-    """Lets uv compare what is installed with what every installed package requires, and with the wheel's own tags."""
+    """Runs ``uv pip check``: the requirements of all installed packages are met, and the wheel's tags fit."""
     output = _pip_check(test_run)
     excused = set(test_run.left_out)
     complaints = [line for line in COMPLAINT.findall(output) if not excused.issuperset(_absent(line) or ("",))]

@@ -1,4 +1,4 @@
-"""Runs a program of the wheel's environment and judges how it ended; a probe prints what it saw as one line of JSON."""
+"""Runs programs of the wheel's environment; a probe is a script of ours that prints what it saw as one line of JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAISED = re.compile(r"(?:^|\s)(?P<error>(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)
 """The line of a traceback that names the exception."""
 
 SHELL_SIGNAL = 128
-"""A status above this is a signal's number plus this (POSIX shells; container engines do the same)."""
+"""Exit status of a program that a signal killed is this plus the signal's number (shells and container engines)."""
 
 SIGNALS = {int(number): number.name for number in signal.Signals}
 
@@ -35,7 +35,7 @@ def vllm(*arguments: str, **env: str) -> tuple[Invocation, ...]:
 
 
 def probed(judge: Callable[[TestRun, Mapping[str, Any]], Judgement]) -> Callable[[TestRun], Judgement]:
-    """Runs a probe and judges what it saw; a probe that dies convicts."""
+    """Makes a check of a probe: runs it and judges its answer; a probe that fails convicts."""
     return lambda test_run: judge_probe(test_run, judge)
 
 
@@ -46,7 +46,7 @@ def run(test_run: TestRun) -> Finished:
 
 
 def judge_probe(test_run: TestRun, judge: Callable[[TestRun, Mapping[str, Any]], Judgement]) -> Judgement:
-    """Runs the check's probe and judges what it saw.
+    """Runs the check's probe and judges its answer.
 
     Raises:
         CannotVerifyError: it was killed.
@@ -54,12 +54,12 @@ def judge_probe(test_run: TestRun, judge: Callable[[TestRun, Mapping[str, Any]],
     finished = run(test_run)
     lines = answer_lines(finished)
     if finished.status != 0 or not lines:
-        return judge_death(finished)
+        return judge_failure(finished)
     return replace(judge(test_run, answer(lines[-1])), evidence=lines[-1])
 
 
-def judge_death(finished: Finished) -> Judgement:
-    """Judges a program that should have ended well.
+def judge_failure(finished: Finished) -> Judgement:
+    """The judgement of a program that failed: convicts it, with the error that it logged.
 
     Raises:
         CannotVerifyError: it was killed, nearly always for lack of memory.
@@ -77,7 +77,7 @@ def judge_death(finished: Finished) -> Judgement:
 
 
 def _causes(output: str) -> list[str]:
-    """What went wrong by the program's own words, the root first.
+    """The errors that the program logged or raised, the root cause first.
 
     vLLM's processes log as ERROR what ended them, the first cause first, before the main process raises a summary.
     """
@@ -95,7 +95,7 @@ def convict_if(faults: Mapping[str, object], *, remedy: str, otherwise: Judgemen
 
 
 def convicting_in_full(judge: Callable[[TestRun], Judgement]) -> Callable[[TestRun], Judgement]:
-    """For a check of severity ``warning``, which may stay open for lack of a tool: its conviction is an error."""
+    """Raises convictions of a check to severity ``error``; the check itself is a ``warning``, as it may lack a tool."""
 
     def judged(test_run: TestRun) -> Judgement:
         found = judge(test_run)

@@ -1,4 +1,4 @@
-"""Whether this machine's CPU has what the wheel needs; without it no other test run says anything."""
+"""This machine's CPU has the variant's floor, without which other test runs prove nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packages that must fit the torch build can be imported: torchvision and torchaudio."""
+"""torchvision and torchaudio, which must be built for the installed torch, can be imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled files are stripped and tell nothing of the machine that built them; none is for a GPU."""
+"""The compiled files are stripped, hold no paths of the build machine, and none is for a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYMBOLS = (".symtab",)
 
 SOURCE_PATH = re.compile(rb"(?<![\w./-])/(?:[\w.@+~=-]+/)+[\w.@+-]+\.(?:cpp|cxx|cc|c|hpp|hxx|hh|h|inl|py|cmake)\b")
 FIXED = (f"{PLACE}/", "/usr/", "/opt/")
-"""Places that are the same on every machine that builds with the same image."""
+"""Folders that are the same on every machine that builds with the same image."""
 
 ORIGIN = ("$ORIGIN", "${ORIGIN}")
 

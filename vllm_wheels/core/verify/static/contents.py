@@ -1,4 +1,4 @@
-"""What is packed: nothing that does not belong into a wheel, no path that some system cannot store, no waste."""
+"""The wheel holds no stray files, no path that some file system cannot store, and is not larger than needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BESIDE = "{temporary}"
 """Stands in a plan for the folder in which the wheel is unpacked."""
 
 PYDISTCHECK = "from pydistcheck.cli import check; check()"
-"""Its command; the package cannot be run with -m."""
+"""Runs pydistcheck, which cannot be run with -m."""
 
 IGNORED = {Rule.W002}
 """Duplicate files: vLLM has dozens of equal ``__init__.py``."""
@@ -66,7 +66,7 @@ def _contents(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _of_grafted(failure: FailedCheck) -> bool:
-    """Is it only about the folder into which auditwheel puts outside libraries, beside the one package."""
+    """Whether it is only about the ``.libs`` folder into which auditwheel grafts libraries."""
     others = [name for name in failure.args if not name.rstrip("/").endswith(GRAFTED.rstrip("/"))]
     return failure.check in {Rule.W009, Rule.W010} and len(others) <= (failure.check is Rule.W009)
 

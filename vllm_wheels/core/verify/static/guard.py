@@ -1,4 +1,4 @@
-"""The wheel refuses a CPU below its level with one line, before any of its machine code runs."""
+"""The wheel holds the guard that refuses CPUs below its level, and imports it first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the public package index would say of the wheel: the rules of ``index_rules.toml``, a check each."""
+"""The public package index would accept the wheel: a check for each rule of ``index_rules.toml``."""
 
 from __future__ import annotations
 

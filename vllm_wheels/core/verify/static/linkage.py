@@ -1,4 +1,4 @@
-"""What a wheel's compiled code asks of the system it is installed on, as auditwheel sees it."""
+"""Which libraries and symbol versions a wheel's compiled code needs of the system, by auditwheel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vllm_wheels.core.formats.elf import DAMAGED, TORCH_LIBRARIES, Binary
 from vllm_wheels.core.verify.locations import glibc
 
 NOWHERE = "/nonexistent"
-"""In place of this host's library folders, or the verdict would depend on what is installed here."""
+"""Searched in place of this host's library folders, so that the verdict does not depend on this host."""
 
 GLIBC_SYMBOL = re.compile(r"GLIBC_(\d+)\.(\d+)")
 
@@ -31,7 +31,7 @@ logging.getLogger("auditwheel").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True, kw_only=True)
 class Linkage:
-    """What the compiled code asks of the system.
+    """What the compiled code needs of the system.
 
     Attributes:
         policies: of auditwheel, for glibc on x86-64.
@@ -56,7 +56,7 @@ class Linkage:
 
 
 def linkage(wheel: Path) -> Linkage:
-    """Lets auditwheel look through a wheel.
+    """Analyses a wheel with auditwheel.
 
     Raises:
         CannotVerifyError: auditwheel cannot make sense of it.
@@ -98,7 +98,7 @@ class TooNew:
 
 
 def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iterator[TooNew]:
-    """What a platform does not promise.
+    """The symbol versions that files need and a platform does not promise.
 
     Args:
         binaries: to look at.

@@ -1,4 +1,4 @@
-"""The instructions are those that the variant promises, no others, and not those of another variant under its name."""
+"""The machine code has the instructions that the variant promises, none above it, and is no other variant's code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
 
 IDENTICAL_CODE = "identical-code"
 SCAN_TOOLS = ("iced-x86", "pyelftools")
-"""With which the machine code is read."""
+"""Tools that decode the machine code."""
 
 UNKNOWN = "nobody knows which variant it is (give --variant)"
 
@@ -77,7 +77,7 @@ def _forbidden(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _left_alone(unpacked: UnpackedWheel, found: list[Fault]) -> set[str]:
-    """Extensions that vLLM does not import on a CPU of the variant's level, because a sibling is for that level."""
+    """Extensions that vLLM does not import on a CPU of the variant's level, since another one is for that level."""
     siblings = {file.name for file in unpacked.scan.own if DISPATCHED.fullmatch(file.name)}
     return siblings if siblings - {fault.file for fault in found} else set()
 
@@ -113,7 +113,7 @@ def _identical(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _higher(other: Neighbour, own: Neighbour) -> bool:
-    """Does the other one claim more, so that it is the one to blame."""
+    """Whether the other wheel is of a higher variant, so that its own verification convicts it."""
     ranks = list(variants())
     if other.variant is None or own.variant is None:
         return False

@@ -1,4 +1,4 @@
-"""File name, dist-info folder, METADATA and WHEEL tell the same name, version and tags."""
+"""File name, dist-info folder, METADATA and WHEEL agree on name, version and tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The platform tag is true, and nothing that the platform does not promise is left out of the wheel."""
+"""The code keeps to the platform tag, and libraries that the platform does not promise are inside the wheel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _excess(unpacked: UnpackedWheel, platform: str) -> list[TooNew] | None:
-    """What the code needs beyond a platform tag; None where the tag is true."""
+    """Symbol versions that the code needs beyond a platform tag; None where the tag is true."""
     found = unpacked.read(linkage)
     if platform == PLAIN:
         return None

@@ -1,4 +1,4 @@
-"""The statement of what the wheel was made of stands beside it, and speaks of this very file."""
+"""The provenance statement lies beside the wheel and is about exactly this file."""
 
 from __future__ import annotations
 

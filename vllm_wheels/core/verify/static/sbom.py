@@ -1,4 +1,4 @@
-"""The wheel carries a list of what is inside (PEP 770), and the list speaks of this wheel."""
+"""The wheel carries an SBOM (PEP 770) that describes this wheel."""
 
 from __future__ import annotations
 

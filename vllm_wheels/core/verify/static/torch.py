@@ -1,4 +1,4 @@
-"""The requirement of torch can be met, and by the torch that the extensions were compiled against."""
+"""The wheel requires exactly the torch version that its extensions were compiled against."""
 
 from __future__ import annotations
 

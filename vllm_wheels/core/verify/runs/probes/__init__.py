@@ -1,1 +1,1 @@
-"""Scripts that run inside the environment of a wheel being tried; each prints what it saw as one line of JSON."""
+"""Scripts that run inside the wheel's environment; each prints what it saw as one line of JSON."""

@@ -16,7 +16,7 @@ LOWEST_FIRST = ("_C_AVX2", "_C")
 
 
 def extension() -> Path:
-    """The extension for the least of CPUs; the package is found without being imported."""
+    """Path of the extension for the lowest CPU level; the package is found without being imported."""
     spec = importlib.util.find_spec("vllm")
     folders = (spec.submodule_search_locations if spec else None) or ()
     files = [Path(folder) / f"{name}.abi3.so" for folder in folders for name in LOWEST_FIRST]
@@ -38,7 +38,7 @@ def farthest(dtype: torch.dtype) -> float:
 
 
 def say(answer: dict[str, object]) -> None:
-    """Writes a line at once, for the next instruction may be the last."""
+    """Prints and flushes a line, since the next instruction may end the process."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

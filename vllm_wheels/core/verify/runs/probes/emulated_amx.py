@@ -26,7 +26,7 @@ HAS_AMX = sys.argv[1] == "yes"
 
 
 def answer() -> bool:
-    """The answer to the only question about AMX that vLLM asks before it uses what this wheel promises."""
+    """Stands in for the only function by which vLLM asks whether there is AMX."""
     return HAS_AMX
 
 

@@ -36,7 +36,7 @@ EXPERTS = {
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
 }
-"""What makes of that Llama a Mixtral, whose feed-forward part is a choice among experts."""
+"""Configuration that turns the Llama into a Mixtral, which has a mixture of experts."""
 
 PROMPT = [1, 17, 42, 99, 256, 512, 700, 1000]
 TOKENS = 32
@@ -97,7 +97,7 @@ def _bfloat16(value: float) -> bytes:
 
 @contextmanager
 def loaded(config: dict[str, Any], **options: Any) -> Iterator[Any]:
-    """A vLLM of a model without a tokenizer; the options are those of ``vllm.LLM``."""
+    """A ``vllm.LLM`` of the model, without a tokenizer; the options are those of ``vllm.LLM``."""
     from vllm import LLM  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - vLLM starts the probe's file again in each of its processes
 
     with tempfile.TemporaryDirectory(prefix="tiny-model-") as folder:

@@ -1,4 +1,4 @@
-"""Imports vLLM and prints what it calls itself."""
+"""Imports vLLM and prints its version and how long the import took."""
 
 import json
 import sys

@@ -1,1 +1,1 @@
-"""Programs that a static check runs; they import nothing of the wheel."""
+"""Scripts that static checks run; they import nothing of the wheel."""
