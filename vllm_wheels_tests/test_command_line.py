@@ -22,6 +22,7 @@ from vllm_wheels.commands import closing, completion, doctor
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.operations.delivery import Delivered
 from vllm_wheels.core.operations.doctor.findings import Finding
+from vllm_wheels.core.operations.release_names import noted
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import home, partitions
@@ -155,13 +156,14 @@ def test_tab_key_completes_variants_and_distributions():
 
 
 def test_tab_key_completes_the_releases_that_dagster_knows(monkeypatch, tmp_path):
-    """What completion reads from the database is what Dagster itself says."""
+    """What is noted for the tab key is what Dagster itself says."""
     monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / "state"))
     instance = home.instance(load())
-    for release in ("0.31.0", "0.16.0"):
+    for release in ("0.31.0", "0.30.0", "0.16.0"):
         partitions.register(instance, release)
+    partitions.unregister(instance, "0.30.0")
     monkeypatch.delenv("DAGSTER_HOME")
-    assert sorted(completion.registered(tmp_path / "state" / "dagster")) == sorted(partitions.registered(instance))
+    assert sorted(noted(tmp_path / "state" / "dagster")) == sorted(partitions.registered(instance))
     assert completed("build", "--release", "0.31") == ["0.31.0"]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 
 import click
@@ -15,13 +13,11 @@ from packaging.version import InvalidVersion, Version
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processors import names
+from vllm_wheels.core.operations.release_names import noted
 from vllm_wheels.core.variants import variants
 
 PROGRAM = "vllm-wheels"
 VARIABLE = "_VLLM_WHEELS_COMPLETE"
-DATABASE = "history/runs/index.db"
-"""Dagster's database of an installation without a server, below DAGSTER_HOME; a test compares what is read here with
-what Dagster says. Asking Dagster itself takes seconds, which is too long for a key."""
 
 ACTIVATION = {
     "bash": '# put into ~/.bashrc: eval "$(vllm-wheels completion bash)"',
@@ -61,25 +57,8 @@ def releases(_context: click.Context, _parameter: click.Parameter, incomplete: s
         # What is wrong with the settings is said when the command runs, not while it is typed.
         return []
     home = Path(os.environ.get("DAGSTER_HOME") or settings.state_folder / "dagster")
-    found = {settings.default_release, *registered(home)}
+    found = {settings.default_release, *noted(home)}
     return _beginning(sorted(found, key=_order, reverse=True), incomplete)
-
-
-def registered(home: Path) -> list[str]:
-    """Releases that an installation without a database server has registered; none where it has one.
-
-    Args:
-        home: DAGSTER_HOME.
-    """
-    database = home / DATABASE
-    if not database.is_file():
-        return []
-    question = "SELECT partition FROM dynamic_partitions WHERE partitions_def_name = 'release'"
-    try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
-            return [str(row[0]) for row in connection.execute(question)]
-    except sqlite3.Error:
-        return []
 
 
 def _order(text: str) -> Version:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import dagster as dg
+
+from vllm_wheels.core.operations.release_names import note
 
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """Every Python that some release of either family of source supports."""
@@ -23,15 +28,20 @@ def partition_key(text: str) -> dg.MultiPartitionKey:
 
 def register(instance: dg.DagsterInstance, release: str) -> bool:
     """Makes a release known to the instance; False if it already was."""
-    if instance.has_dynamic_partition(DIMENSION, release):
-        return False
-    instance.add_dynamic_partitions(DIMENSION, [release])
-    return True
+    new = release not in registered(instance)
+    if new:
+        instance.add_dynamic_partitions(DIMENSION, [release])
+        registered(instance)
+    return new
 
 
 def registered(instance: dg.DagsterInstance) -> list[str]:
-    """The releases that the instance knows."""
-    return list(instance.get_dynamic_partitions(DIMENSION))
+    """The releases that the instance knows; they are noted for the tab key, which cannot wait for Dagster."""
+    found = list(instance.get_dynamic_partitions(DIMENSION))
+    home = os.environ.get("DAGSTER_HOME")
+    if home and not instance.is_ephemeral:
+        note(Path(home), found)
+    return found
 
 
 def unregister(instance: dg.DagsterInstance, release: str) -> bool:
@@ -39,4 +49,5 @@ def unregister(instance: dg.DagsterInstance, release: str) -> bool:
     if not instance.has_dynamic_partition(DIMENSION, release):
         return False
     instance.delete_dynamic_partition(DIMENSION, release)
+    registered(instance)
     return True

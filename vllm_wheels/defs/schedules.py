@@ -16,7 +16,7 @@ from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
-from vllm_wheels.defs.partitions import DIMENSION, PARTITION_TAG, PYTHONS
+from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, registered
 
 UNFINISHED = (
     dg.DagsterRunStatus.NOT_STARTED,
@@ -37,8 +37,7 @@ def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
 
 def tracked(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
     """Partitions that are kept up to date; see ``core.operations.tracked_releases.targets`` for what it raises."""
-    registered = instance.get_dynamic_partitions(DIMENSION)
-    return targets(registered, pythons=PYTHONS, settings=builds.settings, store=builds.store)
+    return targets(registered(instance), pythons=PYTHONS, settings=builds.settings, store=builds.store)
 
 
 def stale_requests(

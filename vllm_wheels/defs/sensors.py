@@ -17,7 +17,7 @@ from vllm_wheels.core.operations.tracked_releases import Announced, announced, n
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
-from vllm_wheels.defs.partitions import DIMENSION, PYTHONS, RELEASES, partition_key
+from vllm_wheels.defs.partitions import PYTHONS, RELEASES, partition_key, registered
 from vllm_wheels.defs.schedules import kept_up_to_date, tracked
 
 
@@ -77,9 +77,8 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
         found = announced(current)
     except NetworkError as error:
         return dg.SkipReason(f"{error.what}: {error.why}; asked again at the next tick")
-    registered = context.instance.get_dynamic_partitions(DIMENSION)
     memory = Memory.parse(context.cursor)
-    taken, memory = new_among(found, memory, current, registered=registered, now=time.time())
+    taken, memory = new_among(found, memory, current, registered=registered(context.instance), now=time.time())
     if found:
         report_newest(context.instance, found[0].version, pythons=_pythons(found[0], current), settings=current)
     if not taken:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
-from vllm_wheels.core.host import archives
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.archives import refuse_links_out, tree_hash, unpack
 
 
@@ -159,10 +159,18 @@ def test_zip_link_out_is_refused(tmp_path):
         unpack(zip_of(tmp_path / "v.zip", (info, b"/etc/passwd")), tmp_path / "tree")
 
 
+def test_zip_link_whose_text_is_no_path_is_refused(tmp_path):
+    """A link that no file system could hold is the archive's fault, and named."""
+    info = zipfile.ZipInfo("v-1/x")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(UnsafeArchiveError, match="v-1/x"):
+        unpack(zip_of(tmp_path / "v.zip", (info, b"a\0b")), tmp_path / "tree")
+
+
 @pytest.mark.parametrize("kind", ["v.tar.gz", "v.zip"])
 def test_archive_that_explodes_is_stopped(tmp_path, monkeypatch, kind):
     """A small archive that unpacks to more than the limit is refused before the disk is full."""
-    monkeypatch.setattr(archives, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(limits, "UNPACKED_BYTES", 1000)
     body = b"\0" * 5000
     archive = (
         zip_of(tmp_path / kind, ("v-1/x", body))

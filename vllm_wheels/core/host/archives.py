@@ -1,8 +1,8 @@
 """Unpacks archives that nobody has vouched for, and hashes trees.
 
-PEP 706's ``data`` filter is not relied on: on Pythons before mid-2025 chains of links pass it (CVE-2025-4330 and
-CVE-2025-4517), and zip files have no such filter. Here no member is ever written through a link: links are made last,
-and only ones whose text cannot lead out, wherever other links lead.
+Every member, also of a zip file, is shown to Python's own ``data`` filter (PEP 706), but not to it alone: on Pythons
+before mid-2025 chains of links pass it (CVE-2025-4330 and CVE-2025-4517), and it has no limits. Here no member is ever
+written through a link: links are made last, and only ones whose text cannot lead out, wherever other links lead.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO, FileIO
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from vllm_wheels.core.errors import DiskSpaceError, SourceError, UnsafeArchiveError
-
-LIMIT_BYTES = 4 * 2**30
-"""Most that an archive may unpack to; vLLM 0.33.0 unpacks to 0.2 GiB."""
-
-LIMIT_MEMBERS = 200_000
-CHUNK_BYTES = 2**20
+from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
+from vllm_wheels.core.host import limits
+from vllm_wheels.core.host.system_errors import of_system
 
 IGNORED = frozenset({".git", "__pycache__"})
 """Names that are no part of a source tree: they differ between equal trees."""
@@ -46,24 +43,8 @@ DAMAGED = (
 """What the standard library raises for a file that is truncated, broken or no archive."""
 
 
-class Kind(Enum):
-    """What a member of an archive is."""
-
-    FILE = "file"
-    FOLDER = "folder"
-    LINK = "symbolic link"
-    HARD_LINK = "hard link"
-    OTHER = "device or special file"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    name: str
-    kind: Kind
-    executable: bool = False
-    size: int = 0
-    target: str = ""
-    open: Callable[[], IO[bytes] | None] = lambda: None
+Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None]]
+"""A member as tar describes it, and what opens its content."""
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -77,13 +58,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         UnsafeArchiveError: it is truncated, damaged or no archive, or a member would be written outside, is a link that
-            leads out or a device, or there is more in it than ``LIMIT_BYTES``.
+            leads out or a device, or there is more in it than the limits allow.
         DiskSpaceError: there is no room for it.
     """
-    members = _zip_members if archive.name.endswith(".zip") else _tar_members
+    entries = _zip_entries if archive.name.endswith(".zip") else _tar_entries
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _Unpacking(archive=archive.name, folder=folder).place(members(archive))
+        _Unpacking(archive=archive.name, folder=folder).place(entries(archive))
     except DAMAGED as error:
         what = f"{archive.name} is not unpacked"
         why = f"it is truncated, damaged or no archive ({str(error) or type(error).__name__})"
@@ -139,8 +120,7 @@ def _explained(error: OSError, archive: str, folder: Path) -> Exception:
     if error.errno == errno.ENAMETOOLONG:
         return _unsafe(archive, Path(error.filename).name, "its path is too long")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        what = f"there is no room to unpack {archive}"
-        return DiskSpaceError(what, why=f"the disk of {folder} is full", remedy="make room, or move state_folder")
+        return of_system(error, path=folder)
     return error
 
 
@@ -167,29 +147,31 @@ class _Unpacking:
 
     archive: str
     folder: Path
-    placed: dict[PurePosixPath, Kind] = field(default_factory=dict)
+    placed: dict[PurePosixPath, bytes] = field(default_factory=dict)
     links: dict[PurePosixPath, str] = field(default_factory=dict)
     top: str | None = None
-    room: int = field(default_factory=lambda: LIMIT_BYTES)
+    room: int = field(default_factory=lambda: limits.UNPACKED_BYTES)
 
-    def place(self, members: Iterator[_Member]) -> None:
-        for count, member in enumerate(members, start=1):
-            if count > LIMIT_MEMBERS:
-                raise _unsafe(self.archive, member.name, f"the archive has more than {LIMIT_MEMBERS} members")
-            self._place(member, self._below_top(member))
+    def place(self, entries: Iterator[Entry]) -> None:
+        for count, (info, content) in enumerate(entries, start=1):
+            if count > limits.MEMBERS:
+                raise _unsafe(self.archive, info.name, f"the archive has more than {limits.MEMBERS} members")
+            name = self._below_top(info)
+            self._require_harmless(info, name)
+            self._place(info, name, content)
         if self.top is None:
             what = f"{self.archive} is not unpacked"
             raise UnsafeArchiveError(what, why="it is empty", remedy="obtain it again")
         for name, target in self.links.items():
             self._link(name, target)
 
-    def _below_top(self, member: _Member) -> PurePosixPath:
-        top, name = self._split(member.name, member.name)
+    def _below_top(self, info: tarfile.TarInfo) -> PurePosixPath:
+        top, name = self._split(info.name, info.name)
         self.top = self.top or top
         if top != self.top:
-            raise _unsafe(self.archive, member.name, f"it lies outside the folder {self.top}, where all else is")
-        if not name.parts and member.kind is not Kind.FOLDER:
-            raise _unsafe(self.archive, member.name, "it is where the folder must be that everything lies in")
+            raise _unsafe(self.archive, info.name, f"it lies outside the folder {self.top}, where all else is")
+        if not name.parts and not info.isdir():
+            raise _unsafe(self.archive, info.name, "it is where the folder must be that everything lies in")
         return name
 
     def _split(self, path: str, member: str) -> tuple[str, PurePosixPath]:
@@ -202,46 +184,51 @@ class _Unpacking:
             raise _unsafe(self.archive, member, f"{path!r} is not a path")
         return parts[0], PurePosixPath(*parts[1:])
 
-    def _place(self, member: _Member, name: PurePosixPath) -> None:
-        if member.kind is Kind.FOLDER and self.placed.setdefault(name, Kind.FOLDER) is Kind.FOLDER:
-            self._make_folder(member.name, self.folder / name)
-            return
-        if name in self.placed or (self.folder / name).exists():
-            raise _unsafe(self.archive, member.name, "the archive has it twice")
-        self.placed[name] = member.kind
-        if member.kind is Kind.LINK:
-            if not _stays_inside(name, member.target):
-                raise _unsafe(self.archive, member.name, f"it is a link that leads out, to {member.target}")
-            self.links[name] = member.target
-            return
-        if member.kind is Kind.HARD_LINK:
-            member = self._linked(member, name)
-        self._make_folder(member.name, (self.folder / name).parent)
-        self._write(member, self.folder / name)
+    def _require_harmless(self, info: tarfile.TarInfo, name: PurePosixPath) -> None:
+        if info.issym() and not _stays_inside(name, info.linkname):
+            raise _unsafe(self.archive, info.name, f"it is a link that leads out, to {info.linkname}")
+        try:
+            tarfile.data_filter(info.replace(name=str(name), deep=False), str(self.folder))
+        except (tarfile.FilterError, ValueError) as error:
+            raise _unsafe(self.archive, info.name, str(error)) from error
 
-    def _linked(self, member: _Member, name: PurePosixPath) -> _Member:
-        _, target = self._split(member.target, member.name)
-        if target == name or self.placed.get(target) not in {Kind.FILE, Kind.HARD_LINK}:
-            why = f"it is a hard link to {member.target}, which is no file before it"
-            raise _unsafe(self.archive, member.name, why)
-        path = self.folder / target
-        status = path.stat()
-        executable = bool(status.st_mode & stat.S_IXUSR)
-        return replace(member, kind=Kind.FILE, size=status.st_size, executable=executable, open=lambda: path.open("rb"))
+    def _place(self, info: tarfile.TarInfo, name: PurePosixPath, content: Callable[[], IO[bytes] | None]) -> None:
+        path = self.folder / name
+        if info.isdir() and self.placed.setdefault(name, tarfile.DIRTYPE) == tarfile.DIRTYPE:
+            self._make_folder(info.name, path)
+            return
+        if name in self.placed or path.exists():
+            raise _unsafe(self.archive, info.name, "the archive has it twice")
+        if info.issym():
+            self.placed[name], self.links[name] = tarfile.SYMTYPE, info.linkname
+            return
+        size, executable = info.size, bool(info.mode & stat.S_IXUSR)
+        if info.islnk():
+            original = self._original(info)
+            size, executable = original.stat().st_size, os.access(original, os.X_OK)
+            content = partial(FileIO, original)
+        self.placed[name] = tarfile.REGTYPE
+        self._make_folder(info.name, path.parent)
+        self._write(info.name, path, content, size)
+        path.chmod(0o755 if executable else 0o644)
 
-    def _write(self, member: _Member, path: Path) -> None:
-        if member.size > self.room:
-            raise _unsafe(self.archive, member.name, f"the archive unpacks to more than {LIMIT_BYTES} bytes")
-        stream = member.open() if member.kind is Kind.FILE else None
-        if stream is None:
-            raise _unsafe(self.archive, member.name, f"it is a {member.kind.value}")
-        with stream, path.open("xb") as output:
-            shutil.copyfileobj(stream, output, CHUNK_BYTES)
+    def _original(self, info: tarfile.TarInfo) -> Path:
+        _, target = self._split(info.linkname, info.name)
+        if self.placed.get(target) != tarfile.REGTYPE:
+            why = f"it is a hard link to {info.linkname}, which is no file before it"
+            raise _unsafe(self.archive, info.name, why)
+        return self.folder / target
+
+    def _write(self, member: str, path: Path, content: Callable[[], IO[bytes] | None], size: int) -> None:
+        if size > self.room:
+            why = f"the archive unpacks to more than {limits.UNPACKED_BYTES} bytes"
+            raise _unsafe(self.archive, member, why)
+        with content() or BytesIO() as stream, path.open("xb") as output:
+            shutil.copyfileobj(stream, output, limits.CHUNK_BYTES)
             written = output.tell()
-        if written != member.size:
-            raise _unsafe(self.archive, member.name, f"it has {written} bytes and not the {member.size} it claims")
+        if written != size:
+            raise _unsafe(self.archive, member, f"it has {written} bytes and not the {size} it claims")
         self.room -= written
-        path.chmod(0o755 if member.executable else 0o644)
 
     def _link(self, name: PurePosixPath, target: str) -> None:
         path = self.folder / name
@@ -252,7 +239,8 @@ class _Unpacking:
             raise _unsafe(self.archive, str(name), "the archive has it twice") from error
 
     def _make_folder(self, member: str, folder: Path) -> None:
-        if any(self.placed.get(PurePosixPath(parent)) is Kind.LINK for parent in _chain(folder, self.folder)):
+        name = PurePosixPath(folder.relative_to(self.folder))
+        if any(self.placed.get(parent) == tarfile.SYMTYPE for parent in (name, *name.parents)):
             raise _unsafe(self.archive, member, "its path leads through a link")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -260,38 +248,16 @@ class _Unpacking:
             raise _unsafe(self.archive, member, "its path leads through a file") from error
 
 
-def _chain(folder: Path, top: Path) -> Iterator[PurePosixPath]:
-    name = PurePosixPath(folder.relative_to(top))
-    yield from (name, *name.parents)
-
-
 def _unsafe(archive: str, member: str, why: str) -> UnsafeArchiveError:
     what = f"{archive} is not unpacked because of its member {member!r}"
     return UnsafeArchiveError(what, why=why, remedy="do not use this archive; obtain it from its publisher")
 
 
-def _tar_members(archive: Path) -> Iterator[_Member]:
+def _tar_entries(archive: Path) -> Iterator[Entry]:
     with tarfile.open(archive) as tar:
         for info in tar:
-            yield _Member(
-                name=info.name,
-                kind=_tar_kind(info),
-                executable=bool(info.mode & stat.S_IXUSR),
-                size=info.size,
-                target=info.linkname,
-                open=lambda info=info: tar.extractfile(info),  # type: ignore[misc] # the loop's own value, on purpose
-            )
+            yield info, partial(tar.extractfile, info)
         _require_end(tar)
-
-
-def _tar_kind(info: tarfile.TarInfo) -> Kind:
-    if info.isdir():
-        return Kind.FOLDER
-    if info.issym():
-        return Kind.LINK
-    if info.islnk():
-        return Kind.HARD_LINK
-    return Kind.FILE if info.isreg() else Kind.OTHER
 
 
 def _require_end(tar: tarfile.TarFile) -> None:
@@ -302,36 +268,28 @@ def _require_end(tar: tarfile.TarFile) -> None:
     if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         message = "its end is missing"
         raise tarfile.ReadError(message)
-    while stream.read(CHUNK_BYTES):  # The checksum of a compressed stream is compared at its end.
+    while stream.read(limits.CHUNK_BYTES):  # The checksum of a compressed stream is compared at its end.
         pass
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _zip_entries(archive: Path) -> Iterator[Entry]:
     with zipfile.ZipFile(archive) as container:
-        for info in container.infolist():
-            if info.flag_bits & 1:
-                raise _unsafe(archive.name, info.filename, "it is encrypted")
-            kind = _zip_kind(info)
-            target = ""
-            if kind is Kind.LINK:
-                if info.file_size > os.pathconf("/", "PC_PATH_MAX"):
-                    raise _unsafe(archive.name, info.filename, "it is a link with a text too long for one")
-                target = os.fsdecode(container.read(info))
-            yield _Member(
-                name=info.filename,
-                kind=kind,
-                executable=bool(info.external_attr >> 16 & stat.S_IXUSR),
-                size=info.file_size,
-                target=target,
-                open=lambda info=info: container.open(info),  # type: ignore[misc] # the loop's own value, on purpose
-            )
+        for member in container.infolist():
+            if member.flag_bits & 1:
+                raise _unsafe(archive.name, member.filename, "it is encrypted")
+            info = tarfile.TarInfo(member.filename)
+            info.size, info.mode, info.type = member.file_size, member.external_attr >> 16, _zip_type(member)
+            if info.issym():
+                if info.size > os.pathconf("/", "PC_PATH_MAX"):
+                    raise _unsafe(archive.name, info.name, "it is a link with a text too long for one")
+                info.linkname = os.fsdecode(container.read(member))
+            yield info, partial(container.open, member)
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> Kind:
+def _zip_type(member: zipfile.ZipInfo) -> bytes:
     # The upper half holds a Unix mode; archives made elsewhere leave it empty.
-    mode = stat.S_IFMT(info.external_attr >> 16)
-    if info.is_dir():
-        return Kind.FOLDER
-    if mode == stat.S_IFLNK:
-        return Kind.LINK
-    return Kind.FILE if mode in {0, stat.S_IFREG} else Kind.OTHER
+    mode = stat.S_IFMT(member.external_attr >> 16)
+    if member.is_dir():
+        return tarfile.DIRTYPE
+    # Of what is neither file nor link tar's kind does not matter: the filter takes none of them.
+    return {0: tarfile.REGTYPE, stat.S_IFREG: tarfile.REGTYPE, stat.S_IFLNK: tarfile.SYMTYPE}.get(mode, tarfile.CHRTYPE)
