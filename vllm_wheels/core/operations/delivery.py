@@ -69,7 +69,7 @@ def delivered(folder: Path, target: Target) -> Iterator[Delivered]:
             sha256=sha256_of(wheel),
             megabytes=wheel.stat().st_size / 1e6,
             seconds=float(statement["compile_seconds"]),
-            verdict=_verdict(wheel.with_name(f"{wheel.stem}.py{target.python}.report.json"), sha256_of(wheel)),
+            verdict=_verdict(sidecar(wheel, f"py{target.python}.report.json"), sha256_of(wheel)),
         )
 
 

@@ -198,8 +198,9 @@ def _candidate(
 def _reports(wheel: Path, sha256: str, *, required: Sequence[str]) -> dict[str, tuple[Report, str]]:
     """The reports beside a wheel, each with its own hash, by Python."""
     found = {}
-    for path in sorted(wheel.parent.glob(f"{glob.escape(wheel.stem)}.py*.{REPORT}")):
-        python = path.name.removeprefix(f"{wheel.stem}.py").removesuffix(f".{REPORT}")
+    begin = sidecar(wheel, "py").name
+    for path in sorted(wheel.parent.glob(f"{glob.escape(begin)}*.{REPORT}")):
+        python = path.name.removeprefix(begin).removesuffix(f".{REPORT}")
         report = Report.from_json(_read(path))
         if (report.wheel, report.sha256, report.python) != (wheel.name, sha256, python):
             if required and python not in required:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from packaging.version import InvalidVersion, Version
 
+from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.statement import provenance_of
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
@@ -12,7 +13,7 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 def _provenance(unpacked: UnpackedWheel) -> Judgement:
     statement = unpacked.read(provenance_of)
     if statement is None:
-        remedy = f"put {unpacked.path.stem}.provenance.json beside the wheel"
+        remedy = f"put {sidecar(unpacked.path, 'provenance.json').name} beside the wheel"
         return convicted("no provenance stands beside it", remedy=remedy)
     stated = {name: statement.get(name) for name in ("sha256", "release", "variant")}
     stated["release"] = _release(str(statement.get("release")))
