@@ -21,7 +21,7 @@ OWNERS = ["team:wheels"]
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
-    """Every asset of the graph, but for the observed toolchain."""
+    """Every asset that is made here; the observed ones are in ``inputs``."""
     shared = [artifact_asset(kind, None) for kind in kinds() if not per_variant(kind)]
     return shared + [artifact_asset(kind, name) for name in variants() for kind in kinds() if per_variant(kind)]
 

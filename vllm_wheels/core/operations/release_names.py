@@ -12,7 +12,7 @@ FILE = "releases.txt"
 
 
 def note(home: Path, names: Iterable[str]) -> None:
-    """Writes down what Dagster says, where that can be written.
+    """Caches the names of the registered releases in a file, where that can be written.
 
     Args:
         home: DAGSTER_HOME.

@@ -109,7 +109,7 @@ def _inputs(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
 
 
 def _inputs_of_wheel(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
-    """Inputs of checks that the wheel and variants.toml decide, which are in the verification's key by other ways."""
+    """Inputs of checks that follow from the wheel and variants.toml, and so are in the verification's key already."""
     name, path = tested.target.variant, Path(tested.wheel)
     return {
         "floor": list(tested.floor),

@@ -76,7 +76,7 @@ def patching(context: PlanContext, upstream: Upstream | None) -> Patching:
 
 
 def of_upstream(upstream: Upstream, names: tuple[str, ...]) -> dict[str, Any]:
-    """Some of what a tree demands, by name."""
+    """The demands of a tree that a plan names as inputs."""
     demands = asdict(upstream)
     return {name: demands[name] for name in names}
 

@@ -73,7 +73,7 @@ class Scene:
 
 
 def ok(name: str, found: str) -> Finding:
-    """Nothing to be done."""
+    """A check of the machine that passed."""
     return Finding(name=name, state="ok", found=found)
 
 
