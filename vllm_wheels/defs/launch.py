@@ -13,6 +13,7 @@ from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsError
 from vllm_wheels.defs import abandoned, inputs
 from vllm_wheels.defs.assets import all_assets
+from vllm_wheels.defs.keys import JOB
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 from vllm_wheels.defs.sqlite import kept_open
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from vllm_wheels.core.target import Target
 
-JOB = "vllm_wheels_build"
 CONVICTED = "DagsterAssetCheckFailedError"
 """Dagster's name for a blocking asset check that failed."""
 

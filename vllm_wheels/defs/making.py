@@ -21,8 +21,7 @@ from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import deliver
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import abandoned, checks, internals, publishing, report
-from vllm_wheels.defs.keys import JUDGED, RELEASE, key, needs, observed_key
-from vllm_wheels.defs.launch import JOB
+from vllm_wheels.defs.keys import JOB, JUDGED, RELEASE, key, needs, observed_key
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
 

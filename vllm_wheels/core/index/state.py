@@ -19,7 +19,7 @@ from pypi_simple.errors import UnsupportedRepoVersionError
 from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
 from vllm_wheels.core.host.http import DOWNLOAD, LISTING, persistently, reason, session, unreachable
 from vllm_wheels.core.host.limits import CHUNK_BYTES
-from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.index.repositories import Repository
 
 FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 """Asks caches on the way for the page as it is now."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vllm_wheels.core.errors import AlteredWheelError, PublicationError
 from vllm_wheels.core.host.processes import Runner
-from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.publish.token import IDENTITY
 
 SIGNER = "vllm_wheels.core.publish.signer"

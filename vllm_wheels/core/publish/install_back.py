@@ -14,8 +14,8 @@ from uv import find_uv_bin
 from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.processes import Finished
+from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.publish.candidate import Candidate
-from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.variants import variant
 from vllm_wheels.core.verify.checks import Check, Judgement, run_check
 from vllm_wheels.core.verify.gate import require_passed

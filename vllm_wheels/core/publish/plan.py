@@ -11,10 +11,10 @@ from typing import Any, Literal
 from packaging.version import Version
 
 from vllm_wheels.core.errors import ConflictError, IndexRuleError, PublicationError
+from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.index.rules import Upload, broken_rules
 from vllm_wheels.core.index.state import ProjectState
 from vllm_wheels.core.publish.candidate import Candidate
-from vllm_wheels.core.publish.repositories import Repository
 
 Action = Literal["upload", "present", "conflict", "refused"]
 

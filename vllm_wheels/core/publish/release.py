@@ -20,6 +20,7 @@ from vllm_wheels.core.errors import (
 )
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.http import CLOCK, Clock
+from vllm_wheels.core.index.repositories import Repository, repository
 from vllm_wheels.core.index.state import ProjectState, RemoteFile, project_state
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.attest import attestations
@@ -28,7 +29,6 @@ from vllm_wheels.core.publish.install_back import try_back
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.plan import ReleasePlan, release_plan
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
-from vllm_wheels.core.publish.repositories import Repository, repository
 from vllm_wheels.core.publish.token import Credentials, credentials
 from vllm_wheels.core.publish.upload import Sent, Upload
 from vllm_wheels.core.settings import Settings

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.errors import CredentialsError
-from vllm_wheels.core.publish.repositories import Repository
+from vllm_wheels.core.index.repositories import Repository
 
 PASSWORD = "TWINE_PASSWORD"  # noqa: S105 - the name of a variable
 USER = "TWINE_USERNAME"

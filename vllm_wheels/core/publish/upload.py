@@ -23,10 +23,10 @@ from vllm_wheels.core.errors import (
 )
 from vllm_wheels.core.host.http import CLOCK, AgainError, Clock, Policy, persistently, seconds_of
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.index.state import RemoteFile, project_state
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.journal import Journal
-from vllm_wheels.core.publish.repositories import Repository
 from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
 
 T = TypeVar("T")

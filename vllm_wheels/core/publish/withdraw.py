@@ -11,8 +11,8 @@ from packaging.version import Version
 
 from vllm_wheels.core.errors import PublicationError
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.index.repositories import KNOWN
 from vllm_wheels.core.publish.receipt import FOLDER, Receipt, receipts
-from vllm_wheels.core.publish.repositories import KNOWN
 
 YANKED = "yanked.json"
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from vllm_wheels.core.errors import CredentialsError
+from vllm_wheels.core.index.repositories import repository
 from vllm_wheels.core.index.state import project_state
-from vllm_wheels.core.publish.repositories import repository
 from vllm_wheels_tests.core.loopback import serve
 
 READER, PASSWORD = "reader", "ReadingCanary:0123456789@/%"

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 from vllm_wheels.core.engine.plan import Plan
 from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
-
-BUILD = {"type": "Release", "cmake_args": "-DENABLE_AMX_FP8=OFF", "epoch": "1577836800", "paths": "as they are"}
-"""What of the build's configuration determines objects, besides the variant. The epoch is 2020-01-01.
-
-Paths are those of the sources; failed assertions name them.
-"""
 
 
 def constants(_: str | None) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
-from vllm_wheels.core.artifacts.compiled import BUILD
+from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.wheel.repair import STRIP, strip_wheel
 from vllm_wheels.core.builders import compiler_cache

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.core.artifacts.compiled import BUILD
+from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.core.artifacts.compiled import BUILD
+from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.texts import redacted
