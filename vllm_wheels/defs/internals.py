@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -19,12 +21,15 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from dagster._core.event_api import EventLogRecord
+    from sqlalchemy import Engine
 
 OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key that makes a result an observation: the step succeeds and nothing is recorded as built."""
@@ -86,6 +91,13 @@ def resolver(instance: dg.DagsterInstance, graph: AssetGraph) -> CachingStaleSta
 def not_fresh(judge: CachingStaleStatusResolver, partition: str, among: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
     """Assets of a partition that are missing or stale by themselves; see ``staleness.closure``."""
     return {key for key in among if judge.get_status(key, partition) is not StaleStatus.FRESH}
+
+
+@contextmanager
+def engines_from(make: Callable[..., Engine]) -> Iterator[None]:
+    """Lets Dagster's storages take their SQLAlchemy engines from a function in place of ``create_engine``."""
+    with patch.object(sqlite_event_log, "create_engine", make), patch.object(sqlite_run_storage, "create_engine", make):
+        yield
 
 
 def _version(found: EventLogRecord | None) -> str | None:

@@ -1,8 +1,8 @@
-"""SQLite as Dagster's runs use it, without waiting for the disk after each of a run's hundreds of events.
+"""SQLite as Dagster's runs use it, without connecting and waiting for the disk for each of a run's hundreds of events.
 
-Dagster opens a connection for each event and closes it again. Each commit then waits for the disk, and each closing
-once more, for the last connection to close copies the write-ahead log into the database
-(https://www.sqlite.org/wal.html, "Checkpointing").
+Dagster makes an engine of SQLAlchemy for each event and throws it away with its connection. Each statement is then
+compiled anew, each commit waits for the disk, and each closing once more, for the last connection to close copies the
+write-ahead log into the database (https://www.sqlite.org/wal.html, "Checkpointing").
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, QueuePool, create_engine, event
 
-READ = "SELECT count(*) FROM sqlite_master"
+from vllm_wheels.defs import internals
 
 
-@dataclass(eq=False)
-class _Keeper:
-    """Keeps one connection to each database open, so that closing another one never writes a checkpoint."""
+@dataclass(frozen=True)
+class _Engines:
+    """One engine for each database, which keeps its connections open."""
 
-    kept: dict[str, sqlite3.Connection] = field(default_factory=dict)
+    known: dict[str, Engine] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
 
-    def __call__(self, connection: object, _record: object) -> None:
-        if not isinstance(connection, sqlite3.Connection):
-            return
-        connection.execute("PRAGMA synchronous=NORMAL")
-        path = connection.execute("PRAGMA database_list").fetchone()[2]
-        if not path:
-            # A database in memory.
-            return
-        if path not in self.kept:
-            self.kept[path] = sqlite3.connect(path, check_same_thread=False)
-        # Only who has read since the log came into being counts as connected to it.
-        self.kept[path].execute(READ).fetchone()
+    def engine(self, url: str, **options: Any) -> Engine:
+        with self.lock:
+            if url not in self.known:
+                self.known[url] = create_engine(url, **{**options, "poolclass": QueuePool})
+                event.listen(self.known[url], "connect", _without_waiting)
+            return self.known[url]
 
     def close(self) -> None:
-        for connection in self.kept.values():
-            connection.close()
+        for engine in self.known.values():
+            engine.dispose()
+
+
+def _without_waiting(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 @contextmanager
 def kept_open() -> Iterator[None]:
-    """Has all databases of this process written to disk once, at the end.
+    """Has all databases of Dagster in this process written to disk once, at the end.
 
     Whatever becomes of the process, nothing is lost; a power cut may cost the last events, never the database
     (https://www.sqlite.org/pragma.html#pragma_synchronous).
     """
-    keeper = _Keeper()
-    event.listen(Engine, "connect", keeper)
+    engines = _Engines()
     try:
-        yield
+        with internals.engines_from(engines.engine):
+            yield
     finally:
-        event.remove(Engine, "connect", keeper)
-        keeper.close()
+        engines.close()

@@ -6,14 +6,15 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, NullPool, create_engine, text
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from sqlalchemy import Connection, NullPool, text
 
 from vllm_wheels.defs.sqlite import kept_open
 
 
 def connected(database: Path) -> Connection:
     """A connection of the kind that Dagster opens for each event."""
-    return create_engine(f"sqlite:///{database}", poolclass=NullPool).connect()
+    return sqlite_event_log.create_engine(f"sqlite:///{database}", poolclass=NullPool).connect()
 
 
 def write(database: Path) -> None:

@@ -65,17 +65,18 @@ class Code:
     changed: Mapping[Path, str] = field(default_factory=dict)
     apart: frozenset[str] = frozenset({"variants.toml"})
     _known: dict[Path, _Read] = field(default_factory=dict)
+    _digests: dict[tuple[str, ...], str] = field(default_factory=dict)
 
-    def digest(self, roots: Iterable[str]) -> str:
+    def digest(self, roots: tuple[str, ...]) -> str:
         """SHA-256 over everything that some modules reach.
 
         Args:
             roots: names of modules and packages; a package stands for all modules below it.
         """
-        total = hashlib.sha256()
-        for path in self.reached(roots):
-            total.update(f"{path.relative_to(self.root)} {self._hash(path)}\n".encode())
-        return total.hexdigest()
+        if roots not in self._digests:
+            lines = [f"{path.relative_to(self.root)} {self._hash(path)}\n" for path in self.reached(roots)]
+            self._digests[roots] = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return self._digests[roots]
 
     def reached(self, roots: Iterable[str]) -> list[Path]:
         """Files of the modules that are imported from the roots, directly or not, and of the data that they name."""

@@ -58,7 +58,7 @@ class BuildGraph:
         builders: where compilers can run.
         say: tells the user one line.
         echo: given each line that a process prints; None keeps quiet.
-        on_artifact: told of every artifact that is ready, with its target and whether it was made just now.
+        on_artifact: told once in a run of each artifact that is ready, with its target and whether it was made now.
         watcher: follows what is made, to show it to the user; None where nobody looks.
         run_cache: what it shares with other build graphs of the same run.
     """
@@ -71,7 +71,6 @@ class BuildGraph:
     on_artifact: Callable[[Target, Artifact, bool], None] | None = None
     watcher: Watcher | None = None
     run_cache: RunCache = field(default_factory=current)
-    _reported: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def store(self) -> Store:
@@ -136,7 +135,8 @@ class BuildGraph:
         return [candidate for candidate in self.rules if candidate in needed - {kind}]
 
     def _image_steps(self) -> tuple[Step[Any], ...]:
-        return self.builders.steps(self.settings, self.runner)
+        # What once was ready stays so while the run lasts.
+        return () if self.run_cache.builders else self.builders.steps(self.settings, self.runner)
 
     def _existing_builder(self) -> Builder | None:
         return None if self._image_steps() else self.builder
@@ -146,8 +146,8 @@ class BuildGraph:
         found = self.run_cache.artifacts.get(name)
         artifact, made = (found, False) if found else self._found_or_made(rule, target, known)
         self.run_cache.artifacts[name] = artifact
-        if name not in self._reported:
-            self._reported.add(name)
+        if name not in self.run_cache.reported:
+            self.run_cache.reported.add(name)
             if self.watcher:
                 self.watcher.ready(rule.target(target), artifact, made=made)
             if self.on_artifact:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from vllm_wheels.core.engine.code import Code, installed
+from vllm_wheels.core.engine.code import installed
 from vllm_wheels.core.engine.plan import Plan, digest
 from vllm_wheels.core.errors import ImageError
 from vllm_wheels.core.variants import Variant, variant
@@ -100,15 +99,10 @@ class Rule:
             code=self.code_version(context.target.variant),
         )
 
-    def code_version(self, variant: str | None, code: Code | None = None) -> str:
+    def code_version(self, variant: str | None) -> str:
         """Hash of our own code and data that make or judge the artifact."""
-        reached = _reached(code or installed(), self.code) if self.code else ""
+        reached = installed().digest(self.code) if self.code else ""
         return digest({"code": reached, "constants": self.constants(variant if self.per_variant else None)})
-
-
-@cache
-def _reached(code: Code, modules: tuple[str, ...]) -> str:
-    return code.digest(modules)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,12 @@ class RunCache:
 
     Attributes:
         artifacts: those that are ready.
+        reported: names of those that were told of.
         builders: where compilers run, by whether their output is heard.
     """
 
     artifacts: dict[Name, Artifact] = field(default_factory=dict)
+    reported: set[Name] = field(default_factory=set)
     builders: dict[bool, Builder] = field(default_factory=dict)
     _plans: dict[Name, Plan] = field(default_factory=dict)
     _asking: dict[Name, Lock] = field(default_factory=dict)
