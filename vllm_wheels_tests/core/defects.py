@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vllm_wheels.core.host.processes import Finished, Runner
-from vllm_wheels.core.patches.guard import GUARD
+from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Judgement

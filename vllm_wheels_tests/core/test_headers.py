@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import patches
 from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.operations.builds import build_graph
-from vllm_wheels.core.patches import native_headers, patched
+from vllm_wheels.core.patches import applying, native_headers
+from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import CMAKE
@@ -88,7 +88,7 @@ def name_source(tree: Tree, _: Wanted) -> None:
 @pytest.mark.container
 def test_extensions_are_the_same_with_every_compiler_cache_and_with_none(settings_environment, monkeypatch):
     """Whoever builds a wheel again without my cache gets my wheel: caches change no path that objects hold."""
-    monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="named", apply=name_source)))
+    monkeypatch.setattr(applying, "PATCHES", (*applying.PATCHES, Patch(name="named", apply=name_source)))
     monkeypatch.setenv("VLLM_WHEELS_BUILDER__KIND", "container")
     monkeypatch.setenv("VLLM_WHEELS_BUILDER__IMAGE", "debian")
     made = {}
@@ -105,7 +105,7 @@ def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, re
     """Reading the header once makes no other wheel, byte by byte."""
     with_header = compiled(release)
     log = (with_header[0].folder / "build.log").read_text("utf-8")
-    monkeypatch.setattr(patches, "PATCHES", tuple(one for one in patches.PATCHES if one is not native_headers.PATCH))
+    monkeypatch.setattr(applying, "PATCHES", tuple(one for one in applying.PATCHES if one is not native_headers.PATCH))
     without = compiled(release, with_other_code("native"))
     assert without[1] == with_header[1]
     assert without[0].key != with_header[0].key

@@ -10,7 +10,7 @@ import pytest
 from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.host.processes import Runner
-from vllm_wheels.core.patches import patched
+from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.upstream import CMAKE, SETUP
 from vllm_wheels.core.variants import variants

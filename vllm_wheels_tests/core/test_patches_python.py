@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import PatchError
-from vllm_wheels.core.patches import cpu_platform, fixes, kernels, lookups, patched
+from vllm_wheels.core.patches import cpu_platform, fixes, kernels, lookups
+from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.patch import ANY_RELEASE
 from vllm_wheels.core.patches.tree import Edit
 from vllm_wheels_tests.core.patch_tree import tree, wanted, write

@@ -7,12 +7,12 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 
-from vllm_wheels.core import patches
 from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.operations.builds import build_graph
+from vllm_wheels.core.patches import applying
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
@@ -57,7 +57,7 @@ def test_python_level_patch_makes_a_new_wheel_without_a_compiler(built, monkeypa
     def apply(tree, wanted) -> None:
         tree.write(LOGGER, tree.text(LOGGER) + "MENDED = True\n")
 
-    monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="mended", apply=apply)))
+    monkeypatch.setattr(applying, "PATCHES", (*applying.PATCHES, Patch(name="mended", apply=apply)))
     artifact, said = assembled(with_other_code("native", "metadata"))
     assert not compiled(said)
     with zipfile.ZipFile(wheel_in(artifact.folder)) as archive:

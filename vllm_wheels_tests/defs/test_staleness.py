@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core import patches
 from vllm_wheels.core import variants as variants_module
 from vllm_wheels.core.builders.local import LocalBuilder
 from vllm_wheels.core.operations.builds import rules
+from vllm_wheels.core.patches import applying
 from vllm_wheels.core.patches.patch import Patch
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, VARIANTS, Workplace, change_code, new_artifacts
 from vllm_wheels_tests.fixtures import releases, torchlike
@@ -88,7 +88,7 @@ def patch_of(path, scene):
         tree.write(path, tree.text(path) + "\n# patched\n")
 
     code(scene)
-    scene.monkeypatch.setattr(patches, "PATCHES", (*patches.PATCHES, Patch(name="comment", apply=comment)))
+    scene.monkeypatch.setattr(applying, "PATCHES", (*applying.PATCHES, Patch(name="comment", apply=comment)))
 
 
 def python_patch(scene):

@@ -11,12 +11,11 @@ from importlib.resources import files
 from pprint import pformat
 
 from vllm_wheels.core.patches.cpu_guard import Wheel
+from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.variants import variants
 
-INIT = "vllm/__init__.py"
-GUARD = "vllm/_cpu_guard.py"
 TEMPLATE = "cpu_guard.py"
 TABLE = "WHEEL: Wheel = {}\n"
 TORCH_IMPORT = "vllm.env_override"

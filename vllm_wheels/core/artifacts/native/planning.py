@@ -14,7 +14,7 @@ from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions
-from vllm_wheels.core.patches import patched
+from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.labels import same_code_in
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.tree import Tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE
-from vllm_wheels.core.patches.guard import GUARD
+from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.runs.probing import run, vllm
 from vllm_wheels.core.verify.test_run import INSTALLS, TestRun, last_lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from vllm_wheels.core.patches.guard import GUARD, INIT
+from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.finding import Severity
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
