@@ -14,7 +14,7 @@ STATIC = "vllm_wheels.core.verify.static"
 
 
 def digest(root: str, path: Path, text: str) -> str:
-    return Code(ROOT, changed={path: text}).digest([root])
+    return Code(ROOT, changed={path: text}).digest((root,))
 
 
 def test_comments_docstrings_and_layout_move_nothing():
@@ -22,20 +22,20 @@ def test_comments_docstrings_and_layout_move_nothing():
     text = READER.read_text("utf-8")
     _, _, rest = text.partition('"""\n')
     explained = f'"""Something else."""\n# A comment.\n\n\n{rest}'
-    assert digest(STATIC, READER, explained) == Code(ROOT).digest([STATIC])
+    assert digest(STATIC, READER, explained) == Code(ROOT).digest((STATIC,))
 
 
 def test_real_change_moves_whatever_reaches_it():
     """A corrected reader of ELF files, imported by way of others, lets every wheel be judged again."""
     text = READER.read_text("utf-8")
-    assert digest(STATIC, READER, f"{text}\nCORRECTED = True\n") != Code(ROOT).digest([STATIC])
+    assert digest(STATIC, READER, f"{text}\nCORRECTED = True\n") != Code(ROOT).digest((STATIC,))
 
 
 def test_change_that_is_not_reached_moves_nothing():
     """An edit of the uploader makes no wheel stale."""
     path = ROOT / "core/publish/upload.py"
     assert path not in Code(ROOT).reached([STATIC])
-    assert digest(STATIC, path, "CHANGED = True\n") == Code(ROOT).digest([STATIC])
+    assert digest(STATIC, path, "CHANGED = True\n") == Code(ROOT).digest((STATIC,))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_data_that_a_module_names_moves_it(root, file):
     """Another pin of a tool, line of a template or recipe of an image counts like code, comments and all."""
     path = ROOT / file
     assert path in Code(ROOT).reached([root])
-    assert digest(root, path, path.read_text("utf-8") + "# more\n") != Code(ROOT).digest([root])
+    assert digest(root, path, path.read_text("utf-8") + "# more\n") != Code(ROOT).digest((root,))
 
 
 def test_variants_are_declared_one_by_one():

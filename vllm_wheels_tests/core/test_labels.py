@@ -104,8 +104,8 @@ def test_hollow_variant_keeps_its_floor_and_gets_the_lower_ones_ceiling(tmp_path
     """Its guard asks for VNNI as its name says, and denies what its code does not have."""
     guard = made(tmp_path, "avx512vnni").overlay["vllm/_cpu_guard.py"]
     table: dict[str, dict[str, object]] = {}
-    assignment = guard[guard.index("WHEEL: dict") : guard.index("\n\n\ndef cpu_flags")]
-    exec(assignment.replace("WHEEL: dict[str, Any]", "WHEEL"), table)  # noqa: S102 - our own module
+    assignment = guard[guard.index("WHEEL: Wheel") : guard.index("\n\n\ndef cpu_flags")]
+    exec(assignment.replace("WHEEL: Wheel", "WHEEL"), table)  # noqa: S102 - our own module
     assert "avx512_vnni" in table["WHEEL"]["floor"]
     assert table["WHEEL"]["ceiling"] == variant("avx512").ceiling
 

@@ -17,7 +17,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.side_by_side import turn
+from vllm_wheels.core.host.compile_slots import compile_slot
 with compile_slot(Settings(state_folder=Path(sys.argv[1])), print):
     print("mine", flush=True)
     sys.stdin.read()
