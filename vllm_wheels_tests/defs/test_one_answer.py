@@ -26,6 +26,7 @@ from vllm_wheels.core.verify import parts
 from vllm_wheels.core.verify.planning import ALL
 from vllm_wheels.defs import home, staleness
 from vllm_wheels.defs.keys import key
+from vllm_wheels.defs.sqlite import kept_open
 from vllm_wheels_tests.defs.workplace import CORE, KINDS, TARGET, VARIANTS, change_code, graph
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import copy_artifacts
@@ -107,7 +108,7 @@ def everything_built(two_built, tmp_path_factory, miniature_index, torch_folder)
         patch.delenv("DAGSTER_HOME", raising=False)
         settings = configuration.load()
         instance = home.instance(settings)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, kept_open():
         patch.setattr(environments, "lock", _remembered(environments.lock))
         patch.setattr(staleness, "variants", lambda: VARIANTS)
         answers = Answers(settings, instance, [])
@@ -276,7 +277,6 @@ MOVES = {
     "builder.kind=auto": None,
     "builder.kind=container": {"compiled"},
     "builder.unified_baseline": {"native", "metadata"},
-    "builder.distcc_hosts": {"compiled"},
     "wheel.distributions": {"native", "metadata"},
     "wheel.authors": {"metadata"},
     "wheel.urls": {"metadata"},
