@@ -388,3 +388,16 @@ def test_changed_setting_touches_what_it_decides(everything_built, place, change
     expected = MOVES.get(change, set())
     if expected is not None:
         assert found == downstream(expected)
+
+
+def test_all_code_changed_at_once_compiles_nothing(everything_built, monkeypatch):
+    """Whatever Python code is edited: what is made again comes out as before, so that the compiled objects stay."""
+    change_code(monkeypatch, *map(inside, MODULES))
+    made = {}
+    builds = build_graph(
+        everything_built.settings,
+        say=everything_built.lines.append,
+        on_artifact=lambda _, artifact, now: made.update({artifact.kind: now}),
+    )
+    builds.ensure("compiled", replace(TARGET, variant=VARIANTS[0]))
+    assert made == {**dict.fromkeys(builds.closure("compiled"), True), "compiled": False}
