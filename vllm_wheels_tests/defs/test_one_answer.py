@@ -233,8 +233,8 @@ def test_changed_build_constant_recompiles(everything_built, monkeypatch):
 @pytest.mark.parametrize("tool", sorted({tool for check in ALL for tool in check.tools}))
 def test_newer_tool_of_the_checks_judges_wheels_again(everything_built, monkeypatch, tool):
     """Another version of a tool that checks use makes every verdict stale, and nothing else."""
-    known = parts.version
-    monkeypatch.setattr(parts, "version", lambda name: "99" if name == tool else known(name))
+    known = parts.installed_version
+    monkeypatch.setattr(parts, "installed_version", lambda name: "99" if name == tool else known(name))
     assert everything_built.both() == downstream({"verification"})
 
 
