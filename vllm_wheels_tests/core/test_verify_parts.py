@@ -128,9 +128,9 @@ def test_changed_decoder_reads_the_machine_code_again(verifier, edit, monkeypatc
 def test_newer_tool_moves_the_keys_of_the_checks_that_use_it(tool, monkeypatch):
     """After an update of auditwheel only what auditwheel says is asked again."""
     before = keys(INPUTS)
-    monkeypatch.setattr(parts, "version", lambda name: "99" if name == tool else "1")
+    monkeypatch.setattr(parts, "installed_version", lambda name: "99" if name == tool else "1")
     other = keys(INPUTS)
-    monkeypatch.setattr(parts, "version", lambda _: "1")
+    monkeypatch.setattr(parts, "installed_version", lambda _: "1")
     moved = {name for name, key in keys(INPUTS).items() if key != other[name]}
     assert moved == {check.name for check in planning.ALL if tool in check.tools}
     assert before.keys() == other.keys()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +20,15 @@ from vllm_wheels.core import variants as variants_module
 from vllm_wheels.core.artifacts import compiled
 from vllm_wheels.core.artifacts.torch_env import planning as environments
 from vllm_wheels.core.engine.code import Code, normalised
-from vllm_wheels.core.engine.graph import IMAGE
-from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.engine.graph import IMAGE, BuildGraph
+from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import RepositorySettings, Section, Settings
 from vllm_wheels.core.verify import parts
 from vllm_wheels.core.verify.planning import ALL
 from vllm_wheels.defs import home, staleness
 from vllm_wheels.defs.keys import key
+from vllm_wheels.defs.sqlite import kept_open
 from vllm_wheels_tests.defs.workplace import CORE, KINDS, TARGET, VARIANTS, change_code, graph
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import copy_artifacts
@@ -62,16 +65,17 @@ class Answers:
     def both(self, settings: Settings | None = None, definitions: dg.AssetGraph | None = None) -> set[str]:
         """The artifacts that are out of date, by the store and by Dagster, which must name the same; then as before."""
         builds = build_graph(settings or self.settings, say=self.lines.append)
-        try:
-            by_store = self._missing(builds)
-        except VllmWheelsError:
-            by_store = set()
-        moved = staleness.observe(self.instance, builds, [TARGET], self.lines.append)
+        by_store = self._missing(builds)
+        moved = self.moved(builds)
         by_dagster = self._stale(definitions or self.definitions)
         if moved:
-            staleness.observe(self.instance, self.unchanged, [TARGET], self.lines.append)
+            self.moved(self.unchanged)
         assert by_dagster == by_store
         return by_store
+
+    def moved(self, builds: BuildGraph) -> dict[str, list[str]]:
+        """Has Dagster observe the inputs from outside; those that moved."""
+        return staleness.observe(self.instance, builds, [TARGET], self.lines.append)
 
     def look_around(self) -> None:
         """Draws up the plans of the unchanged state, and the graph, once."""
@@ -79,7 +83,7 @@ class Answers:
         self.definitions = graph()
         self._missing(self.unchanged)
 
-    def _missing(self, builds) -> set[str]:
+    def _missing(self, builds: BuildGraph) -> set[str]:
         """Artifacts that the store does not have under today's key, and all that is made from them."""
         missing: set[dg.AssetKey] = set()
         for name in VARIANTS:
@@ -107,7 +111,7 @@ def everything_built(two_built, tmp_path_factory, miniature_index, torch_folder)
         patch.delenv("DAGSTER_HOME", raising=False)
         settings = configuration.load()
         instance = home.instance(settings)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, kept_open():
         patch.setattr(environments, "lock", _remembered(environments.lock))
         patch.setattr(staleness, "variants", lambda: VARIANTS)
         answers = Answers(settings, instance, [])
@@ -178,14 +182,13 @@ def test_changed_modules_touch_what_they_make_or_judge(everything_built, monkeyp
 
 def test_every_module_that_a_rule_loads_is_among_those_that_it_reaches(tmp_path):
     """What reading the code finds is what really runs: importing a rule's code loads no module beyond."""
-    from subprocess import run  # noqa: PLC0415
-    from sys import executable  # noqa: PLC0415
-
     for kind in ("wheel", "verification"):
         modules = Code(CORE.parent).modules()
         names = [name for name in modules for root in rules()[kind].code if f"{name}.".startswith(f"{root}.")]
         lines = [*(f"import {name}" for name in names), "import json, sys", "print(json.dumps(list(sys.modules)))"]
-        loaded = json.loads(run([executable, "-c", "\n".join(lines)], check=True, capture_output=True).stdout)
+        loaded = json.loads(
+            subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True).stdout
+        )
         ours = {modules[name] for name in loaded if name in modules}
         assert {inside(path) for path in ours - REACHED[kind]} == set()
 
@@ -230,8 +233,8 @@ def test_changed_build_constant_recompiles(everything_built, monkeypatch):
 @pytest.mark.parametrize("tool", sorted({tool for check in ALL for tool in check.tools}))
 def test_newer_tool_of_the_checks_judges_wheels_again(everything_built, monkeypatch, tool):
     """Another version of a tool that checks use makes every verdict stale, and nothing else."""
-    known = parts.version
-    monkeypatch.setattr(parts, "version", lambda name: "99" if name == tool else known(name))
+    known = parts.installed_version
+    monkeypatch.setattr(parts, "installed_version", lambda name: "99" if name == tool else known(name))
     assert everything_built.both() == downstream({"verification"})
 
 
@@ -262,6 +265,9 @@ LEFT_OUT = {
 }
 """Changes of settings that are not made here, with the reason."""
 
+REFUSED = {"smoke.location=container": CannotVerifyError}
+"""Changes after which no plan can be drawn up here; what is known stays as it is."""
+
 MOVES = {
     "source.origin=path": {"source"},
     "source.origin=git": {"source"},
@@ -270,13 +276,12 @@ MOVES = {
     "index.extra_urls": {"verification"},
     "torch.backend=cpu": {"verification"},
     "torch.packages": {"torch_env", "verification"},
-    "torch.version": {"torch_env", "metadata"},
+    "torch.version": {"metadata"},
     "onednn.origin=pinned": {"onednn"},
     "onednn.path": set(),
     "builder.kind=auto": None,
     "builder.kind=container": {"compiled"},
     "builder.unified_baseline": {"native", "metadata"},
-    "builder.distcc_hosts": {"compiled"},
     "wheel.distributions": {"native", "metadata"},
     "wheel.authors": {"metadata"},
     "wheel.urls": {"metadata"},
@@ -312,6 +317,7 @@ def place(everything_built, tmp_path_factory):
     root = tmp_path_factory.mktemp("settings")
     repository = releases.git_repository("unified", "0.32.0", root / "vllm")
     pinned = releases.git_repository("unified", "0.32.0", root / "oneDNN")
+    subprocess.run(["git", "-C", pinned, "tag", "v3.13"], check=True)
     named = {
         "source": {"git_url": str(repository), "path": repository},
         "onednn": {"git_url": str(pinned)},
@@ -373,7 +379,25 @@ def other(place: Place, name: str, before: Any, annotation: Any) -> Any:
 @pytest.mark.parametrize("change", changes())
 def test_changed_setting_touches_what_it_decides(everything_built, place, change):
     """Each setting, one at a time: what the store would make again is what Dagster calls stale."""
+    if change in REFUSED:
+        with pytest.raises(REFUSED[change]):
+            everything_built.both(changed(place, change))
+        assert everything_built.moved(build_graph(changed(place, change), say=print)) == {}
+        return
     found = everything_built.both(changed(place, change))
     expected = MOVES.get(change, set())
     if expected is not None:
         assert found == downstream(expected)
+
+
+def test_all_code_changed_at_once_compiles_nothing(everything_built, monkeypatch):
+    """Whatever Python code is edited: what is made again comes out as before, so that the compiled objects stay."""
+    change_code(monkeypatch, *map(inside, MODULES))
+    made = {}
+    builds = build_graph(
+        everything_built.settings,
+        say=everything_built.lines.append,
+        on_artifact=lambda _, artifact, now: made.update({artifact.kind: now}),
+    )
+    builds.ensure("compiled", replace(TARGET, variant=VARIANTS[0]))
+    assert made == {**dict.fromkeys(builds.closure("compiled"), True), "compiled": False}

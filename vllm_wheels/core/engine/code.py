@@ -65,6 +65,7 @@ class Code:
     changed: Mapping[Path, str] = field(default_factory=dict)
     apart: frozenset[str] = frozenset({"variants.toml"})
     _known: dict[Path, _Read] = field(default_factory=dict)
+    _texts: dict[Path, str] = field(default_factory=dict)
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def digest(self, roots: tuple[str, ...]) -> str:
@@ -119,7 +120,10 @@ class Code:
         return self._known[path]
 
     def _text(self, path: Path) -> str:
-        return self.changed.get(path) or path.read_text("utf-8")
+        if path not in self._texts:
+            text = self.changed.get(path)
+            self._texts[path] = path.read_text("utf-8") if text is None else text
+        return self._texts[path]
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,13 @@ def parts_kept(store: Store) -> Iterator[Artifact]:
 
 def versions(tools: Iterable[str]) -> dict[str, str]:
     """Installed version of each distribution."""
-    return {name: version(name) for name in sorted(set(tools))}
+    return {name: installed_version(name) for name in sorted(set(tools))}
+
+
+@cache
+def installed_version(tool: str) -> str:
+    """Version of a distribution, read once."""
+    return version(tool)
 
 
 @dataclass(frozen=True, kw_only=True)
