@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 import requests
@@ -19,6 +20,7 @@ from vllm_wheels.core.host.transport import SlowAnswerError, WrongAnswerError
 from vllm_wheels.core.index import releases
 from vllm_wheels.core.settings import IndexSettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, serve
+from vllm_wheels_tests.fixtures.certificate import self_signed
 from vllm_wheels_tests.fixtures.serving import Handler, serving
 
 ONCE = http.Policy(deadline_seconds=30.0, attempts=1)
@@ -31,7 +33,7 @@ def server():
 
 
 @contextmanager
-def dripping(*, head: bytes, body: bytes) -> Iterator[str]:
+def dripping(*, head: bytes, body: bytes, certificate: Path | None = None) -> Iterator[str]:
     """A server that sends its head at once where it has one, and then a byte every tenth of a second."""
 
     class Drip(Handler, BaseHTTPRequestHandler):
@@ -43,7 +45,7 @@ def dripping(*, head: bytes, body: bytes) -> Iterator[str]:
                     time.sleep(0.1)
                     self.wfile.write(bytes([byte]))
 
-    with serving(Drip) as url:
+    with serving(Drip, certificate=certificate) as url:
         yield url
 
 
@@ -71,6 +73,22 @@ def test_answer_that_drips_ends_by_the_deadline(head, body):
     started = time.monotonic()
     with (
         dripping(head=head, body=body) as url,
+        http.session(replace(ONCE, deadline_seconds=1.0)) as opened,
+        pytest.raises(requests.Timeout),
+    ):
+        body_of(opened, url)
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("place", ["header", "body"])
+def test_answer_that_drips_by_tls_ends_by_the_deadline(tmp_path, monkeypatch, place):
+    """An encrypted connection can be given up in the middle as well."""
+    certificate = self_signed(tmp_path / "loopback.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    head, body = ENDLESS[place]
+    started = time.monotonic()
+    with (
+        dripping(head=head, body=body, certificate=certificate) as url,
         http.session(replace(ONCE, deadline_seconds=1.0)) as opened,
         pytest.raises(requests.Timeout),
     ):

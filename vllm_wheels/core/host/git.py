@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vllm_wheels.core.errors import GitUnreachableError, MachineError, SourceError, StepTimeoutError
 from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.limits import SLOW_BYTES_PER_SECOND
 from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.texts import redacted
 
@@ -18,7 +19,7 @@ FETCH_SECONDS = 1800.0
 
 ENVIRONMENT: Mapping[str, str] = {
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GIT_HTTP_LOW_SPEED_LIMIT": f"{SLOW_BYTES_PER_SECOND:.0f}",
     "GIT_HTTP_LOW_SPEED_TIME": "60",
     "LC_ALL": "C",
 }

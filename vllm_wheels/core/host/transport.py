@@ -139,8 +139,8 @@ def _ended_at(until: float, end: Callable[[], None]) -> Iterator[None]:
     """Has a connection ended at a moment, whatever it waits for; then a TimeoutError is raised."""
 
     def end_quietly() -> None:
-        # The answer may have come to its end at the same moment.
-        with suppress(OSError, ValueError, RuntimeError):
+        # The answer may have come to its end at the same moment; TLS inside TLS has no socket to shut down.
+        with suppress(OSError, ValueError, RuntimeError, TypeError):
             end()
 
     timer = Timer(max(until - time.monotonic(), 0), end_quietly)
