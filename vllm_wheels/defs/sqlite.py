@@ -12,11 +12,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Engine, QueuePool, create_engine, event
 
 from vllm_wheels.defs import internals
+
+
+class _Kept(QueuePool):
+    """Keeps its connections open when Dagster disposes of the engine, which it does after each event."""
+
+    def dispose(self) -> None:
+        """Does nothing: an engine is closed when the run ends."""
+
+    def recreate(self) -> _Kept:
+        """The same, which an engine that was disposed of goes on with."""
+        return self
+
+    def close(self) -> None:
+        """Closes the connections."""
+        super().dispose()
 
 
 @dataclass(frozen=True)
@@ -29,13 +44,13 @@ class _Engines:
     def engine(self, url: str, **options: Any) -> Engine:
         with self.lock:
             if url not in self.known:
-                self.known[url] = create_engine(url, **{**options, "poolclass": QueuePool})
+                self.known[url] = create_engine(url, **{**options, "poolclass": _Kept})
                 event.listen(self.known[url], "connect", _without_waiting)
             return self.known[url]
 
     def close(self) -> None:
         for engine in self.known.values():
-            engine.dispose()
+            cast("_Kept", engine.pool).close()
 
 
 def _without_waiting(connection: sqlite3.Connection, _record: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,13 @@ from sqlalchemy import Connection, NullPool, text
 from vllm_wheels.defs.sqlite import kept_open
 
 
-def connected(database: Path) -> Connection:
-    """A connection of the kind that Dagster opens for each event."""
-    return sqlite_event_log.create_engine(f"sqlite:///{database}", poolclass=NullPool).connect()
+@contextmanager
+def connected(database: Path) -> Iterator[Connection]:
+    """A connection as Dagster opens it for each event, on an engine that it disposes of afterwards."""
+    engine = sqlite_event_log.create_engine(f"sqlite:///{database}", poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
 def write(database: Path) -> None:
