@@ -281,6 +281,7 @@ MOVES = {
     "onednn.path": set(),
     "builder.kind=auto": None,
     "builder.kind=container": {"compiled"},
+    "builder.compiler_cache=sccache": {"torch_env"},
     "builder.unified_baseline": {"native", "metadata"},
     "wheel.distributions": {"native", "metadata"},
     "wheel.authors": {"metadata"},
