@@ -146,6 +146,8 @@ def reader(tmp_path, _environment, own_index, usual_index) -> Reader:
         "PATH": f"{venv}/bin:{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "VIRTUAL_ENV": str(venv),
+        # What this machine's own pip.conf caps is nothing that a reader has.
+        "XDG_CONFIG_DIRS": str(tmp_path),
         "PIP_INDEX_URL": usual_index.url,
         "UV_DEFAULT_INDEX": usual_index.url,
         "UV_PYTHON": sys.executable,
