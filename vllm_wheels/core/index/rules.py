@@ -60,11 +60,7 @@ def rules() -> dict[str, Rule]:
     table = tomllib.loads(files(__package__).joinpath("index_rules.toml").read_text("utf-8"))
     return {
         name: Rule(
-            name=name,
-            says=entry.pop("says"),
-            scope=entry.pop("scope"),
-            source=entry.pop("source"),
-            limits=entry,
+            name=name, says=entry.pop("says"), scope=entry.pop("scope"), source=entry.pop("source"), limits=entry
         )
         for name, entry in table.items()
     }

@@ -112,12 +112,7 @@ def _stage(settings: Settings, release: str, wheels: tuple[Candidate, ...], to: 
     now = datetime.now(UTC)
     _require_clock(to, states, now)
     plan = release_plan(
-        wheels,
-        states,
-        repository=to,
-        release=release,
-        published_before=_journal(settings, to).listed(),
-        now=now,
+        wheels, states, repository=to, release=release, published_before=_journal(settings, to).listed(), now=now
     )
     remote = {name: file for state in states.values() for name, file in state.files.items()}
     return Stage(repository=to, plan=plan, remote=remote)

@@ -37,11 +37,7 @@ PATH_RULES = (
     "unexpected-files",
 )
 PORTABLE = Invocation(
-    argv=(
-        *(sys.executable, "-c", PYDISTCHECK),
-        *(word for rule in PATH_RULES for word in ("--select", rule)),
-        WHEEL,
-    ),
+    argv=(*(sys.executable, "-c", PYDISTCHECK), *(word for rule in PATH_RULES for word in ("--select", rule)), WHEEL),
     # Away from the working folder and the wheel's own files, or it would take settings from a pyproject.toml there.
     folder=BESIDE,
 )

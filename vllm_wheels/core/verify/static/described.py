@@ -15,8 +15,7 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
 TWINE = Invocation(
-    argv=(sys.executable, "-m", "twine", "check", "--strict", WHEEL),
-    environment={"NO_COLOR": "1", "COLUMNS": "200"},
+    argv=(sys.executable, "-m", "twine", "check", "--strict", WHEEL), environment={"NO_COLOR": "1", "COLUMNS": "200"}
 )
 COMMAND = re.compile(r"\b(?:pip3?|uv|pipx|poetry|pdm)\b[^\n`]*?\b(?:install|add)\b(?P<rest>[^\n`]*)")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -82,10 +81,5 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         commands=(TWINE,),
         tools=("packaging", "readme-renderer", "twine"),
     ),
-    Check(
-        name="install-instructions",
-        title="look for install instructions",
-        judge=_instructions,
-        severity="warning",
-    ),
+    Check(name="install-instructions", title="look for install instructions", judge=_instructions, severity="warning"),
 )
