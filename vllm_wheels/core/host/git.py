@@ -32,15 +32,10 @@ REMEDY = "check the address and the network, or name a mirror or a local reposit
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A commit of a repository.
+    """A commit of a repository."""
 
-    Attributes:
-        id: full hash.
-        ref: by which it is fetched: a full name such as ``refs/tags/v0.32.0``, or the hash itself.
-    """
-
-    id: str
-    ref: str
+    id: str  # full hash
+    ref: str  # by which it is fetched: a full name such as ``refs/tags/v0.32.0``, or the hash itself
 
 
 def address(url: str) -> str:

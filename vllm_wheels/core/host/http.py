@@ -73,23 +73,15 @@ CLOCK = Clock()
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How long a server is tried, and what it may send.
+    """How long a server is tried, and what it may send."""
 
-    Attributes:
-        deadline_seconds: for all attempts and pauses together.
-        attempts: at most; None for as many as the deadline allows.
-        first_pause_seconds: after the first attempt; doubled after each further one.
-        longest_pause_seconds: between two attempts, where the server asks for no other.
-        limit_bytes: most that one answer may have.
-        kinds: content types that are taken; empty for all.
-    """
-
-    deadline_seconds: float
-    attempts: int | None = 3
-    first_pause_seconds: float = 1.0
+    deadline_seconds: float  # for all attempts and pauses together
+    attempts: int | None = 3  # at most; None for as many as the deadline allows
+    first_pause_seconds: float = 1.0  # after the first attempt; doubled after each further one
+    # Between two attempts, where the server asks for no other
     longest_pause_seconds: float = limits.LONGEST_PAUSE_SECONDS
-    limit_bytes: int = limits.MESSAGE_BYTES
-    kinds: tuple[str, ...] = ()
+    limit_bytes: int = limits.MESSAGE_BYTES  # most that one answer may have
+    kinds: tuple[str, ...] = ()  # content types that are taken; empty for all
 
 
 LISTING = Policy(deadline_seconds=limits.LISTING_SECONDS, limit_bytes=limits.LISTING_BYTES)

@@ -134,19 +134,12 @@ def program(name: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """The Linux distribution of a machine.
+    """The Linux distribution of a machine."""
 
-    Attributes:
-        identifier: ``ID`` of os-release, such as ``debian``.
-        version: ``VERSION_ID``; empty for a rolling one.
-        codename: ``VERSION_CODENAME``; empty where there is none.
-        manager: package manager, a table of packages.toml; None where none of them is used.
-    """
-
-    identifier: str
-    version: str
-    codename: str
-    manager: str | None
+    identifier: str  # ``ID`` of os-release, such as ``debian``
+    version: str  # ``VERSION_ID``; empty for a rolling one
+    codename: str  # ``VERSION_CODENAME``; empty where there is none
+    manager: str | None  # package manager, a table of packages.toml; None where none of them is used
 
     def install_numa(self) -> str | None:
         """The command that installs the headers of libnuma; None where the package manager is unknown."""

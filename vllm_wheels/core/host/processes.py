@@ -28,32 +28,20 @@ TAIL_LINES = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What became of a process.
-
-    Attributes:
-        argv: what was started.
-        status: exit status; negative for the signal that ended it.
-        seconds: how long it ran.
-        tail: its last lines of output, standard error among them.
-        output: all of its output, where it was asked to be kept.
-    """
+    """What became of a process."""
 
     argv: tuple[str, ...]
-    status: int
-    seconds: float
-    tail: tuple[str, ...]
-    output: str = ""
+    status: int  # exit status; negative for the signal that ended it
+    seconds: float  # how long it ran
+    tail: tuple[str, ...]  # its last lines of output, standard error among them
+    output: str = ""  # all of its output, where it was asked to be kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Starts processes.
+    """Starts processes."""
 
-    Attributes:
-        echo: given each line of output as it comes; None keeps quiet.
-    """
-
-    echo: Callable[[str], None] | None = None
+    echo: Callable[[str], None] | None = None  # given each line of output as it comes; None keeps quiet
 
     def run(
         self,

@@ -31,15 +31,10 @@ PLAIN = re.compile(r"[^a-z0-9]")
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Which variant to install, and why not another.
+    """Which variant to install, and why not another."""
 
-    Attributes:
-        variant: the best that runs.
-        above: each better variant with the flags that the processor lacks for it.
-    """
-
-    variant: Variant
-    above: Mapping[str, tuple[str, ...]]
+    variant: Variant  # the best that runs
+    above: Mapping[str, tuple[str, ...]]  # each better variant with the flags that the processor lacks for it
 
 
 def advice(flags: frozenset[str]) -> Advice:

@@ -29,40 +29,24 @@ ARCHIVES = (".tar.gz", ".tar.xz", ".zip")
 
 @dataclass(frozen=True, kw_only=True)
 class SourceArchive:
-    """A release's source archive as the index announces it.
+    """A release's source archive as the index announces it."""
 
-    Attributes:
-        filename: such as ``vllm-0.32.0.tar.gz``.
-        url: where it is; without credentials.
-        sha256: published hash.
-        size: in bytes; None where the index does not say.
-    """
-
-    filename: str
-    url: str
-    sha256: str | None
-    size: int | None
+    filename: str  # such as ``vllm-0.32.0.tar.gz``
+    url: str  # where it is; without credentials
+    sha256: str | None  # published hash
+    size: int | None  # in bytes; None where the index does not say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A release as the index announces it.
+    """A release as the index announces it."""
 
-    Attributes:
-        version: as upstream writes it.
-        requires_python: specifier such as ``>=3.11,<3.15``; None where the index does not say.
-        yanked: all of its files are withdrawn.
-        prerelease: alpha, beta, candidate or development release.
-        uploaded: when its first file was; None where the index does not say.
-        sdist: its source archive, if there is one.
-    """
-
-    version: str
-    requires_python: str | None
-    yanked: bool
-    prerelease: bool
-    uploaded: datetime | None
-    sdist: SourceArchive | None
+    version: str  # as upstream writes it
+    requires_python: str | None  # specifier such as ``>=3.11,<3.15``; None where the index does not say
+    yanked: bool  # all of its files are withdrawn
+    prerelease: bool  # alpha, beta, candidate or development release
+    uploaded: datetime | None  # when its first file was; None where the index does not say
+    sdist: SourceArchive | None  # its source archive, if there is one
 
 
 def releases(settings: Settings) -> list[Release]:

@@ -24,28 +24,17 @@ KNOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A package index to publish to.
+    """A package index to publish to."""
 
-    Attributes:
-        name: in the settings.
-        upload_url: where files are sent.
-        simple_url: its simple API, without credentials.
-        user: that goes with a token.
-        token_variable: template of the variable's name.
-        public_rules: it has the public index's rules (index_rules.toml).
-        attest: uploads are signed where there is an OIDC identity.
-        sigstore: trust configuration of the Sigstore instance that signs; None for the public one.
-        reader: user and password of its simple API, from the settings or the user's netrc; never printed.
-    """
-
-    name: str
-    upload_url: str
-    simple_url: str
-    user: str
-    token_variable: str
-    public_rules: bool
-    attest: bool
-    sigstore: Path | None = None
+    name: str  # in the settings
+    upload_url: str  # where files are sent
+    simple_url: str  # its simple API, without credentials
+    user: str  # that goes with a token
+    token_variable: str  # template of the variable's name
+    public_rules: bool  # it has the public index's rules (index_rules.toml)
+    attest: bool  # uploads are signed where there is an OIDC identity
+    sigstore: Path | None = None  # trust configuration of the Sigstore instance that signs; None for the public one
+    # User and password of its simple API, from the settings or the user's netrc; never printed
     reader: tuple[str, str] | None = field(default=None, repr=False)
 
     @property

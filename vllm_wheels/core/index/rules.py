@@ -33,24 +33,14 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file as the rules look at it.
+    """A file as the rules look at it."""
 
-    Attributes:
-        name: of the file.
-        size: in bytes.
-        metadata: METADATA.
-        project: the project's state on the index.
-        growth: bytes that this release adds to the project, this file included.
-        published_before: this installation's receipts say that a file of this name was there.
-        now: the time.
-    """
-
-    name: str
+    name: str  # of the file
     size: int
     metadata: Message
-    project: ProjectState
-    growth: int
-    published_before: bool
+    project: ProjectState  # the project's state on the index
+    growth: int  # bytes that this release adds to the project, this file included
+    published_before: bool  # this installation's receipts say that a file of this name was there
     now: datetime
 
 

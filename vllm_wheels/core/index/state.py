@@ -29,42 +29,25 @@ REFUSED = (401, 403)
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file as the index lists it.
+    """A file as the index lists it."""
 
-    Attributes:
-        name: of the file.
-        version: of the project; empty where the name tells none.
-        sha256: of its bytes, computed from a download where the index publishes none.
-        size: in bytes; None where the index does not say.
-        uploaded: when; None where the index does not say.
-        yanked: why it is yanked; None if it is not.
-        url: where it is.
-    """
-
-    name: str
-    version: str
-    sha256: str
-    size: int | None
-    uploaded: datetime | None
-    yanked: str | None
+    name: str  # of the file
+    version: str  # of the project; empty where the name tells none
+    sha256: str  # of its bytes, computed from a download where the index publishes none
+    size: int | None  # in bytes; None where the index does not say
+    uploaded: datetime | None  # when; None where the index does not say
+    yanked: str | None  # why it is yanked; None if it is not
     url: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectState:
-    """A project on an index.
-
-    Attributes:
-        project: name.
-        exists: whether the index knows it.
-        files: by name.
-        answered_at: the index's own time; None where it does not say.
-    """
+    """A project on an index."""
 
     project: str
-    exists: bool
-    files: Mapping[str, RemoteFile] = field(default_factory=dict)
-    answered_at: datetime | None = None
+    exists: bool  # whether the index knows it
+    files: Mapping[str, RemoteFile] = field(default_factory=dict)  # by name
+    answered_at: datetime | None = None  # the index's own time; None where it does not say
 
     def of_version(self, version: str) -> tuple[RemoteFile, ...]:
         """Its files of one version."""

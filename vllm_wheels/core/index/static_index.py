@@ -39,25 +39,15 @@ HASH = re.compile(r"sha256=([0-9a-f]{64})")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file that the index lists.
+    """A file that the index lists."""
 
-    Attributes:
-        name: of the file.
-        url: relative to the project's page, or absolute.
-        sha256: of its bytes; empty where a foreign page does not say.
-        size: in bytes; None where unknown.
-        requires_python: of its metadata.
-        metadata_sha256: of its metadata file; empty where there is none.
-        yanked: reason; None if it is not.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    size: int | None = None
-    requires_python: str | None = None
-    metadata_sha256: str = ""
-    yanked: str | None = None
+    name: str  # of the file
+    url: str  # relative to the project's page, or absolute
+    sha256: str  # of its bytes; empty where a foreign page does not say
+    size: int | None = None  # in bytes; None where unknown
+    requires_python: str | None = None  # of its metadata
+    metadata_sha256: str = ""  # of its metadata file; empty where there is none
+    yanked: str | None = None  # reason; None if it is not
 
     @property
     def project(self) -> str:

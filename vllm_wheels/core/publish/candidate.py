@@ -31,30 +31,18 @@ INTERPRETER = re.compile(r"(?:cp|py)3(\d*)")
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A wheel that may be published.
-
-    Attributes:
-        variant: name.
-        project: distribution name.
-        version: of the distribution.
-        path: the file.
-        sha256: of the file; also what its report and its provenance speak of.
-        size: in bytes.
-        metadata: METADATA.
-        pythons: on which it has passed.
-        without: those that it claims and has not been tried on, each with the reason.
-        reports: SHA-256 of the report by Python.
-    """
+    """A wheel that may be published."""
 
     variant: str
     project: str
-    version: str
+    version: str  # of the distribution
     path: Path
-    sha256: str
+    sha256: str  # of the file; also what its report and its provenance speak of
     size: int
     metadata: Message
-    pythons: tuple[str, ...]
-    reports: Mapping[str, str]
+    pythons: tuple[str, ...]  # on which it has passed
+    reports: Mapping[str, str]  # SHA-256 of the report by Python
+    # Those that it claims and has not been tried on, each with the reason
     without: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -21,50 +21,29 @@ Action = Literal["upload", "present", "conflict", "refused"]
 
 @dataclass(frozen=True, kw_only=True)
 class FilePlan:
-    """What is to be done about one file.
-
-    Attributes:
-        variant: name.
-        project: distribution name.
-        file: name of the file.
-        sha256: of the bytes that were verified.
-        size: in bytes.
-        action: ``upload``; ``present`` with the same hash; ``conflict`` with other bytes; ``refused`` by a rule.
-        why: one line; empty for ``upload``.
-        rule: name of the rule that refuses.
-        tried: on which Pythons it has passed, and on which it could not be tried and why, in one line.
-    """
+    """What is to be done about one file."""
 
     variant: str
     project: str
     file: str
-    sha256: str
+    sha256: str  # of the bytes that were verified
     size: int
-    action: Action
-    why: str = ""
-    rule: str = ""
-    tried: str = ""
+    action: Action  # ``upload``; ``present`` with the same hash; ``conflict`` with other bytes; ``refused`` by a rule
+    why: str = ""  # one line; empty for ``upload``
+    rule: str = ""  # name of the rule that refuses
+    tried: str = ""  # on which Pythons it has passed, and on which it could not be tried and why, in one line
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePlan:
-    """What publishing a release to one index means.
-
-    Attributes:
-        repository: name of the index.
-        index: its simple API.
-        release: of vLLM.
-        version: of the packages.
-        files: in the order of upload, the flagship last.
-        next_version: the release with the next ``.postN`` that is free in every project.
-    """
+    """What publishing a release to one index means."""
 
     repository: str
-    index: str
-    release: str
-    version: str
-    files: tuple[FilePlan, ...]
-    next_version: str
+    index: str  # its simple API
+    release: str  # of vLLM
+    version: str  # of the packages
+    files: tuple[FilePlan, ...]  # in the order of upload, the flagship last
+    next_version: str  # the release with the next ``.postN`` that is free in every project
 
     def of_action(self, *actions: Action) -> tuple[FilePlan, ...]:
         """The files with one of these actions."""

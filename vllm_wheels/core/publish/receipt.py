@@ -19,56 +19,34 @@ RECEIPT = "receipt.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFile:
-    """A file on an index.
+    """A file on an index."""
 
-    Attributes:
-        name: of the file.
-        sha256: of its bytes, as verified and as the index has them.
-        size: in bytes.
-        url: where it is.
-        listed_at: when the index listed it first, ISO 8601.
-        uploaded_at: what the index says of the upload; None where it does not.
-        answers: to every attempt; none if it was there already.
-        reports: SHA-256 of the report by Python.
-        without: Pythons that it claims and was not tried on, each with the reason.
-    """
-
-    name: str
-    sha256: str
+    name: str  # of the file
+    sha256: str  # of its bytes, as verified and as the index has them
     size: int
     url: str
-    listed_at: str
-    uploaded_at: str | None
-    answers: tuple[str, ...]
-    reports: Mapping[str, str]
+    listed_at: str  # when the index listed it first, ISO 8601
+    uploaded_at: str | None  # what the index says of the upload; None where it does not
+    answers: tuple[str, ...]  # to every attempt; none if it was there already
+    reports: Mapping[str, str]  # SHA-256 of the report by Python
+    # Pythons that it claims and was not tried on, each with the reason
     without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of one variant of a release on one index.
+    """What became of one variant of a release on one index."""
 
-    Attributes:
-        release: of vLLM.
-        version: of the package.
-        variant: name.
-        project: distribution name.
-        repository: name of the index.
-        index: its simple API.
-        files: all files of the variant.
-        tested: where the same bytes were installed back from and with what verdicts; empty if no test index is set.
-        schema: layout of the JSON.
-    """
-
-    release: str
-    version: str
+    release: str  # of vLLM
+    version: str  # of the package
     variant: str
     project: str
     repository: str
-    index: str
-    files: tuple[PublishedFile, ...]
+    index: str  # its simple API
+    files: tuple[PublishedFile, ...]  # all files of the variant
+    # Where the same bytes were installed back from and with what verdicts; empty if no test index is set
     tested: Mapping[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = SCHEMA  # layout of the JSON
 
     @property
     def data_version(self) -> str:

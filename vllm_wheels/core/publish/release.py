@@ -40,17 +40,11 @@ CLOCK_SECONDS = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A release on its way to one index.
-
-    Attributes:
-        repository: the index.
-        plan: what is to be done about each file.
-        remote: files that the index has, by name.
-    """
+    """A release on its way to one index."""
 
     repository: Repository
-    plan: ReleasePlan
-    remote: Mapping[str, RemoteFile]
+    plan: ReleasePlan  # what is to be done about each file
+    remote: Mapping[str, RemoteFile]  # files that the index has, by name
 
     def lacks(self, wheel: Candidate) -> bool:
         """Whether a wheel is to be uploaded."""
@@ -59,17 +53,11 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A release that may be published: complete, verified, and compared with every index that it goes to.
+    """A release that may be published: complete, verified, and compared with every index that it goes to."""
 
-    Attributes:
-        name: version of vLLM.
-        wheels: of all required variants, in the order of upload.
-        stages: the test index, if one is set, and the real one.
-    """
-
-    name: str
-    wheels: tuple[Candidate, ...]
-    stages: tuple[Stage, ...]
+    name: str  # version of vLLM
+    wheels: tuple[Candidate, ...]  # of all required variants, in the order of upload
+    stages: tuple[Stage, ...]  # the test index, if one is set, and the real one
 
 
 def repositories(settings: Settings, name: str | None = None) -> tuple[Repository, ...]:
@@ -140,15 +128,10 @@ def _require_part_of(release: Release, chosen: Collection[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Publisher:
-    """Carries a release out.
+    """Carries a release out."""
 
-    Attributes:
-        context: settings, runner, builder and where to speak; its stage is a folder for temporary files.
-        environ: where tokens are read from; None for this process's own environment.
-        clock: time.
-    """
-
-    context: ActionContext
+    context: ActionContext  # settings, runner, builder and where to speak; its stage is a folder for temporary files
+    # Where tokens are read from; None for this process's own environment
     environ: Mapping[str, str] | None = field(default=None, repr=False)
     clock: Clock = CLOCK
 

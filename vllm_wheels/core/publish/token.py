@@ -23,15 +23,10 @@ REDACTED = "<token>"
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What the uploading process of one project gets.
+    """What the uploading process of one project gets."""
 
-    Attributes:
-        environment: its variables; never printed, not even by ``repr``.
-        trusted: they are an OIDC identity, for which the process asks the index for a short-lived token.
-    """
-
-    environment: Mapping[str, str] = field(repr=False)
-    trusted: bool
+    environment: Mapping[str, str] = field(repr=False)  # its variables; never printed, not even by ``repr``
+    trusted: bool  # they are an OIDC identity, for which the process asks the index for a short-lived token
 
     def redact(self, text: str) -> str:
         """The text without any secret of the environment, plain or as HTTP's basic authentication sends it."""

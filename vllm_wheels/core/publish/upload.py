@@ -80,39 +80,23 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """How a file got onto an index.
+    """How a file got onto an index."""
 
-    Attributes:
-        remote: as the index lists it.
-        answers: of all attempts, in order; none if it was there already.
-    """
-
-    remote: RemoteFile
-    answers: tuple[str, ...] = ()
+    remote: RemoteFile  # as the index lists it
+    answers: tuple[str, ...] = ()  # of all attempts, in order; none if it was there already
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """Brings files onto one index.
-
-    Attributes:
-        repository: the index.
-        journal: of that index.
-        runner: starts the uploading process.
-        answer_seconds: limit of one answer.
-        patience_seconds: how long a failing upload is tried again.
-        settle_seconds: how long to wait until an accepted file is listed.
-        say: tells the user one line.
-        clock: time.
-    """
+    """Brings files onto one index."""
 
     repository: Repository
     journal: Journal
-    runner: Runner
-    answer_seconds: float
-    patience_seconds: float
-    settle_seconds: float
-    say: Callable[[str], None]
+    runner: Runner  # starts the uploading process
+    answer_seconds: float  # limit of one answer
+    patience_seconds: float  # how long a failing upload is tried again
+    settle_seconds: float  # how long to wait until an accepted file is listed
+    say: Callable[[str], None]  # tells the user one line
     clock: Clock = CLOCK
 
     def preflight(self, candidate: Candidate, credentials: Credentials) -> None:

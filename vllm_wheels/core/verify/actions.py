@@ -36,55 +36,33 @@ from vllm_wheels.core.verify.unpacked import Neighbour
 
 @dataclass(frozen=True, kw_only=True)
 class WheelUnderTest:
-    """The wheel that is verified, and the setup in which it is installed and run.
+    """The wheel that is verified, and the setup in which it is installed and run."""
 
-    Attributes:
-        wheel: path of the file.
-        target: that it was made for.
-        location: where it is installed and run; None while it is not made.
-        left_out: requirements that are not installed on purpose, by normalised name.
-        floor: flags of /proc/cpuinfo without which the wheel need not load.
-        neighbours: paths of the release's wheels of lower variants.
-    """
-
-    wheel: str
-    target: Target
-    location: TestLocation | None
-    left_out: tuple[str, ...]
-    floor: tuple[str, ...]
-    neighbours: tuple[str, ...] = ()
+    wheel: str  # path of the file
+    target: Target  # that it was made for
+    location: TestLocation | None  # where it is installed and run; None while it is not made
+    left_out: tuple[str, ...]  # requirements that are not installed on purpose, by normalised name
+    floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
+    neighbours: tuple[str, ...] = ()  # paths of the release's wheels of lower variants
 
 
 @dataclass(frozen=True, kw_only=True)
 class StaticArguments:
-    """Arguments of ``check_statically``.
-
-    Attributes:
-        tested: the wheel.
-        keys: of each check's finding, by check.
-        kept: checks that are not run, because the store has their findings.
-    """
+    """Arguments of ``check_statically``."""
 
     tested: WheelUnderTest
-    keys: Mapping[str, str]
-    kept: tuple[str, ...]
+    keys: Mapping[str, str]  # of each check's finding, by check
+    kept: tuple[str, ...]  # checks that are not run, because the store has their findings
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """Arguments of ``run_test``.
-
-    Attributes:
-        tested: the wheel.
-        check: its name.
-        key: of its finding; None while the wheel is not made.
-        kept: whether the store has its finding, so that it is not run.
-    """
+    """Arguments of ``run_test``."""
 
     tested: WheelUnderTest
     check: str
-    key: str | None
-    kept: bool
+    key: str | None  # of its finding; None while the wheel is not made
+    kept: bool  # whether the store has its finding, so that it is not run
 
 
 def kept_parts(settings: Settings, target: Target) -> KeptParts:

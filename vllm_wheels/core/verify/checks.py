@@ -45,47 +45,31 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the commands of a test run depend on; known before the wheel is built.
-
-    Attributes:
-        settings: of the user.
-        left_out: requirements that are not installed on purpose, by normalised name.
-        floor: flags of /proc/cpuinfo without which the wheel need not load.
-    """
+    """What the commands of a test run depend on; known before the wheel is built."""
 
     settings: Settings
-    left_out: tuple[str, ...]
-    floor: tuple[str, ...]
+    left_out: tuple[str, ...]  # requirements that are not installed on purpose, by normalised name
+    floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Generic[Subject]):
-    """One question about a wheel.
+    """One question about a wheel."""
 
-    Attributes:
-        name: identifier, never changed once published.
-        title: what is done, in the imperative.
-        commands: what it starts, in a plan; a function where that depends on the user's settings.
-        judge: answers the question about the subject; errors of ``UNJUDGEABLE`` leave it open.
-        severity: does a conviction forbid a release.
-        needs: checks that must have passed, or this one would say nothing new.
-        seconds: estimate.
-        inputs: what decides the verdict beside the wheel itself, by name in ``parts.Inputs``.
-        tools: distributions whose versions decide the verdict.
-        code: modules whose code decides the verdict, with all that they import; ``listed`` adds the check's own.
-        lasting: False where the verdict depends on the present answer of a server, so that no earlier one is reused.
-    """
-
-    name: str
-    title: str
+    name: str  # identifier, never changed once published
+    title: str  # what is done, in the imperative
+    # Answers the question about the subject; errors of ``UNJUDGEABLE`` leave it open
     judge: Callable[[Subject], Judgement]
     severity: Severity = "error"
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # checks that must have passed, or this one would say nothing new
     seconds: float | None = None
+    # What it starts, in a plan; a function where that depends on the user's settings
     commands: tuple[Invocation, ...] | Callable[[RunOptions], tuple[Invocation, ...]] = ()
-    inputs: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ("packaging",)
+    inputs: tuple[str, ...] = ()  # what decides the verdict beside the wheel itself, by name in ``parts.Inputs``
+    tools: tuple[str, ...] = ("packaging",)  # distributions whose versions decide the verdict
+    # Modules whose code decides the verdict, with all that they import; ``listed`` adds the check's own
     code: tuple[str, ...] = ()
+    # False where the verdict depends on the present answer of a server, so that no earlier one is reused
     lasting: bool = True
 
     def planned(self, options: RunOptions) -> tuple[Invocation, ...]:

@@ -14,14 +14,10 @@ from vllm_wheels.core.verify.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class TestCoverage:
-    """The Pythons on which a wheel was verified before its release.
+    """The Pythons on which a wheel was verified before its release."""
 
-    Attributes:
-        pythons: those with a report that has passed.
-        without: those that the wheel claims and this installation cannot provide, each with the reason.
-    """
-
-    pythons: tuple[str, ...]
+    pythons: tuple[str, ...]  # those with a report that has passed
+    # Those that the wheel claims and this installation cannot provide, each with the reason
     without: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:

@@ -31,17 +31,11 @@ SCANNER = (scan.__module__,)
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Keys of the findings about one wheel.
+    """Keys of the findings about one wheel."""
 
-    Attributes:
-        wheel: name of the file and its hash.
-        inputs: what decides some check beside the wheel, by the name that checks use.
-        code: of which the checks' own code is hashed.
-    """
-
-    wheel: tuple[str, str]
-    inputs: Mapping[str, Any]
-    code: Code
+    wheel: tuple[str, str]  # name of the file and its hash
+    inputs: Mapping[str, Any]  # what decides some check beside the wheel, by the name that checks use
+    code: Code  # of which the checks' own code is hashed
 
     def key(self, check: Check[Any], commands: Iterable[Invocation] = ()) -> str:
         """Key of a check's finding.
@@ -80,17 +74,11 @@ def installed_version(tool: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class KeptParts:
-    """Findings and scans of wheels in the store.
+    """Findings and scans of wheels in the store."""
 
-    Attributes:
-        store: of all artifacts.
-        target: that the wheel was made for.
-        wait_seconds: how long to wait for another process that keeps the same.
-    """
-
-    store: Store
-    target: Target
-    wait_seconds: float
+    store: Store  # of all artifacts
+    target: Target  # that the wheel was made for
+    wait_seconds: float  # how long to wait for another process that keeps the same
 
     def finding(self, key: str) -> Finding | None:
         """The finding of that key, or None."""

@@ -23,12 +23,7 @@ EVERYWHERE, PLAIN = "any", "linux_x86_64"
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The locations that this machine offers; no image is made in order to verify a wheel.
-
-    Attributes:
-        settings: of the user.
-        runner: starts processes.
-    """
+    """The locations that this machine offers; no image is made in order to verify a wheel."""
 
     settings: Settings
     runner: Runner

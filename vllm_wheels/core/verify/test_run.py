@@ -65,29 +65,17 @@ def sandboxed(*argv: str, **env: str) -> Invocation:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRun:
-    """One wheel in a virtual environment of its own, below the context's stage.
+    """One wheel in a virtual environment of its own, below the context's stage."""
 
-    Attributes:
-        context: where the report is being made.
-        location: where commands run.
-        wheel: the file.
-        distribution: its normalised name.
-        version: its version.
-        python: version without the micro part.
-        left_out: requirements that are not installed on purpose, by normalised name.
-        floor: flags of /proc/cpuinfo without which the wheel need not load.
-        commands: of the check that is being carried out.
-    """
-
-    context: ActionContext
+    context: ActionContext  # where the report is being made
     location: TestLocation
     wheel: Path
-    distribution: str
+    distribution: str  # its normalised name
     version: str
-    python: str
-    left_out: tuple[str, ...]
-    floor: tuple[str, ...]
-    commands: tuple[Invocation, ...] = ()
+    python: str  # version without the micro part
+    left_out: tuple[str, ...]  # requirements that are not installed on purpose, by normalised name
+    floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
+    commands: tuple[Invocation, ...] = ()  # of the check that is being carried out
 
     def with_commands_of(self, check: Check[TestRun]) -> TestRun:
         """The test run with the commands that a plan has for a check."""

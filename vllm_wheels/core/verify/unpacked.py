@@ -30,48 +30,28 @@ GENERATOR = "vllm-wheels"
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """Another wheel of the same release, to compare machine code with.
+    """Another wheel of the same release, to compare machine code with."""
 
-    Attributes:
-        name: of its file.
-        distribution: normalised name.
-        variant: where it is known.
-        code: hash of its own machine code; None where it has none.
-    """
-
-    name: str
-    distribution: str
-    variant: str | None
-    code: str | None
+    name: str  # of its file
+    distribution: str  # normalised name
+    variant: str | None  # where it is known
+    code: str | None  # hash of its own machine code; None where it has none
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnpackedWheel:
-    """A wheel and the folder into which it is unpacked; nothing in it is executed.
+    """A wheel and the folder into which it is unpacked; nothing in it is executed."""
 
-    Attributes:
-        path: of the file.
-        folder: where it is unpacked.
-        file: what it says about itself.
-        sha256: of the file.
-        scan: its machine code.
-        binaries: its ELF files.
-        variant: by its name; None where nobody knows.
-        settings: of the user.
-        runner: starts the tools.
-        neighbours: other wheels of the same release.
-    """
-
-    path: Path
-    folder: Path
-    file: WheelFile
+    path: Path  # of the file
+    folder: Path  # where it is unpacked
+    file: WheelFile  # what it says about itself
     sha256: str
     scan: Scan
     binaries: tuple[Binary, ...]
-    variant: Variant | None
+    variant: Variant | None  # by its name; None where nobody knows
     settings: Settings
     runner: Runner
-    neighbours: tuple[Neighbour, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()  # other wheels of the same release
     _read: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property

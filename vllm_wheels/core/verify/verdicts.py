@@ -50,15 +50,10 @@ class Unjudged:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """The reports on all wheels of a call.
+    """The reports on all wheels of a call."""
 
-    Attributes:
-        reports: one per wheel and Python.
-        unjudged: what is no wheel, or could not be had.
-    """
-
-    reports: tuple[Report, ...]
-    unjudged: tuple[Unjudged, ...]
+    reports: tuple[Report, ...]  # one per wheel and Python
+    unjudged: tuple[Unjudged, ...]  # what is no wheel, or could not be had
 
     @property
     def exit_code(self) -> int:

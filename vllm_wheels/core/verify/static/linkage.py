@@ -31,16 +31,11 @@ logging.getLogger("auditwheel").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True, kw_only=True)
 class Linkage:
-    """What the compiled code needs of the system.
+    """What the compiled code needs of the system."""
 
-    Attributes:
-        policies: of auditwheel, for glibc on x86-64.
-        deserved: the policy that the code keeps to; plain ``linux`` where it keeps to none.
-        outside: libraries that are neither in the wheel nor brought by torch, by policy that does not promise them.
-    """
-
-    policies: WheelPolicies
-    deserved: Policy
+    policies: WheelPolicies  # of auditwheel, for glibc on x86-64
+    deserved: Policy  # the policy that the code keeps to; plain ``linux`` where it keeps to none
+    # Libraries that are neither in the wheel nor brought by torch, by policy that does not promise them
     outside: Mapping[str, tuple[str, ...]]
 
     def claimed(self, platform: str) -> Policy | None:
