@@ -52,9 +52,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Files become readable by all, and executable where their owner's bit is set; no other bit of their mode is kept.
 
-    Args:
-        archive: named ``*.tar.gz``, ``*.tgz``, ``*.tar.xz`` or ``*.zip``.
-        folder: where to.
+    The archive is named ``*.tar.gz``, ``*.tgz``, ``*.tar.xz`` or ``*.zip``.
 
     Raises:
         UnsafeArchiveError: it is truncated, damaged or no archive, or a member would be written outside, is a link that

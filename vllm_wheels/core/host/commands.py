@@ -70,8 +70,7 @@ class Invocation:
     def filled(self, values: Mapping[str, str | Sequence[str]]) -> Invocation:
         """The command as it is started.
 
-        Args:
-            values: by name in braces; a word that is the name of several becomes several words.
+        A word that is the name of several values becomes several words.
         """
         single = {name: value for name, value in values.items() if isinstance(value, str)}
 

@@ -23,9 +23,7 @@ LOOK_SECONDS = 0.5
 def compile_slot(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
     """One of ``builder.side_by_side`` places for compiling, held by a lock that dies with the process.
 
-    Args:
-        settings: whose state folder the processes share.
-        say: told once if there is nothing but to wait.
+    Processes that share a state folder share the places; who has to wait is told so once.
 
     Raises:
         StoreBusyError: no place was free for ``builder.lock_seconds``.

@@ -20,10 +20,7 @@ from vllm_wheels.core.settings import Settings
 def download(wanted: Download, path: Path, *, settings: Settings) -> None:
     """Downloads a file, in as many attempts as the policy of downloads allows.
 
-    Args:
-        wanted: URL (also ``file:``), size and hash.
-        path: where the file goes; nothing is there unless it is whole and the right one.
-        settings: name the time to wait for an answer, and the index with its credentials.
+    A URL may be of ``file:``; nothing is at the path unless it is whole and the right file.
 
     Raises:
         HashMismatchError: size or hash is not the published one.

@@ -47,13 +47,7 @@ def address(url: str) -> str:
 def resolve(url: str, name: str, *, timeout_seconds: float, remedy: str = REMEDY) -> Commit | None:
     """The commit that a tag, a branch or a full hash stands for; None where the repository has no such name.
 
-    A full hash is taken as it is, without asking the repository.
-
-    Args:
-        url: repository, remote or local.
-        name: tag (preferred), branch, full name of a ref, or full hash.
-        timeout_seconds: for the repository's answer.
-        remedy: what to do when the repository cannot be read.
+    Of equal names the tag's is preferred; a full hash is taken as it is, without asking the repository.
 
     Raises:
         GitUnreachableError: the repository cannot be read.
@@ -101,12 +95,7 @@ def commands(*, url: str, commit: Commit, folder: str) -> tuple[Invocation, ...]
 def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path, invocations: tuple[Invocation, ...]) -> None:
     """Puts the files of a commit into a new folder, without history and without ``.git``.
 
-    Args:
-        runner: starts git.
-        url: repository, with credentials where it needs any.
-        commit: which.
-        folder: to make.
-        invocations: as ``commands`` gives them, with the real folder.
+    The commands are those of ``commands`` with the real folder; the URL brings the credentials that a plan leaves out.
 
     Raises:
         GitUnreachableError: the repository cannot be read, or does not give out the commit.

@@ -174,10 +174,7 @@ def index_session(settings: Settings, policy: Policy) -> requests.Session:
 def session(policy: Policy, *, home: str = "", reader: tuple[str, str] | None = None) -> requests.Session:
     """A session that keeps to a policy, and begins its deadline.
 
-    Args:
-        policy: limits of every answer.
-        home: address of the only server that gets the reader's password.
-        reader: user and password; None for those of the user's netrc file.
+    Only the server of ``home`` gets the reader's password; without a reader the user's netrc file is asked.
     """
     opened = requests.Session()
     if reader:

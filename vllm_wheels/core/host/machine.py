@@ -31,9 +31,7 @@ CONTAINER_REMEDY = "compile in a container (vllm-wheels set-up, and builder.kind
 def jobs(settings: Settings, *, root: Path = ROOT) -> int:
     """How many jobs one compile runs: its share of what cores and memory carry, at least one.
 
-    Args:
-        settings: ``builder.max_jobs`` overrides what the machine offers; ``builder.side_by_side`` compiles share it.
-        root: where ``proc`` and ``sys`` are.
+    ``builder.max_jobs`` overrides what the machine offers; ``builder.side_by_side`` compiles share it.
     """
     builder = settings.builder
     if builder.max_jobs is not None:
@@ -63,10 +61,6 @@ def room(folder: Path) -> float:
 
 def require_writable(folder: Path, *, setting: str) -> None:
     """Makes sure, before anything long begins, that files can be put into a folder; makes the folder.
-
-    Args:
-        folder: absolute path.
-        setting: which setting names it.
 
     Raises:
         FolderError: it is no folder, or nothing can be written there.

@@ -45,8 +45,7 @@ def fate(name: str) -> Literal["lives", "gone", "other boot", "other namespace"]
 def end_with(parent: int) -> None:
     """Has the kernel kill this process as soon as its parent is gone, even if that is killed with -9 (prctl(2)).
 
-    Args:
-        parent: its number, as the parent itself gave it; if it is gone already, this process ends at once.
+    The parent itself gave its number; if it is gone already, this process ends at once.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -107,9 +107,7 @@ class Runner:
     def start(self, argv: Sequence[str], *, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
         """Starts a server, which shares this process's output and goes on; ``end_group`` ends it.
 
-        Args:
-            argv: the command; never a shell's text.
-            env: changes to this process's environment; None removes a variable.
+        Changes to the environment are as in ``run``.
 
         Raises:
             FileNotFoundError: there is no such command.

@@ -40,9 +40,6 @@ class Advice:
 def advice(flags: frozenset[str]) -> Advice:
     """The best variant for a processor.
 
-    Args:
-        flags: as ``flags_of`` gives them.
-
     Raises:
         UnsupportedProcessorError: no variant runs on it.
     """

@@ -32,9 +32,7 @@ OTHERWISE = (FolderError, "{path} cannot be used", "see what the reason says abo
 def of_system(error: OSError, *, path: Path | None = None) -> VllmWheelsError:
     """The error of the tree for one of the operating system.
 
-    Args:
-        error: what was refused.
-        path: what it was about, where the error itself does not know.
+    The path is for an error that does not know what it is about.
     """
     place = path or error.filename or "an open file"
     kind, what, remedy = KNOWN.get(error.errno or 0, OTHERWISE)

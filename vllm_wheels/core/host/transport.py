@@ -33,10 +33,7 @@ class WrongAnswerError(requests.RequestException):
 class LimitedAdapter(HTTPAdapter):
     """Sends once; begins a deadline that its answers keep to.
 
-    Args:
-        deadline_seconds: until all answers must have come to their end.
-        limit_bytes: most that one answer may have.
-        kinds: content types that are taken; empty for all.
+    Content types other than ``kinds`` are refused, unless that is empty.
     """
 
     def __init__(self, *, deadline_seconds: float, limit_bytes: int, kinds: Sequence[str]) -> None:

@@ -23,10 +23,6 @@ def index_arguments(settings: Settings, environ: Mapping[str, str]) -> list[str]
 
     The settings win; where they are silent uv's own variables stay in force, and where those are not set either, pip's
     are handed to uv, which does not read them.
-
-    Args:
-        settings: of the user.
-        environ: this process's environment.
     """
     index = settings.index
     url = [index.url] if index.url else _of_pip(environ, "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")

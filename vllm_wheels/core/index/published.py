@@ -41,12 +41,6 @@ def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[Dis
 def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
     """Downloads the wheel of a release that an installer would take here, and checks its published hash.
 
-    Args:
-        name: of the project.
-        version: of the release.
-        folder: where to.
-        settings: name the index.
-
     Raises:
         CannotVerifyError: the index has no such wheel, or publishes no hash of it.
         SourceError: the file is not the one that was published.

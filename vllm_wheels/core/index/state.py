@@ -59,11 +59,7 @@ def project_state(
 ) -> ProjectState:
     """Asks an index for a project.
 
-    Args:
-        repository: the index.
-        project: distribution name.
-        timeout_seconds: for one answer.
-        wanted: names of files whose hash must be known, though it takes a download.
+    Of the files in ``wanted`` the hash must be known, though it takes a download.
 
     Raises:
         CredentialsError: the index asks for a password, or for another one.

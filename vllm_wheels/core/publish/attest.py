@@ -27,12 +27,7 @@ def attestations(
 ) -> tuple[Path, ...]:
     """Signs a file for an index that wants it; nothing where the job has no OIDC identity.
 
-    Args:
-        wheel: to be signed; the attestation is put beside it.
-        repository: says whether it takes attestations, and which Sigstore instance signs.
-        sha256: of the bytes that were verified, of which the attestation has to speak.
-        runner: starts the signing process, which gets the identity.
-        environ: where the identity is; None for this process's own environment.
+    The attestation is put beside the wheel, and has to speak of the bytes with the hash that was verified.
 
     Raises:
         PublicationError: it cannot be signed.

@@ -73,10 +73,7 @@ def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> 
     A Python that this installation cannot provide is excused, and named in ``Candidate.without``. Where
     ``publish.required_pythons`` is set, these and no others must have passed, without excuse.
 
-    Args:
-        settings: output folder, names and the required Pythons.
-        release: of vLLM.
-        variants: which must be there, in the order in which they are to be uploaded.
+    The wheels come in the order of ``variants``.
 
     Raises:
         IncompleteReleaseError: a variant is missing, or has no report on a Python.

@@ -34,13 +34,7 @@ READER = (f"UV_INDEX_{INDEX.upper()}_USERNAME", f"UV_INDEX_{INDEX.upper()}_PASSW
 def try_back(candidate: Candidate, repository: Repository, context: ActionContext) -> dict[str, Any]:
     """Installs a wheel from an index on the first Python that it has passed on, and tries what came.
 
-    Args:
-        candidate: what was uploaded.
-        repository: the index that has it.
-        context: settings, runner and builder; a folder of its own is made below the stage.
-
-    Returns:
-        The report as plain JSON.
+    Returns the report as plain JSON; a folder below the context's stage holds the environment meanwhile.
 
     Raises:
         VerificationError: it does not come back with the same bytes, or does not work.

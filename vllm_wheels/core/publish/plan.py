@@ -94,13 +94,7 @@ def release_plan(
 ) -> ReleasePlan:
     """Compares a release with what an index has.
 
-    Args:
-        candidates: in the order of upload.
-        states: of every project, by name.
-        repository: the index.
-        release: of vLLM.
-        published_before: names of files that receipts of this index name.
-        now: the time.
+    Candidates come in the order of upload; ``published_before`` are the files that receipts of this index name.
     """
     wheels = tuple(candidates)
     comparison = _Comparison(wheels, states, repository, published_before, now)

@@ -63,9 +63,7 @@ class Release:
 def repositories(settings: Settings, name: str | None = None) -> tuple[Repository, ...]:
     """The indexes that a release goes to, in order: the test index of the settings first.
 
-    Args:
-        settings: of the user.
-        name: the real index; default: publish.repository.
+    The real index is that of the name, else ``publish.repository``.
 
     Raises:
         UnknownRepositoryError: none is configured, or one is not described.
@@ -146,9 +144,7 @@ class Publisher:
         Nothing is uploaded before every plan is possible, every token is there, and every index would take the files
         of every project of the release from us. Killed at any moment, it goes on when it is called again.
 
-        Args:
-            release: that ``prepare`` gave.
-            chosen: variants to upload; all others must have passed as well, and be there before the flagship comes.
+        Variants that were not chosen must have passed as well, and be there before the flagship comes.
 
         Raises:
             PublicationError: or one of its kinds.

@@ -124,11 +124,7 @@ class Upload:
     ) -> Sent:
         """Uploads a file that the index does not list, until it does.
 
-        Args:
-            candidate: what is published.
-            path: a copy of its bytes that nobody else writes to.
-            credentials: of its project.
-            attestations: files that go with it.
+        What is read is ``path``, a copy of the candidate's bytes that nobody else writes to.
 
         Raises:
             CredentialsError: the token is not accepted.

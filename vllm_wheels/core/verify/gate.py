@@ -31,12 +31,8 @@ def coverage(
 ) -> TestCoverage:
     """Lets a wheel through only with a passed report of exactly its bytes on every Python that it claims.
 
-    Args:
-        wheel: of the file that is to be released.
-        reports: whatever there is; a report of another file or without installation speaks for nothing.
-        obstacle: why this installation cannot try the wheel on a Python, in one line; None where it can
-            (``places.Places.obstacle``).
-        required: Pythons for whose want there is no excuse.
+    A report of another file or without installation speaks for nothing. ``obstacle`` says in one line why this
+    installation cannot try the wheel on a Python (``places.Places.obstacle``), which excuses all but the required ones.
 
     Raises:
         VerificationError: a report convicts the wheel.

@@ -40,13 +40,8 @@ def opened(
 ) -> Iterator[UnpackedWheel]:
     """Unpacks a wheel into a temporary folder and reads its machine code.
 
-    Args:
-        path: of the file.
-        settings: of the user.
-        runner: starts the tools.
-        variant: name of a variant; guessed from the distribution's name where not given.
-        neighbours: other wheels of the same release.
-        scanner: reads the machine code of a folder, or takes what was read before.
+    The variant is guessed from the distribution's name where it is not given; ``scanner`` reads the machine code of a
+    folder, or takes what was read before.
 
     Raises:
         CannotVerifyError: it is no wheel, is damaged, or is made to do harm; nothing is left behind.

@@ -40,9 +40,7 @@ class Parts:
     def key(self, check: Check[Any], commands: Iterable[Invocation] = ()) -> str:
         """Key of a check's finding.
 
-        Args:
-            check: that comes to the finding.
-            commands: that it starts, where the user's settings decide about them.
+        Commands belong to it where the user's settings decide about them.
         """
         decisive = {
             "check": check.name,
@@ -92,9 +90,7 @@ class KeptParts:
     def scan(self, wheel_sha256: str, path: Path) -> Scan:
         """The scan of a wheel's machine code: from the store, else made now and stored.
 
-        Args:
-            wheel_sha256: hash of the wheel.
-            path: of the wheel, or of the folder into which it is unpacked.
+        The path is that of the wheel, or of the folder into which it is unpacked.
 
         Raises:
             WheelError: an ELF file in it is damaged or not for x86-64.

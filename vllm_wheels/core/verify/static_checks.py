@@ -57,10 +57,7 @@ def run_static_checks(
 ) -> tuple[Finding, ...]:
     """Runs the static checks in order.
 
-    Args:
-        unpacked: the wheel.
-        kept: findings from the store, by check; these checks are not run.
-        on_finding: told of each finding.
+    A check whose finding is ``kept`` is not run.
     """
     findings: list[Finding] = []
     for check in STATIC:

@@ -108,11 +108,6 @@ def _compile(test_run: TestRun, command: Invocation) -> None:
 def judged(with_amx: Finished, without: Finished, floor: Sequence[str]) -> Judgement:
     """Compares the tokens that vLLM generated with emulated AMX with those that it generated without AMX.
 
-    Args:
-        with_amx: the probe that answered yes.
-        without: the probe that answered no.
-        floor: of the variant.
-
     Raises:
         CannotVerifyError: both used AMX, so that there is nothing to compare with.
     """

@@ -58,11 +58,7 @@ def cpu_of(known: TestRun | RunOptions) -> str:
 
 
 def copy_emulator(folder: Path, *, static: bool) -> Path:
-    """Copies qemu into the folder.
-
-    Args:
-        folder: where to put it.
-        static: only one that needs no libraries of this host will do.
+    """Copies qemu into the folder; where only a static one will do, one that needs no libraries of this host.
 
     Raises:
         CannotVerifyError: this host has none.

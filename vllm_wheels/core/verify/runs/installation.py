@@ -44,9 +44,7 @@ REMEDY = (
 def left_out(settings: Settings, *, unavailable: Sequence[str] = ()) -> tuple[str, ...]:
     """Normalised names of requirements that are not to be installed.
 
-    Args:
-        settings: of the user; whatever ``torch.packages`` does not list is left out.
-        unavailable: what the wheel was already built without.
+    They are what ``torch.packages`` does not list, and what the wheel was already built without.
     """
     configured = {canonicalize_name(name) for name in settings.torch.packages}
     without = {canonicalize_name(name) for name in unavailable}

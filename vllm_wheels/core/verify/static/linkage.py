@@ -95,10 +95,7 @@ class TooNew:
 def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iterator[TooNew]:
     """The symbol versions that files need and a platform does not promise.
 
-    Args:
-        binaries: to look at.
-        policy: that the platform's tag names, or the next older one.
-        platform: tag, whose number promises glibc up to it though no policy lists it.
+    The policy is the one that the platform's tag names, or the next older one: then the tag's own number promises more.
     """
     promised = {f"{prefix}_{version}" for prefix, versions in policy.symbol_versions.items() for version in versions}
     ruled = tuple(f"{prefix}_" for prefix in policy.symbol_versions)

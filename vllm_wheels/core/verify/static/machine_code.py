@@ -26,10 +26,7 @@ UNKNOWN = "nobody knows which variant it is (give --variant)"
 def judged_as(variant: Variant, summary: str, settings: Settings) -> tuple[Variant, Variant | None]:
     """The variant whose promises the machine code must keep, and the lower variant whose code the wheel says it holds.
 
-    Args:
-        variant: by the wheel's name.
-        summary: of its METADATA, where a wheel says that it holds other code than its name tells.
-        settings: of the user.
+    By its summary a wheel says that it holds other code than its name tells.
     """
     named = distributions(settings)
     return as_labelled(variant, summary, named), stated(variant, summary, named)
