@@ -83,9 +83,9 @@ def _checks(candidate: Candidate, repository: Repository) -> list[Check[TestRun]
         if check.name == INSTALLS:
             found.append(
                 Check(
-                    name=COMES_BACK,
-                    title=f"install the same bytes by name from {repository.name}",
-                    judge=lambda test_run: _come_back(test_run, candidate, repository),
+                    COMES_BACK,
+                    f"install the same bytes by name from {repository.name}",
+                    lambda test_run: _come_back(test_run, candidate, repository),
                     needs=(INSTALLS,),
                 )
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from vllm_wheels.core.errors import (
@@ -52,7 +52,7 @@ class RunOptions:
     floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Check(Generic[Subject]):
     """One question about a wheel."""
 
@@ -60,6 +60,7 @@ class Check(Generic[Subject]):
     title: str  # what is done, in the imperative
     # Answers the question about the subject; errors of ``UNJUDGEABLE`` leave it open
     judge: Callable[[Subject], Judgement]
+    _: KW_ONLY
     severity: Severity = "error"
     needs: tuple[str, ...] = ()  # checks that must have passed, or this one would say nothing new
     seconds: float | None = None

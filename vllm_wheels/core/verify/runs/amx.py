@@ -158,9 +158,9 @@ def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="emulated-amx",
-        title="let a tiny model generate tokens with emulated AMX, and without",
-        judge=convicting_in_full(_emulated),
+        "emulated-amx",
+        "let a tiny model generate tokens with emulated AMX, and without",
+        convicting_in_full(_emulated),
         severity="warning",
         needs=(INSTALLS,),
         seconds=120,

@@ -36,18 +36,11 @@ def _serve_help(test_run: TestRun) -> Judgement:
 
 
 CHECKS: tuple[Check[TestRun], ...] = (
+    Check("command-version", "run vllm --version", _version, needs=(IMPORTS,), seconds=20, commands=vllm("--version")),
     Check(
-        name="command-version",
-        title="run vllm --version",
-        judge=_version,
-        needs=(IMPORTS,),
-        seconds=20,
-        commands=vllm("--version"),
-    ),
-    Check(
-        name="command-serve-help",
-        title="run vllm serve --help",
-        judge=_serve_help,
+        "command-serve-help",
+        "run vllm serve --help",
+        _serve_help,
         needs=(IMPORTS,),
         seconds=20,
         commands=vllm("serve", "--help"),

@@ -25,9 +25,9 @@ def _judge(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name=CPU_PLATFORM,
-        title="ask vLLM for its platform",
-        judge=probed(_judge),
+        CPU_PLATFORM,
+        "ask vLLM for its platform",
+        probed(_judge),
         needs=(IMPORTS,),
         seconds=20,
         commands=probe("cpu_platform.py"),

@@ -23,9 +23,9 @@ def _judge(test_run: TestRun, seen: Mapping[str, Any]) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="no-vllm-dist-info",
-        title="look for a distribution called vllm",
-        judge=probed(_judge),
+        "no-vllm-dist-info",
+        "look for a distribution called vllm",
+        probed(_judge),
         needs=(INSTALLS,),
         seconds=1,
         commands=probe("distributions.py"),

@@ -100,9 +100,9 @@ def judged(finished: Finished, cpu: str) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="runs-on-lowest-cpu",
-        title="run the extension on an emulated CPU of the variant's level",
-        judge=convicting_in_full(_emulated),
+        "runs-on-lowest-cpu",
+        "run the extension on an emulated CPU of the variant's level",
+        convicting_in_full(_emulated),
         severity="warning",
         needs=(INSTALLS,),
         seconds=90,

@@ -40,9 +40,9 @@ def _commands(options: RunOptions) -> tuple[Invocation, ...]:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="generates-tokens",
-        title="let a tiny model generate tokens",
-        judge=_generate,
+        "generates-tokens",
+        "let a tiny model generate tokens",
+        _generate,
         needs=(CPU_PLATFORM,),
         seconds=60,
         commands=_commands,

@@ -26,9 +26,9 @@ def _refuses(test_run: TestRun) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="guard-refuses",
-        title="pretend to have a lesser CPU",
-        judge=_refuses,
+        "guard-refuses",
+        "pretend to have a lesser CPU",
+        _refuses,
         needs=(INSTALLS,),
         seconds=1,
         # A CPU that has nothing; the guard takes the variable for /proc/cpuinfo.

@@ -17,11 +17,6 @@ def _judge(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name=IMPORTS,
-        title="import vllm",
-        judge=probed(_judge),
-        needs=(PROCESSOR, INSTALLS),
-        seconds=20,
-        commands=probe("importing.py"),
+        IMPORTS, "import vllm", probed(_judge), needs=(PROCESSOR, INSTALLS), seconds=20, commands=probe("importing.py")
     ),
 )

@@ -29,12 +29,5 @@ def _processor(test_run: TestRun) -> Judgement:
 
 
 CHECKS: tuple[Check[TestRun], ...] = (
-    Check(
-        name=PROCESSOR,
-        title="look at this machine's processor",
-        judge=_processor,
-        seconds=0,
-        inputs=("floor", "lacking"),
-        tools=(),
-    ),
+    Check(PROCESSOR, "look at this machine's processor", _processor, seconds=0, inputs=("floor", "lacking"), tools=()),
 )

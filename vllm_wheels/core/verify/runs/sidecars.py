@@ -30,9 +30,9 @@ def _judge(_: TestRun, seen: Mapping[str, Any]) -> Judgement:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name="torch-companions",
-        title="import torchvision and torchaudio",
-        judge=_sidecars,
+        "torch-companions",
+        "import torchvision and torchaudio",
+        _sidecars,
         needs=(TORCH_IS_CPU,),
         seconds=10,
         commands=_commands,

@@ -43,9 +43,9 @@ def _asks_for_no_cpu_build(wheel: Path) -> bool:
 
 CHECKS: tuple[Check[TestRun], ...] = (
     Check(
-        name=TORCH_IS_CPU,
-        title="look which torch is installed",
-        judge=probed(_judge),
+        TORCH_IS_CPU,
+        "look which torch is installed",
+        probed(_judge),
         needs=(INSTALLS,),
         seconds=5,
         commands=probe("torch_build.py"),

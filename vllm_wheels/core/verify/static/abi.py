@@ -81,9 +81,9 @@ def _faults(name: str, result: Mapping[str, Any], lowest: str) -> list[str]:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="stable-abi",
-        title="hold the extensions against the stable ABI",
-        judge=_stable,
+        "stable-abi",
+        "hold the extensions against the stable ABI",
+        _stable,
         seconds=3,
         commands=(AUDIT,),
         tools=("abi3audit", "packaging", "pyelftools"),

@@ -116,14 +116,8 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="stripped", title="look for debug information", judge=_stripped, tools=TOOLS),
-    Check(
-        name="build-paths",
-        title="look for paths of the build machine",
-        judge=_build_paths,
-        severity="warning",
-        tools=TOOLS,
-    ),
-    Check(name="search-paths", title="look where libraries are searched for", judge=_search_paths, tools=TOOLS),
-    Check(name="no-gpu", title="look for GPU code and requirements", judge=_no_gpu, tools=TOOLS),
+    Check("stripped", "look for debug information", _stripped, tools=TOOLS),
+    Check("build-paths", "look for paths of the build machine", _build_paths, severity="warning", tools=TOOLS),
+    Check("search-paths", "look where libraries are searched for", _search_paths, tools=TOOLS),
+    Check("no-gpu", "look for GPU code and requirements", _no_gpu, tools=TOOLS),
 )

@@ -95,20 +95,20 @@ def _size(unpacked: UnpackedWheel) -> Judgement:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="contents",
-        title="look for files that do not belong there",
-        judge=_contents,
+        "contents",
+        "look for files that do not belong there",
+        _contents,
         severity="warning",
         tools=("check-wheel-contents",),
     ),
     Check(
-        name="portable-paths",
-        title="look at the files' paths",
-        judge=_paths,
+        "portable-paths",
+        "look at the files' paths",
+        _paths,
         severity="warning",
         seconds=2,
         commands=(PORTABLE,),
         tools=("pydistcheck",),
     ),
-    Check(name="size", title="compare the size with what is needed", judge=_size, severity="warning"),
+    Check("size", "compare the size with what is needed", _size, severity="warning"),
 )

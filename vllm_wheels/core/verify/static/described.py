@@ -71,15 +71,15 @@ def _description(unpacked: UnpackedWheel) -> str:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name=METADATA_VALID, title="read METADATA strictly", judge=_valid),
+    Check(METADATA_VALID, "read METADATA strictly", _valid),
     Check(
-        name="description-renders",
-        title="render the description",
-        judge=_renders,
+        "description-renders",
+        "render the description",
+        _renders,
         needs=(METADATA_VALID,),
         seconds=1,
         commands=(TWINE,),
         tools=("packaging", "readme-renderer", "twine"),
     ),
-    Check(name="install-instructions", title="look for install instructions", judge=_instructions, severity="warning"),
+    Check("install-instructions", "look for install instructions", _instructions, severity="warning"),
 )

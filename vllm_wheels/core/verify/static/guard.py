@@ -70,5 +70,5 @@ def _comes_first(source: str) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="guard", title="look for the guard against lesser CPUs", judge=_guard, inputs=("variant",)),
+    Check("guard", "look for the guard against lesser CPUs", _guard, inputs=("variant",)),
 )

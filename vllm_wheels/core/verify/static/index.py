@@ -99,9 +99,9 @@ def _unless_private(judge: Callable[[UnpackedWheel], Judgement], unpacked: Unpac
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     *(
         Check(
-            name=f"index-{name}",
-            title=f"hold it against the index's rule that {rule.says}",
-            judge=partial(_unless_private, partial(_by_itself, rule)),
+            f"index-{name}",
+            f"hold it against the index's rule that {rule.says}",
+            partial(_unless_private, partial(_by_itself, rule)),
             needs=() if name in FREE else (METADATA_VALID,),
             tools=("packaging", "readme-renderer"),
         )
@@ -109,17 +109,17 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         if rule.scope == "wheel" and name != PRIVATE
     ),
     Check(
-        name="index-project-size",
-        title="ask the index how much room the project has left",
-        judge=partial(_unless_private, _project_size),
+        "index-project-size",
+        "ask the index how much room the project has left",
+        partial(_unless_private, _project_size),
         severity="warning",
         lasting=False,
         seconds=1,
     ),
     Check(
-        name="index-release-complete",
-        title="ask the index for the release's other wheels",
-        judge=partial(_unless_private, _complete),
+        "index-release-complete",
+        "ask the index for the release's other wheels",
+        partial(_unless_private, _complete),
         severity="warning",
         lasting=False,
         seconds=2,

@@ -60,6 +60,6 @@ def _files(unpacked: UnpackedWheel) -> Judgement:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="licence", title="compare the licence with upstream's", judge=_licence),
-    Check(name="licence-files", title="look for the licence's text", judge=_files),
+    Check("licence", "compare the licence with upstream's", _licence),
+    Check("licence-files", "look for the licence's text", _files),
 )

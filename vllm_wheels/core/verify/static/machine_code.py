@@ -119,23 +119,23 @@ def _higher(other: Neighbour, own: Neighbour) -> bool:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="promised-instructions",
-        title="look for the variant's instructions",
-        judge=_promised,
+        "promised-instructions",
+        "look for the variant's instructions",
+        _promised,
         inputs=("judged_as",),
         tools=SCAN_TOOLS,
     ),
     Check(
-        name="forbidden-instructions",
-        title="look for instructions above the variant",
-        judge=_forbidden,
+        "forbidden-instructions",
+        "look for instructions above the variant",
+        _forbidden,
         inputs=("judged_as",),
         tools=SCAN_TOOLS,
     ),
     Check(
-        name=IDENTICAL_CODE,
-        title="compare the machine code with other variants",
-        judge=_identical,
+        IDENTICAL_CODE,
+        "compare the machine code with other variants",
+        _identical,
         inputs=("judged_as", "neighbours", "variants"),
         tools=SCAN_TOOLS,
     ),

@@ -49,6 +49,6 @@ def _shown(tags: Iterable[Tag]) -> str:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="names-agree", title="compare the names and versions inside", judge=_names),
-    Check(name="tags-agree", title="compare the tags of file name and WHEEL", judge=_tags),
+    Check("names-agree", "compare the names and versions inside", _names),
+    Check("tags-agree", "compare the tags of file name and WHEEL", _tags),
 )

@@ -71,12 +71,6 @@ def _platforms(unpacked: UnpackedWheel) -> tuple[str, ...]:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(
-        name="platform-tag",
-        title="compare the platform tag with what the code needs",
-        judge=_tag,
-        seconds=3,
-        tools=TOOLS,
-    ),
-    Check(name="outside-libraries", title="look for libraries left outside", judge=_outside, tools=TOOLS),
+    Check("platform-tag", "compare the platform tag with what the code needs", _tag, seconds=3, tools=TOOLS),
+    Check("outside-libraries", "look for libraries left outside", _outside, tools=TOOLS),
 )

@@ -45,9 +45,9 @@ def _release(text: str) -> str:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="provenance",
-        title="compare the wheel with its provenance",
-        judge=_provenance,
+        "provenance",
+        "compare the wheel with its provenance",
+        _provenance,
         severity="warning",
         inputs=("provenance", "variant"),
     ),

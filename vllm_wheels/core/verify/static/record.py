@@ -61,6 +61,4 @@ def _fault(unpacked: UnpackedWheel, name: str, entry: RecordEntry) -> str | None
     return None
 
 
-CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check(name="record", title="compare every file with RECORD", judge=_record, seconds=1),
-)
+CHECKS: tuple[Check[UnpackedWheel], ...] = (Check("record", "compare every file with RECORD", _record, seconds=1),)

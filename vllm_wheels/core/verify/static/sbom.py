@@ -71,4 +71,4 @@ def _subject(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-CHECKS: tuple[Check[UnpackedWheel], ...] = (Check(name="sbom", title="read the SBOM", judge=_sbom, severity="warning"),)
+CHECKS: tuple[Check[UnpackedWheel], ...] = (Check("sbom", "read the SBOM", _sbom, severity="warning"),)

@@ -46,9 +46,9 @@ def _compiles(unpacked: UnpackedWheel) -> Judgement:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="python-compiles",
-        title="compile the Python code on the oldest Python",
-        judge=_compiles,
+        "python-compiles",
+        "compile the Python code on the oldest Python",
+        _compiles,
         seconds=6,
         commands=(COMPILE,),
         inputs=("interpreter",),

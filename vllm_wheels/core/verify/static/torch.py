@@ -71,9 +71,9 @@ def _built_with(unpacked: UnpackedWheel) -> str | None:
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check(
-        name="torch-requirement",
-        title="compare the torch required with the torch built with",
-        judge=_torch,
+        "torch-requirement",
+        "compare the torch required with the torch built with",
+        _torch,
         inputs=("provenance", "torch_requirement"),
     ),
 )
