@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -97,65 +97,49 @@ def release_plan(
     Candidates come in the order of upload; ``published_before`` are the files that receipts of this index name.
     """
     wheels = tuple(candidates)
-    comparison = _Comparison(wheels, states, repository, published_before, now)
+    files = []
+    for each in wheels:
+        name, state = each.path.name, states[each.project]
+        new = (other.size for other in wheels if other.project == each.project and other.path.name not in state.files)
+        upload = Upload(
+            name=name,
+            size=each.size,
+            metadata=each.metadata,
+            project=state,
+            growth=sum(new),
+            published_before=name in published_before,
+            now=now,
+        )
+        files.append(_file_plan(each, upload, public=repository.public_rules))
     return ReleasePlan(
         repository=repository.name,
         index=repository.shown,
         release=release,
         version=wheels[0].version,
-        files=tuple(comparison.file_plan(each) for each in wheels),
+        files=tuple(files),
         next_version=next_version(release, states.values()),
     )
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """What a file is compared with; see ``release_plan``."""
-
-    wheels: tuple[Candidate, ...]
-    states: Mapping[str, ProjectState]
-    repository: Repository
-    published_before: Collection[str]
-    now: datetime
-
-    def file_plan(self, each: Candidate) -> FilePlan:
-        action, why, rule = self._action(each)
-        return FilePlan(
-            variant=each.variant,
-            project=each.project,
-            file=each.path.name,
-            sha256=each.sha256,
-            size=each.size,
-            action=action,
-            why=why,
-            rule=rule,
-            tried=each.tried,
-        )
-
-    def _action(self, each: Candidate) -> tuple[Action, str, str]:
-        there = self.states[each.project].files.get(each.path.name)
-        if there and there.sha256 == each.sha256:
-            return "present", f"yanked: {there.yanked}" if there.yanked else "the same bytes are there", ""
-        if there:
-            return "conflict", f"the index has sha256 {there.sha256[:12]}, this file has {each.sha256[:12]}", ""
-        if not self.repository.public_rules:
-            return "upload", "", ""
-        for rule, why in broken_rules(self._as_upload(each)):
-            return "refused", f"{rule.says}: {why}", rule.name
-        return "upload", "", ""
-
-    def _as_upload(self, each: Candidate) -> Upload:
-        state = self.states[each.project]
-        new = (other for other in self.wheels if other.project == each.project and other.path.name not in state.files)
-        return Upload(
-            name=each.path.name,
-            size=each.size,
-            metadata=each.metadata,
-            project=state,
-            growth=sum(other.size for other in new),
-            published_before=each.path.name in self.published_before,
-            now=self.now,
-        )
+def _file_plan(each: Candidate, upload: Upload, *, public: bool) -> FilePlan:
+    planned = FilePlan(
+        variant=each.variant,
+        project=each.project,
+        file=upload.name,
+        sha256=each.sha256,
+        size=each.size,
+        action="upload",
+        tried=each.tried,
+    )
+    if there := upload.project.files.get(upload.name):
+        if there.sha256 == each.sha256:
+            why = f"yanked: {there.yanked}" if there.yanked else "the same bytes are there"
+            return replace(planned, action="present", why=why)
+        why = f"the index has sha256 {there.sha256[:12]}, this file has {each.sha256[:12]}"
+        return replace(planned, action="conflict", why=why)
+    for rule, fault in broken_rules(upload) if public else ():
+        return replace(planned, action="refused", why=f"{rule.says}: {fault}", rule=rule.name)
+    return planned
 
 
 def next_version(release: str, states: Iterable[ProjectState]) -> str:

@@ -214,14 +214,8 @@ class Upload:
         preflight: bool = False,
         attestations: tuple[Path, ...] = (),
     ) -> Answer:
-        words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url]
-        words += [
-            "--timeout",
-            str(self.answer_seconds),
-            "--parent",
-            str(os.getpid()),
-            *(["--preflight"] if preflight else []),
-        ]
+        words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url, *(["--preflight"] * preflight)]
+        words += ["--timeout", str(self.answer_seconds), "--parent", str(os.getpid())]
         words += [word for each in attestations for word in ("--attestation", str(each))]
         blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
         try:

@@ -42,6 +42,10 @@ class Judgement:
     measures: Mapping[str, float] = field(default_factory=dict)
     severity: Severity | None = None
 
+    def of(self, check: str, severity: Severity) -> Finding:
+        """The finding of the check that came to this."""
+        return Finding(**{**vars(self), "check": check, "severity": self.severity or severity})
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -115,34 +119,19 @@ def skipped(line: str) -> Judgement:
 
 def run_check(check: Check[Subject], subject: Subject, *, earlier: Iterable[Finding]) -> Finding:
     """Runs one check, or skips it where a check that it needs has not passed."""
-    missing = missing_needs(check, earlier)
-    judgement = _not_run(missing) if missing else _judged(check, subject)
-    return Finding(
-        check=check.name,
-        severity=judgement.severity or check.severity,
-        verdict=judgement.verdict,
-        line=judgement.line,
-        evidence=judgement.evidence,
-        remedy=judgement.remedy,
-        measures=judgement.measures,
-    )
+    if missing := missing_needs(check, earlier):
+        return skipped(f"not tried, because this did not pass: {', '.join(missing)}").of(check.name, check.severity)
+    try:
+        judgement = check.judge(subject)
+    except UNJUDGEABLE as error:
+        judgement = not_judged(error)
+    return judgement.of(check.name, check.severity)
 
 
 def missing_needs(check: Check[Subject], earlier: Iterable[Finding]) -> list[str]:
     """The checks that must pass before this one can run, and have not."""
     good = {finding.check for finding in earlier if finding.verdict == "passed"}
     return [name for name in check.needs if name not in good]
-
-
-def _judged(check: Check[Subject], subject: Subject) -> Judgement:
-    try:
-        return check.judge(subject)
-    except UNJUDGEABLE as error:
-        return not_judged(error)
-
-
-def _not_run(missing: Iterable[str]) -> Judgement:
-    return Judgement(verdict="skipped", line=f"not tried, because this did not pass: {', '.join(missing)}")
 
 
 def not_judged(error: VllmWheelsError) -> Judgement:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
-from vllm_wheels.core.verify.claims import claimed
 from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.unpacked import claimed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.formats.markers import applies
+from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.variants import Variant
-from vllm_wheels.core.verify.claims import claimed
 
 if TYPE_CHECKING:
     # Few checks look at these, and those import the modules themselves: what a check imports is code of its key.
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 GENERATOR = "vllm-wheels"
+
+KNOWN = tuple(f"3.{minor}" for minor in range(8, 15))
+"""Pythons that vLLM was ever released for; without this end an open ``Requires-Python`` would claim them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,12 @@ class UnpackedWheel:
             variant=self.variant.name if self.variant else None,
             code=self.scan.sha256 if self.scan.own else None,
         )
+
+
+def claimed(file: WheelFile) -> tuple[str, ...]:
+    """Pythons on which an installer takes it: the file name's tags and Requires-Python both allow them."""
+    name, allowed = WheelName.parse(file.path.name), str(file.metadata["Requires-Python"] or "")
+    return tuple(python for python in KNOWN if name.installs_on(python) and supports(allowed, python))
 
 
 def summary_of(file: WheelFile) -> str:

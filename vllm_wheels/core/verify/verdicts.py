@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +21,13 @@ from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.checks import UNJUDGEABLE, not_judged, run_check
-from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.opening import opened
 from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.runs.installation import left_out
 from vllm_wheels.core.verify.static_checks import report_on, run_static_checks
-from vllm_wheels.core.verify.test_run import TEST_RUN, TestRun
+from vllm_wheels.core.verify.test_run import TestRun
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -184,16 +182,7 @@ class _Session:
         try:
             location = self._places.location(unpacked.path)
         except UNJUDGEABLE as error:
-            open_question = not_judged(error)
-            finding = Finding(
-                check="location",
-                severity="error",
-                verdict=open_question.verdict,
-                line=open_question.line,
-                evidence=open_question.evidence,
-                remedy=open_question.remedy,
-            )
-            return report.with_finding(finding, now=time.time())
+            return report.with_finding(not_judged(error).of("location", "error"), now=time.time())
         self.say(f"trying {unpacked.path.name} on Python {report.python} in: {location.kind} ({location.why})")
         report = replace(report, location=location)
         with self._test_run(unpacked, str(report.python), location) as test_run:
@@ -205,9 +194,8 @@ class _Session:
     @contextmanager
     def _test_run(self, unpacked: UnpackedWheel, python: str, location: TestLocation) -> Iterator[TestRun]:
         with TemporaryDirectory(prefix="vllm-wheels-test_run-", ignore_cleanup_errors=True) as folder:
-            stage = Path(folder)
             context = ActionContext(
-                stage=stage,
+                stage=Path(folder),
                 settings=self.settings,
                 runner=self.runner,
                 find_builder=partial(self._places.builder, unpacked.path),
@@ -223,4 +211,3 @@ class _Session:
                 left_out=left_out(self.settings),
                 floor=unpacked.variant.floor if unpacked.variant else (),
             )
-            shutil.rmtree(stage / TEST_RUN, ignore_errors=True)

@@ -13,8 +13,7 @@ from vllm_wheels.core.index.rules import Rule, Upload, rules
 from vllm_wheels.core.index.state import ProjectState
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, passed, skipped
-from vllm_wheels.core.verify.claims import KNOWN
-from vllm_wheels.core.verify.unpacked import UnpackedWheel
+from vllm_wheels.core.verify.unpacked import KNOWN, UnpackedWheel
 
 PRIVATE = "private-classifier"
 FREE = frozenset({"file-size", "platform-tag"})
