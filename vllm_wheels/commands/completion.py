@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 from click.shell_completion import get_completion_class
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.processors import names
 from vllm_wheels.core.operations.release_names import noted
 from vllm_wheels.core.variants import variants
@@ -58,14 +59,7 @@ def releases(_context: click.Context, _parameter: click.Parameter, incomplete: s
         return []
     home = Path(os.environ.get("DAGSTER_HOME") or settings.state_folder / "dagster")
     found = {settings.default_release, *noted(home)}
-    return _beginning(sorted(found, key=_order, reverse=True), incomplete)
-
-
-def _order(text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return Version("0")
+    return _beginning(sorted(found, key=lambda text: version_in(text) or Version("0"), reverse=True), incomplete)
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:

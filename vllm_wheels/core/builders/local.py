@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import uv
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from vllm_wheels.core.builders import network
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.errors import CompilerError, MachineError, UnsupportedPythonError
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.machine import CONTAINER_REMEDY, distribution
 from vllm_wheels.core.host.ownership import VARIABLE, owner
 from vllm_wheels.core.host.processes import Finished, Runner
@@ -191,9 +192,7 @@ class LocalBuilder:
         cxx = (program, *words[1:])
         number = self._ask([*cxx, "-dumpfullversion"])
         title = self._ask([*cxx, "--version"]).output.partition("\n")[0]
-        try:
-            version = Version(number.output.strip())
-        except InvalidVersion:
+        if (version := version_in(number.output.strip())) is None:
             return None
         # The first word is the name it was called by, which says nothing about what it is.
         text = title.partition(" ")[2] or str(version)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pypi_simple import DistributionPackage
 
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.python_ranges import supports
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import WheelName, rank_here
 from vllm_wheels.core.host.commands import Download
 from vllm_wheels.core.host.downloads import download
@@ -35,7 +36,8 @@ def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
 
 def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[DistributionPackage]:
     """The wheels of a version among a project's files."""
-    return [package for package in packages if package.package_type == "wheel" and _same(str(package.version), version)]
+    wheels = (package for package in packages if package.package_type == "wheel")
+    return [each for each in wheels if (known := version_in(each.version)) and known == version_in(version)]
 
 
 def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
@@ -67,16 +69,9 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
 
 def _others(packages: Sequence[DistributionPackage]) -> str:
     known = {str(each.version) for each in packages if each.package_type == "wheel"}
-    newest = sorted(known, key=_rank, reverse=True)
+    newest = sorted(known, key=lambda version: version_in(version) or Version("0"), reverse=True)
     shown = ", ".join([*newest[:SHOWN], "..."] if len(newest) > SHOWN else newest)
     return f"choose one of: {shown}" if shown else "check the name"
-
-
-def _rank(version: str) -> Version:
-    try:
-        return Version(version)
-    except InvalidVersion:
-        return Version("0")
 
 
 def pythons_of(packages: Sequence[DistributionPackage], known: Sequence[str]) -> set[str]:
@@ -95,10 +90,3 @@ def _installable(package: DistributionPackage, python: str) -> bool:
     except WheelError:
         return False
     return name.installs_on(python) and supports(package.requires_python, python)
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return False

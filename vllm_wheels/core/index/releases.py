@@ -12,12 +12,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.formats.python_ranges import supports
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import LISTING, index_session, index_url, persistently, unreachable
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
@@ -60,11 +61,9 @@ def releases(settings: Settings) -> list[Release]:
     if page is None:
         raise _no_index(settings, PROJECT, f"it answered 404: it has no {PROJECT}, or the address is wrong")
     for package in page.packages:
-        try:
-            files.setdefault(Version(package.version or ""), []).append(package)
-        except InvalidVersion:
-            # Names that PEP 440 does not know are no releases; indexes hold some for historical reasons.
-            continue
+        # Names that PEP 440 does not know are no releases; indexes hold some for historical reasons.
+        if version := version_in(package.version):
+            files.setdefault(version, []).append(package)
     if not files:
         raise _no_index(settings, PROJECT, f"the page names no file of {PROJECT}")
     return [_release(version, files[version]) for version in sorted(files)]

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from packaging.version import InvalidVersion, Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
 from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import DOWNLOAD, LISTING, persistently, reason, session, unreachable
 from vllm_wheels.core.host.limits import CHUNK_BYTES
 from vllm_wheels.core.index.repositories import Repository
@@ -105,7 +105,7 @@ def _file(
         sha256 = _downloaded_sha256(repository, package.url, timeout_seconds)
     return RemoteFile(
         name=package.filename,
-        version=_version(package.version),
+        version=str(version_in(package.version) or ""),
         sha256=sha256,
         size=package.size,
         uploaded=package.upload_time,
@@ -125,13 +125,6 @@ def _downloaded_sha256(repository: Repository, url: str, timeout_seconds: float)
 
     with session(DOWNLOAD, home=repository.simple_url, reader=repository.reader) as opened:
         return persistently(attempt, DOWNLOAD)
-
-
-def _version(text: str | None) -> str:
-    try:
-        return str(Version(text or ""))
-    except InvalidVersion:
-        return ""
 
 
 def _date(response: Any) -> list[datetime]:

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from vllm_wheels.core.artifacts.source.planning import facts_of
 from vllm_wheels.core.errors import IndexUnreachableError, SettingsError
 from vllm_wheels.core.formats.python_ranges import supports
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host import git
 from vllm_wheels.core.index.releases import releases
 from vllm_wheels.core.target import Target
@@ -122,16 +123,8 @@ def _tagged(settings: Settings) -> Iterator[str]:
     before, _, after = source.git_ref.partition("{release}")
     for name in git.tags(git.address(source.git_url), timeout_seconds=settings.index.timeout_seconds):
         version = name.removeprefix(before).removesuffix(after)
-        if name == f"{before}{version}{after}" and _is_version(version):
+        if name == f"{before}{version}{after}" and version_in(version):
             yield version
-
-
-def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
 
 
 def excluded(release: str, settings: Settings) -> bool:

@@ -50,16 +50,7 @@ def opened(
     require_wheel(path)
     with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
         folder = Path(temporary, "wheel")
-        try:
-            _require_bounded(path)
-            file = WheelFile.read(path, trusting=False)
-            unpack_wheel(path, folder)
-            machine_code = scanner(folder)
-        except WheelError as error:
-            raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
-        except (OSError, ValueError) as error:
-            # Names of members that no file system takes.
-            raise _refused(path, f"it cannot be unpacked: {error}") from error
+        file, machine_code = _unpacked(path, folder, scanner)
         yield UnpackedWheel(
             path=path,
             folder=folder,
@@ -72,6 +63,19 @@ def opened(
             runner=runner,
             neighbours=tuple(neighbours),
         )
+
+
+def _unpacked(path: Path, folder: Path, scanner: Callable[[Path], Scan]) -> tuple[WheelFile, Scan]:
+    try:
+        _require_bounded(path)
+        file = WheelFile.read(path, trusting=False)
+        unpack_wheel(path, folder)
+        return file, scanner(folder)
+    except WheelError as error:
+        raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
+    except (OSError, ValueError) as error:
+        # Names of members that no file system takes.
+        raise _refused(path, f"it cannot be unpacked: {error}") from error
 
 
 def guessed(path: Path, settings: Settings) -> Variant | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.runs.probing import judge_failure, run, vllm
 from vllm_wheels.core.verify.test_run import IMPORTS, TestRun, last_lines
@@ -14,18 +15,11 @@ def _version(test_run: TestRun) -> Judgement:
     if finished.status != 0:
         return judge_failure(finished)
     wanted = Version(test_run.version).base_version
-    if wanted in {_base_version(word) for word in finished.output.split()}:
+    if wanted in {version.base_version for word in finished.output.split() if (version := version_in(word))}:
         return passed(f"vllm --version says {wanted}", evidence=last_lines(finished.output))
     line = f"vllm --version does not say {wanted}"
     remedy = "give the build the release's version (VLLM_VERSION_OVERRIDE)"
     return convicted(line, evidence=last_lines(finished.output), remedy=remedy)
-
-
-def _base_version(word: str) -> str | None:
-    try:
-        return Version(word).base_version
-    except InvalidVersion:
-        return None
 
 
 def _serve_help(test_run: TestRun) -> Judgement:

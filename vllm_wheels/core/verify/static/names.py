@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from packaging.tags import Tag
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import named_by
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
@@ -26,10 +26,7 @@ def _names(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _normal(name: str, version: str) -> tuple[str, str]:
-    try:
-        return canonicalize_name(name), str(Version(version))
-    except InvalidVersion:
-        return canonicalize_name(name), version
+    return canonicalize_name(name), str(version_in(version) or version)
 
 
 def _tags(unpacked: UnpackedWheel) -> Judgement:

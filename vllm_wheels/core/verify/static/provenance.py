@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from packaging.version import InvalidVersion, Version
-
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.statement import provenance_of
@@ -37,10 +36,8 @@ def _provenance(unpacked: UnpackedWheel) -> Judgement:
 
 def _release(text: str) -> str:
     """A version without .post and local part; any other text as it is."""
-    try:
-        return Version(text).base_version
-    except InvalidVersion:
-        return text
+    version = version_in(text)
+    return version.base_version if version else text
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (

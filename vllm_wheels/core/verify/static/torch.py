@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.statement import provenance_of
 from vllm_wheels.core.verify.static.sbom import components
@@ -61,12 +62,7 @@ def _built_with(unpacked: UnpackedWheel) -> str | None:
     statement = unpacked.read(provenance_of) or {}
     named = [statement.get("torch", {}).get("torch")] if isinstance(statement.get("torch"), dict) else []
     named += [version for name, version in components(unpacked) if name == TORCH]
-    for text in named:
-        try:
-            return Version(str(text)).public
-        except InvalidVersion:
-            continue
-    return None
+    return next((version.public for text in named if (version := version_in(str(text)))), None)
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
