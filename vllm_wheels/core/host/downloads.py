@@ -30,14 +30,16 @@ def download(wanted: Download, path: Path, *, settings: Settings) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        size, sha256 = _local(wanted, partial) if wanted.url.startswith("file:") else _remote(wanted, partial, settings)
+        size, sha256 = _fetched(wanted, partial, settings)
         _check(wanted, path.name, size=size, sha256=sha256)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _remote(wanted: Download, partial: Path, settings: Settings) -> tuple[int, str]:
+def _fetched(wanted: Download, partial: Path, settings: Settings) -> tuple[int, str]:
+    if wanted.url.startswith("file:"):
+        return _write(_local_chunks(Path(unquote(urlsplit(wanted.url).path))), wanted, partial)
     seconds = settings.index.timeout_seconds
     # Some servers call a .tar.gz a gzip-encoded .tar: the bytes are taken as they come, which is what was hashed.
     as_it_is = {"Accept-Encoding": "identity"}
@@ -53,10 +55,6 @@ def _remote(wanted: Download, partial: Path, settings: Settings) -> tuple[int, s
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         what = f"{wanted.url} cannot be downloaded"
         raise unreachable(what, error, timeout_seconds=seconds) from error
-
-
-def _local(wanted: Download, partial: Path) -> tuple[int, str]:
-    return _write(_local_chunks(Path(unquote(urlsplit(wanted.url).path))), wanted, partial)
 
 
 def _write(chunks: Iterable[bytes], wanted: Download, partial: Path) -> tuple[int, str]:

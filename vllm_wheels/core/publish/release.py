@@ -46,9 +46,10 @@ class Stage:
     plan: ReleasePlan  # what is to be done about each file
     remote: Mapping[str, RemoteFile]  # files that the index has, by name
 
-    def lacks(self, wheel: Candidate) -> bool:
-        """Whether a wheel is to be uploaded."""
-        return wheel.path.name in {file.file for file in self.plan.of_action("upload")}
+    def lacking(self, release: Release) -> list[Candidate]:
+        """The wheels of the release that are to be uploaded."""
+        wanted = {file.file for file in self.plan.of_action("upload")}
+        return [wheel for wheel in release.wheels if wheel.path.name in wanted]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +134,6 @@ class Publisher:
     environ: Mapping[str, str] | None = field(default=None, repr=False)
     clock: Clock = CLOCK
 
-    @property
-    def settings(self) -> Settings:
-        """Of the user."""
-        return self.context.settings
-
     def publish(self, release: Release, *, chosen: Collection[str]) -> tuple[Receipt, ...]:
         """Uploads what the indexes lack and returns a receipt for every chosen variant.
 
@@ -155,8 +151,9 @@ class Publisher:
             stage.plan.require_possible()
             self._require_order(release, stage, chosen)
         keys = self._keys(release)
+        # All wheels, whatever was chosen: a part of a release that can never become whole is not begun.
         for stage in release.stages:
-            for wheel in self._lacking(release, stage):
+            for wheel in stage.lacking(release):
                 self._upload(stage).preflight(wheel, keys[stage.repository.name, wheel.project])
                 self.context.say(f"{stage.repository.name} would take files of {wheel.project} from us")
         tested: dict[str, Any] = {}
@@ -167,33 +164,26 @@ class Publisher:
         return given
 
     def _require_order(self, release: Release, stage: Stage, chosen: Collection[str]) -> None:
-        late = [each for each in release.wheels if stage.lacks(each) and each.variant not in {*chosen, flagship()}]
+        late = [each for each in stage.lacking(release) if each.variant not in {*chosen, flagship()}]
         if flagship() in chosen and late:
             what = f"{flagship()} is published last"
             why = f"{stage.repository.name} lacks {', '.join(each.path.name for each in late)}"
             remedy = f"vllm-wheels publish --release {release.name} --variant all"
             raise IncompleteReleaseError(what, why=why, remedy=remedy)
 
-    def _lacking(self, release: Release, stage: Stage) -> list[Candidate]:
-        # All of them, whatever was chosen: a part of a release that can never become whole is not begun.
-        return [wheel for wheel in release.wheels if stage.lacks(wheel)]
-
     def _keys(self, release: Release) -> dict[tuple[str, str], Credentials]:
         return {
             (stage.repository.name, wheel.project): credentials(stage.repository, wheel.project, self.environ)
             for stage in release.stages
-            for wheel in self._lacking(release, stage)
+            for wheel in stage.lacking(release)
         }
 
     def _upload(self, stage: Stage) -> Upload:
-        publish = self.settings.publish
         return Upload(
             repository=stage.repository,
-            journal=_journal(self.settings, stage.repository),
+            journal=_journal(self.context.settings, stage.repository),
             runner=self.context.runner,
-            answer_seconds=self.settings.index.timeout_seconds,
-            patience_seconds=publish.patience_seconds,
-            settle_seconds=publish.settle_seconds,
+            settings=self.context.settings,
             say=self.context.say,
             clock=self.clock,
         )
@@ -209,7 +199,7 @@ class Publisher:
         is_test: bool,
     ) -> tuple[Receipt, ...]:
         given = []
-        with _journal(self.settings, stage.repository).held():
+        with _journal(self.context.settings, stage.repository).held():
             for name in dict.fromkeys(wheel.variant for wheel in release.wheels if wheel.variant in chosen):
                 wheels = [wheel for wheel in release.wheels if wheel.variant == name]
                 files = tuple(self._published(stage, wheel, keys) for wheel in wheels)
@@ -222,7 +212,9 @@ class Publisher:
         there = stage.remote.get(wheel.path.name)
         if there:
             sent = Sent(remote=there)
-            self._note(stage, wheel)
+            journal = _journal(self.context.settings, stage.repository)
+            if wheel.path.name not in journal.listed():
+                journal.write("listed", wheel.path.name, wheel.sha256)
             self.context.say(f"{wheel.path.name} is on {stage.repository.name} already, with the same bytes")
         else:
             self.context.say(f"upload {wheel.path.name} to {stage.repository.name}")
@@ -245,15 +237,10 @@ class Publisher:
         )
 
     def _tell_state(self, stage: Stage) -> None:
-        listed = _journal(self.settings, stage.repository).listed()
+        listed = _journal(self.context.settings, stage.repository).listed()
         there = [file.file for file in stage.plan.files if file.file in listed]
         state = f"partial: {', '.join(there)}" if there else "empty"
         self.context.say(f"{stage.plan.version} on {stage.repository.name} is {state}; publish again to complete it")
-
-    def _note(self, stage: Stage, wheel: Candidate) -> None:
-        journal = _journal(self.settings, stage.repository)
-        if wheel.path.name not in journal.listed():
-            journal.write("listed", wheel.path.name, wheel.sha256)
 
     def _sent(self, stage: Stage, wheel: Candidate, key: Credentials) -> Sent:
         with TemporaryDirectory(prefix="outgoing-", dir=self.context.stage) as folder:
@@ -272,7 +259,7 @@ class Publisher:
         """Verdicts by file; those of an earlier run on the same bytes are taken over."""
         wheels = list(wheels)
         key = {"version": wheels[0].version, "variant": wheels[0].variant}
-        earlier = receipts.find(self.settings.state_folder, repository=stage.repository.name, **key)
+        earlier = receipts.find(self.context.settings.state_folder, repository=stage.repository.name, **key)
         if earlier and earlier.tested and earlier.hashes == {wheel.path.name: wheel.sha256 for wheel in wheels}:
             return dict(earlier.tested)
         reports = {wheel.path.name: try_back(wheel, stage.repository, self.context) for wheel in wheels}
@@ -296,7 +283,7 @@ class Publisher:
             files=files,
             tested=tested,
         )
-        return receipts.keep(self.settings.state_folder, made)
+        return receipts.keep(self.context.settings.state_folder, made)
 
 
 def publishing_context(

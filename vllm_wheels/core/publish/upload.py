@@ -28,6 +28,7 @@ from vllm_wheels.core.index.state import RemoteFile, project_state
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
+from vllm_wheels.core.settings import Settings
 
 T = TypeVar("T")
 
@@ -93,9 +94,7 @@ class Upload:
     repository: Repository
     journal: Journal
     runner: Runner  # starts the uploading process
-    answer_seconds: float  # limit of one answer
-    patience_seconds: float  # how long a failing upload is tried again
-    settle_seconds: float  # how long to wait until an accepted file is listed
+    settings: Settings  # publish.patience_seconds, publish.settle_seconds and index.timeout_seconds count
     say: Callable[[str], None]  # tells the user one line
     clock: Clock = CLOCK
 
@@ -158,7 +157,11 @@ class Upload:
         def say(why: str, seconds: float) -> None:
             self.say(f"{candidate.path.name}: {why}; trying again in {seconds:.0f} s")
 
-        policy = Policy(deadline_seconds=self.patience_seconds, attempts=None, first_pause_seconds=FIRST_PAUSE_SECONDS)
+        policy = Policy(
+            deadline_seconds=self.settings.publish.patience_seconds,
+            attempts=None,
+            first_pause_seconds=FIRST_PAUSE_SECONDS,
+        )
         try:
             return persistently(attempt, policy, clock=self.clock, say=say)
         except AgainError as error:
@@ -183,7 +186,9 @@ class Upload:
             raise AgainError(message, retry_after=POLL_SECONDS)
 
         try:
-            return persistently(look, Policy(deadline_seconds=self.settle_seconds, attempts=None), clock=self.clock)
+            return persistently(
+                look, Policy(deadline_seconds=self.settings.publish.settle_seconds, attempts=None), clock=self.clock
+            )
         except AgainError:
             return None
 
@@ -191,7 +196,10 @@ class Upload:
         name = candidate.path.name
         try:
             state = project_state(
-                self.repository, candidate.project, timeout_seconds=self.answer_seconds, wanted=frozenset({name})
+                self.repository,
+                candidate.project,
+                timeout_seconds=self.settings.index.timeout_seconds,
+                wanted=frozenset({name}),
             )
         except IndexUnreachableError as error:
             self.say(f"{error.what}: {error.why}")
@@ -215,19 +223,19 @@ class Upload:
         attestations: tuple[Path, ...] = (),
     ) -> Answer:
         words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url, *(["--preflight"] * preflight)]
-        words += ["--timeout", str(self.answer_seconds), "--parent", str(os.getpid())]
+        words += ["--timeout", str(self.settings.index.timeout_seconds), "--parent", str(os.getpid())]
         words += [word for each in attestations for word in ("--attestation", str(each))]
         blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
         try:
             finished = self.runner.run(
                 [*words, str(path)],
                 env={**blank, **credentials.environment},
-                timeout_seconds=self.patience_seconds,
+                timeout_seconds=self.settings.publish.patience_seconds,
                 keep_output=True,
                 quiet=True,
             )
         except StepTimeoutError:
-            return Answer(status=0, text=f"no answer within {self.patience_seconds:.0f} s")
+            return Answer(status=0, text=f"no answer within {self.settings.publish.patience_seconds:.0f} s")
         return _answer(credentials.redact(finished.output), candidate)
 
     def _refusal(self, candidate: Candidate, answer: Answer, credentials: Credentials) -> PublicationError:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import Version
+
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.verify.report import Report
@@ -54,11 +56,7 @@ def coverage(
         remedy = f"vllm-wheels build --python-version {first}, or name only the others in publish.required_pythons"
         raise IncompleteReleaseError(what, why=why, remedy=remedy)
     without = tuple((python, why) for python, why in reasons.items() if why)
-    return TestCoverage(pythons=tuple(sorted(found, key=_order)), without=without)
-
-
-def _order(python: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in python.split("."))
+    return TestCoverage(pythons=tuple(sorted(found, key=Version)), without=without)
 
 
 def require_passed(report: Report, *, sha256: str) -> None:

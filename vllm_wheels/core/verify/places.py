@@ -86,11 +86,8 @@ class Places:
 
 def _runs(kind: str, platform: str) -> bool:
     needed = glibc(platform) or LEGACY.get(platform)
-    return platform == EVERYWHERE or (needed is not None and needed <= _glibc_of(kind))
-
-
-def _glibc_of(kind: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in recipe(kind).entry["glibc"].split("."))
+    offered = tuple(int(part) for part in recipe(kind).entry["glibc"].split("."))
+    return platform == EVERYWHERE or (needed is not None and needed <= offered)
 
 
 def _no_image(wheel: Path, fitting: tuple[str, ...]) -> ImageError:

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from uv import find_uv_bin
+
 from vllm_wheels.core.builders import network
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.host.commands import Invocation
@@ -98,6 +100,11 @@ class TestRun:
         return f"{self.place}/venv/bin"
 
     @property
+    def uv(self) -> str:
+        """Path of uv, as the location sees it."""
+        return f"{PLACE}/uv" if self.in_container else find_uv_bin()
+
+    @property
     def place(self) -> str:
         """The test run's folder, as the location sees it."""
         return f"{PLACE}/{TEST_RUN}" if self.in_container else str(self.folder)
@@ -123,7 +130,8 @@ class TestRun:
             MachineError: the container engine does not answer.
         """
         if self.in_container:
-            return self._in_container(argv, env=env, mounts=mounts, network=True)
+            uv = Mount(source=Path(find_uv_bin()).resolve(), place=self.uv)
+            return self._in_container(argv, env=env, mounts=(uv, *mounts), network=True)
         foreign: dict[str, str | None] = {name: None for name in os.environ if FOREIGN.fullmatch(name)}
         # At the root, or uv would take settings from a project around the store.
         return self._on_host(argv, env={**foreign, **env}, folder=Path(self.folder.anchor))

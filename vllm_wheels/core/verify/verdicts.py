@@ -103,7 +103,8 @@ def verify(
                     stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant))
                 )
             except VllmWheelsError as error:
-                unjudged.append(Unjudged(wheel=_name(given), why=_one_line(error.why), remedy=_one_line(error.remedy)))
+                name = _one_line(Path(given).name or given) or "''"
+                unjudged.append(Unjudged(wheel=name, why=_one_line(error.why), remedy=_one_line(error.remedy)))
         session = _Session(settings=settings, runner=runner, say=say)
         reports = [
             report
@@ -121,10 +122,6 @@ def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str],
     path = fetch(match["name"], match["version"], folder, settings)
     say(f"fetched {path.name}, {path.stat().st_size / 1e6:.1f} MB")
     return path
-
-
-def _name(given: str) -> str:
-    return _one_line(Path(given).name or given) or "''"
 
 
 def _one_line(text: str) -> str:

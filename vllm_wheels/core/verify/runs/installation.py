@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
-from uv import find_uv_bin
 
 from vllm_wheels.core.engine.builder import PLACE, Mount
 from vllm_wheels.core.errors import CannotVerifyError
@@ -187,15 +186,13 @@ def _folder(word: str) -> Path | None:
 
 
 def _uv(test_run: TestRun, command: Invocation) -> Finished:
-    uv = f"{PLACE}/uv" if test_run.in_container else find_uv_bin()
-    known = {UV: uv, HERE: test_run.place, WHEEL: test_run.wheel.name, INDEX: _index(test_run)}
+    known = {UV: test_run.uv, HERE: test_run.place, WHEEL: test_run.wheel.name, INDEX: _index(test_run)}
     real = command.filled(known)
     if not test_run.in_container:
         return test_run.run_with_network(real.argv, env=real.environment)
     cache = test_run.context.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
     mounts = [
-        Mount(source=Path(find_uv_bin()).resolve(), place=f"{PLACE}/uv"),
         Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True),
         *_local_indexes(real.argv),
     ]

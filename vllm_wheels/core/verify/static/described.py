@@ -51,16 +51,12 @@ def _renders(unpacked: UnpackedWheel) -> Judgement:
 
 def _instructions(unpacked: UnpackedWheel) -> Judgement:
     for match in COMMAND.finditer(_description(unpacked)):
-        if unpacked.distribution in {canonicalize_name(word) for word in _names(match["rest"])}:
+        # An extra, a version or an end of sentence may follow a name.
+        if unpacked.distribution in {canonicalize_name(word.rstrip(".")) for word in WORD.findall(match["rest"])}:
             return passed("the description tells how to install it", evidence=match[0].strip())
     line = f"the description does not tell how to install {unpacked.distribution}"
     remedy = f"put a line like 'pip install {unpacked.distribution}' with its index of CPU torch into the README"
     return convicted(line, remedy=remedy)
-
-
-def _names(text: str) -> list[str]:
-    # An extra, a version or an end of sentence may follow a name.
-    return [word.rstrip(".") for word in WORD.findall(text)]
 
 
 def _description(unpacked: UnpackedWheel) -> str:

@@ -24,7 +24,7 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     stated += [f"License: {text.splitlines()[0]}"] if text else []
     stated += classifiers
     wrong = [
-        *([f"License-Expression: {expression}"] if expression and not _named(expression) else []),
+        *([f"License-Expression: {expression}"] if expression and UPSTREAM not in OPERATOR.split(expression) else []),
         *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.search(text.splitlines()[0]) else []),
         *(line for line in classifiers if line.count("::") > 1 and "Apache" not in line),
     ]
@@ -38,10 +38,6 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     if not stated:
         return convicted("METADATA states no licence", remedy=remedy)
     return passed(f"{stated[0]}, as upstream")
-
-
-def _named(expression: str) -> bool:
-    return UPSTREAM in OPERATOR.split(expression)
 
 
 def _files(unpacked: UnpackedWheel) -> Judgement:
