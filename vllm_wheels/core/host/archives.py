@@ -75,9 +75,6 @@ def tree_hash(folder: Path) -> str:
     """SHA-256 of a tree's content: relative paths, executable bits, bytes and the texts of links.
 
     Folders named in ``IGNORED`` and empty folders do not count.
-
-    Raises:
-        SourceError: the tree holds a device or another special file.
     """
     digest = hashlib.sha256()
     for path in _walk(folder):
@@ -100,11 +97,7 @@ def file_hash(path: Path) -> str:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Refuses a tree with a symbolic link that leads, or might lead, out of it.
-
-    Raises:
-        SourceError: there is such a link.
-    """
+    """Refuses a tree with a symbolic link that leads, or might lead, out of it."""
     for path in _walk(folder):
         name = PurePosixPath(path.relative_to(folder))
         if path.is_symlink() and not _stays_inside(name, os.fspath(path.readlink())):

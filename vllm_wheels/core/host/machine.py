@@ -42,11 +42,7 @@ def jobs(settings: Settings, *, root: Path = ROOT) -> int:
 
 
 def require_room(folder: Path, gigabytes: float = limits.BUILD_DISK_GIGABYTES) -> None:
-    """Makes sure that the disk of a folder, which need not exist yet, has room.
-
-    Raises:
-        DiskSpaceError: it has less than ``gigabytes`` (of 10^9 bytes).
-    """
+    """Makes sure that the disk of a folder, which need not exist yet, has room."""
     present = room(folder)
     if present < gigabytes:
         what = f"the disk of {folder} is too full"
@@ -85,11 +81,7 @@ def require_writable(folder: Path, *, setting: str) -> None:
 
 
 def require_memory(gigabytes: float = limits.BUILD_MEMORY_GIGABYTES, *, root: Path = ROOT) -> None:
-    """Makes sure that there is memory, within this process's control group.
-
-    Raises:
-        MemoryShortageError: less than ``gigabytes`` (of 10^9 bytes) are available.
-    """
+    """Makes sure that there is memory, within this process's control group."""
     present = memory_available(root=root)
     if present < gigabytes:
         what = "there is too little memory for the build"

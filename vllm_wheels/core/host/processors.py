@@ -38,11 +38,7 @@ class Advice:
 
 
 def advice(flags: frozenset[str]) -> Advice:
-    """The best variant for a processor.
-
-    Raises:
-        UnsupportedProcessorError: no variant runs on it.
-    """
+    """The best variant for a processor."""
     # The lowest variant's floor is taken for granted in those of the others.
     asked = {each.name: dict.fromkeys((*lowest().floor, *each.floor)) for each in variants().values()}
     missing = {name: tuple(flag for flag in floor if _plain(flag) not in flags) for name, floor in asked.items()}
@@ -94,11 +90,7 @@ def flags_of(text: str) -> frozenset[str]:
 
 
 def flags_of_processor(name: str) -> frozenset[str]:
-    """The flags of a processor that gcc, LLVM or people call by a name.
-
-    Raises:
-        CommandLineError: nothing in processors.toml is called so.
-    """
+    """The flags of a processor that gcc, LLVM or people call by a name."""
     known = _processors()
     wanted = _plain(name)
     if wanted in known:

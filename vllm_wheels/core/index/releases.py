@@ -115,11 +115,7 @@ def sdist(settings: Settings, version: str) -> SourceArchive:
 
 
 def archive_of(settings: Settings, release: Release) -> SourceArchive:
-    """The source archive of a release that the index announced.
-
-    Raises:
-        SourceError: it has no source archive (0.15.x), or one without a published SHA-256.
-    """
+    """The source archive of a release that the index announced."""
     archive = release.sdist
     if archive is None:
         what = f"vLLM {release.version} has no source archive"

@@ -44,11 +44,7 @@ class Repository:
 
 
 def repository(settings: Settings, name: str) -> Repository:
-    """The repository of a name.
-
-    Raises:
-        UnknownRepositoryError: nothing is known of it, or not both of its URLs, or that for uploads holds a password.
-    """
+    """The repository of a name."""
     configured = settings.publish.repositories
     if name not in configured and name not in KNOWN:
         near = get_close_matches(name, [*configured, *KNOWN], n=1)

@@ -28,10 +28,6 @@ def attestations(
     """Signs a file for an index that wants it; nothing where the job has no OIDC identity.
 
     The attestation is put beside the wheel, and has to speak of the bytes with the hash that was verified.
-
-    Raises:
-        PublicationError: it cannot be signed.
-        AlteredWheelError: what was signed are other bytes.
     """
     environ = os.environ if environ is None else environ
     identity = {name: environ[name] for name in IDENTITY if environ.get(name)}

@@ -66,11 +66,7 @@ class Journal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes of this installation from publishing to the same index.
-
-        Raises:
-            StoreBusyError: one of them is doing so.
-        """
+        """Keeps other processes of this installation from publishing to the same index."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / "lock", timeout=LOCK_SECONDS):

@@ -65,9 +65,6 @@ def repositories(settings: Settings, name: str | None = None) -> tuple[Repositor
     """The indexes that a release goes to, in order: the test index of the settings first.
 
     The real index is that of the name, else ``publish.repository``.
-
-    Raises:
-        UnknownRepositoryError: none is configured, or one is not described.
     """
     real = name or settings.publish.repository
     if real is None:

@@ -45,11 +45,7 @@ def variable(repository: Repository, project: str) -> str:
 
 
 def credentials(repository: Repository, project: str, environ: Mapping[str, str] | None = None) -> Credentials:
-    """The credentials for uploads to a project: its token, else the job's OIDC identity.
-
-    Raises:
-        CredentialsError: there is neither, or the token holds white space.
-    """
+    """The credentials for uploads to a project: its token, else the job's OIDC identity."""
     environ = os.environ if environ is None else environ
     name = variable(repository, project)
     token = environ.get(name, "")

@@ -18,11 +18,7 @@ YANKED = "yanked.json"
 
 
 def affected(state_folder: Path, version: str) -> tuple[Receipt, ...]:
-    """The receipts of a version.
-
-    Raises:
-        PublicationError: this installation published no such version.
-    """
+    """The receipts of a version."""
     found = tuple(each for each in receipts(state_folder) if Version(each.version) == Version(version))
     if not found:
         known = sorted({each.version for each in receipts(state_folder)}, key=Version)

@@ -78,11 +78,7 @@ def require_passed(report: Report, *, sha256: str) -> None:
 
 
 def require_unconvicted(report: Report) -> None:
-    """Refuses a report that convicts, with all its convictions.
-
-    Raises:
-        VerificationError: the report convicts the wheel.
-    """
+    """Refuses a report that convicts, with all its convictions."""
     if convicted := report.of_verdict("convicted"):
         what = f"{report.wheel} is not what it claims to be"
         why = "; ".join(f"{each.check}: {each.line}" for each in convicted)
@@ -90,11 +86,7 @@ def require_unconvicted(report: Report) -> None:
 
 
 def require_verdict(report: Report) -> None:
-    """Refuses a report in which something could not be judged and nothing convicts.
-
-    Raises:
-        CannotVerifyError: there is no verdict; the next verification may come to one.
-    """
+    """Refuses a report in which something could not be judged and nothing convicts."""
     if report.verdict != "could-not-judge":
         return
     open_ones = report.of_verdict("could-not-judge")

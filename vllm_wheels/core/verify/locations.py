@@ -65,11 +65,7 @@ def choose(wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Build
 
 
 def platforms_of(wheel: str) -> tuple[str, ...]:
-    """The platform tags in a wheel's file name.
-
-    Raises:
-        CannotVerifyError: it is not the name of a wheel.
-    """
+    """The platform tags in a wheel's file name."""
     try:
         return WheelName.parse(wheel).platforms
     except WheelError as error:

@@ -150,11 +150,7 @@ def _lower_variants(target: Target, store: Store) -> Iterator[Path]:
 
 
 def wheel_of(folder: Path) -> Path:
-    """The one wheel in an artifact's folder.
-
-    Raises:
-        CannotVerifyError: there is none, or more than one.
-    """
+    """The one wheel in an artifact's folder."""
     found = wheels_in(folder)
     if len(found) == 1:
         return found[0]

@@ -16,11 +16,7 @@ PYTHON_SECONDS = 60.0
 
 
 def host_python(version: str, runner: Runner) -> str:
-    """Path of a Python of this host; nothing is downloaded.
-
-    Raises:
-        CannotVerifyError: there is none.
-    """
+    """Path of a Python of this host; nothing is downloaded."""
     if sys.version_info[:2] == tuple(int(part) for part in version.split(".")):
         return sys.executable
     search = ["python", "find", "--quiet", "--no-project", "--no-python-downloads", version]

@@ -105,11 +105,7 @@ class Report:
 
     @classmethod
     def from_json(cls, data: Any) -> Report:
-        """Reads what ``as_json`` gave.
-
-        Raises:
-            CannotVerifyError: it is not a report, or one of another layout.
-        """
+        """Reads what ``as_json`` gave."""
         schema = data.get("schema") if isinstance(data, Mapping) else None
         if schema != SCHEMA:
             what = f"the report has layout {schema!r}"
@@ -167,11 +163,7 @@ _ADAPTER = TypeAdapter(Report)
 
 
 def read_report(folder: Path) -> Report:
-    """The report in an artifact's folder.
-
-    Raises:
-        CannotVerifyError: there is none, or it cannot be read.
-    """
+    """The report in an artifact's folder."""
     path = folder / REPORT
     try:
         return Report.from_json(json.loads(path.read_text("utf-8")))

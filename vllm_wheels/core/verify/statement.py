@@ -12,11 +12,7 @@ from vllm_wheels.core.formats.wheel_name import sidecar
 
 
 def provenance_of(wheel: Path) -> Mapping[str, Any] | None:
-    """The provenance statement beside a wheel; None where there is none about a wheel of this name.
-
-    Raises:
-        CannotVerifyError: it cannot be read.
-    """
+    """The provenance statement beside a wheel; None where there is none about a wheel of this name."""
     for path in (sidecar(wheel, "provenance.json"), wheel.with_name("provenance.json")):
         if not path.is_file():
             continue

@@ -89,11 +89,7 @@ def _needless(floor: Sequence[str]) -> str:
 
 
 def _compile(test_run: TestRun, command: Invocation) -> None:
-    """Compiles the library with this host's compiler; it needs so little of libc that it loads in any container.
-
-    Raises:
-        CannotVerifyError: there is no compiler, or it fails.
-    """
+    """Compiles the library with this host's compiler; it needs so little of libc that it loads in any container."""
     remedy = f"apt-get install {PACKAGE}"
     if shutil.which(COMPILER) is None:
         what = "the emulation of AMX cannot be compiled"
@@ -106,11 +102,7 @@ def _compile(test_run: TestRun, command: Invocation) -> None:
 
 
 def judged(with_amx: Finished, without: Finished, floor: Sequence[str]) -> Judgement:
-    """Compares the tokens that vLLM generated with emulated AMX with those that it generated without AMX.
-
-    Raises:
-        CannotVerifyError: both used AMX, so that there is nothing to compare with.
-    """
+    """Compares the tokens that vLLM generated with emulated AMX with those that it generated without AMX."""
     for finished in (with_amx, without):
         if finished.status != 0 or not answer_lines(finished):
             line = f"ends with status {finished.status} where AMX is emulated"

@@ -58,11 +58,7 @@ def cpu_of(known: TestRun | RunOptions) -> str:
 
 
 def copy_emulator(folder: Path, *, static: bool) -> Path:
-    """Copies qemu into the folder; where only a static one will do, one that needs no libraries of this host.
-
-    Raises:
-        CannotVerifyError: this host has none.
-    """
+    """Copies qemu into the folder; where only a static one will do, one that needs no libraries of this host."""
     names = STATIC if static else EMULATORS
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
@@ -72,11 +68,7 @@ def copy_emulator(folder: Path, *, static: bool) -> Path:
 
 
 def judged(finished: Finished, cpu: str) -> Judgement:
-    """Judges what the probe printed, and how it ended, on the emulated CPU.
-
-    Raises:
-        CannotVerifyError: the emulated CPU could not run torch, or not as a CPU of its level.
-    """
+    """Judges what the probe printed, and how it ended, on the emulated CPU."""
     seen = {said["probe"]: said for said in map(answer, answer_lines(finished))}
     if seen.get("torch", {}).get("capability") != "AVX2":
         what = f"this qemu does not emulate {cpu} well enough for torch"

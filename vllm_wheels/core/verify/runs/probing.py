@@ -59,11 +59,7 @@ def judge_probe(test_run: TestRun, judge: Callable[[TestRun, Mapping[str, Any]],
 
 
 def judge_failure(finished: Finished) -> Judgement:
-    """The judgement of a program that failed: convicts it, with the error that it logged.
-
-    Raises:
-        CannotVerifyError: it was killed, nearly always for lack of memory.
-    """
+    """The judgement of a program that failed: convicts it, with the error that it logged."""
     number = -finished.status if finished.status < 0 else finished.status - SHELL_SIGNAL
     name = SIGNALS.get(number)
     if name == "SIGKILL":

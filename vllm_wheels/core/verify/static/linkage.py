@@ -51,11 +51,7 @@ class Linkage:
 
 
 def linkage(wheel: Path) -> Linkage:
-    """Analyses a wheel with auditwheel.
-
-    Raises:
-        CannotVerifyError: auditwheel cannot make sense of it.
-    """
+    """Analyses a wheel with auditwheel."""
     try:
         found = analyze_wheel_abi(
             Libc.GLIBC,
