@@ -5,8 +5,6 @@ before mid-2025 chains of links pass it (CVE-2025-4330 and CVE-2025-4517), and i
 written through a link: links are made last, and only ones whose text cannot lead out, wherever other links lead.
 """
 
-from __future__ import annotations
-
 import errno
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Downloads a file: streamed beside its place, checked against its published size and hash, then renamed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Small files written so that a reader, or a power failure, never sees a part of one."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

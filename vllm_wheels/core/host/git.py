@@ -1,7 +1,5 @@
 """Reads git repositories, local or remote, through the git command: which commit a name stands for, and its files."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ and an upload that looks at the index before it is sent again are out of reach; 
 takes no clock of the caller's. What urllib3's class reads well is used: the Retry-After header.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import re

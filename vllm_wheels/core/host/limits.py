@@ -3,8 +3,6 @@
 ``machine.require_room`` and ``machine.require_memory`` are what asks whether there is enough.
 """
 
-from __future__ import annotations
-
 MIB = 2**20
 GIB = 2**30
 

@@ -1,7 +1,5 @@
 """What this machine has: cores, memory, disk, distribution; control groups count, not only the hardware."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os

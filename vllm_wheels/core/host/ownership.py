@@ -1,7 +1,5 @@
 """Names a process so that the next run can tell whether it still lives, and clean up after a kill -9."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The one place that starts processes: in a group of their own, killed as a group, watched by line and by clock."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

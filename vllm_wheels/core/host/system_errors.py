@@ -1,7 +1,5 @@
 """Turns what the operating system refuses into errors of the tree."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Time-outs of requests limit each single piece of an answer: a server that sends 
 program for as long as it likes.
 """
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Tells uv which package index to use, and reads in its output whether that index could be reached."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

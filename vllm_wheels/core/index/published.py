@@ -1,7 +1,5 @@
 """What the configured package index holds of a project, and how a published wheel is fetched from it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The index is read by its simple API (PEP 503, PEP 691); the default address is pypi-simple's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Which package indexes there are to publish to: those of the settings, and the two that twine knows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path

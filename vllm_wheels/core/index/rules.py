@@ -1,7 +1,5 @@
 """The rules of the public index, read from index_rules.toml, and a check for each."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Callable, Mapping

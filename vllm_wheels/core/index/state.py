@@ -1,7 +1,5 @@
 """What an index really has of a project: file by file, through its simple API (PEP 503, PEP 691, PEP 700)."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Writes a static package index: HTML (PEP 503), JSON (PEP 691, PEP 700), metadata (PEP 658), yanked (PEP 592)."""
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json

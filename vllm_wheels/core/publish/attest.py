@@ -1,7 +1,5 @@
 """Attestations (PEP 740): made where the job has an OIDC identity, compared with the file, and uploaded with it."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Finds the wheels of a release in the output folder, and lets through only a complete set that has passed."""
 
-from __future__ import annotations
-
 import glob
 import json
 import re

@@ -1,7 +1,5 @@
 """Installs a published wheel back from an index, by name and hash, and tries it as verification does."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import replace

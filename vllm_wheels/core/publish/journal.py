@@ -4,8 +4,6 @@ The index's own state is the truth about what is there. The journal tells what t
 way and may show up, that a file was accepted, and that a file which is gone was there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

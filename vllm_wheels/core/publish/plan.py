@@ -1,7 +1,5 @@
 """The release plan: what of a release an index has, and what is to be done about each file, as data."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

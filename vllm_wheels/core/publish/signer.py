@@ -1,7 +1,5 @@
 """The signing process: signs one file with the job's OIDC identity and writes the attestation (PEP 740) beside it."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Tokens for uploads: read from the environment, handed to the uploading process alone, never shown."""
 
-from __future__ import annotations
-
 import base64
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Uploads one file until the index lists it: one attempt at a time, judged by its answer and by the index's state."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 It is the only process that has a token, in its environment; nothing of it is printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

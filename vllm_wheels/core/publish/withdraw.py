@@ -1,7 +1,5 @@
 """Yanking and rolling back: what only a person can do on the index, as exact instructions with the affected files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The actions of a verification's steps: run the checks whose findings are not kept, and write the report."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """What a wheel consists of: sizes by part, and the instructions of each compiled file by CPU feature."""
 
-from __future__ import annotations
-
 import zipfile
 from collections import Counter
 from collections.abc import Mapping

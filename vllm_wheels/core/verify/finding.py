@@ -1,7 +1,5 @@
 """What one check says about one wheel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """Decides whether reports let a wheel be released."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

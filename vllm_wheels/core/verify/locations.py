@@ -1,7 +1,5 @@
 """Decides where a wheel is installed and run: on this host, or in a container of the image that built it."""
 
-from __future__ import annotations
-
 import platform
 import re
 from collections.abc import Callable, Iterable, Mapping

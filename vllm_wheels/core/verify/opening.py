@@ -1,7 +1,5 @@
 """Unpacks a wheel into a temporary folder and reads its machine code; nothing in it is executed."""
 
-from __future__ import annotations
-
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ The key is a hash of whatever can change the verdict: the wheel, what else the c
 and the code that judges. So a changed check runs again on every wheel, and no other check does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache

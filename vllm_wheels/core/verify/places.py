@@ -1,7 +1,5 @@
 """Where this machine can install and run wheels now: on the host, or in a builder image that exists already."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plans artifact "verification": which checks run, and which findings the store has already."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Finds the Pythons on which this machine can run a wheel."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The rule of artifact "verification"."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Reads the provenance statement that lies beside a wheel."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

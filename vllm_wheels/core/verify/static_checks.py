@@ -1,7 +1,5 @@
 """Runs all checks that look at an unpacked wheel without installing it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 

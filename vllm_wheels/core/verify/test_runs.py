@@ -1,7 +1,5 @@
 """All checks that run an installed wheel."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Verifies any wheels, ours or not, given as files or by name and version; uses no store."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

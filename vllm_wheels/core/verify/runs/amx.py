@@ -4,8 +4,6 @@ This says that the kernels compute what the wheel's own AVX-512 kernels compute,
 oneDNN generates asks the processor itself, finds no AMX, and is not tried here.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The command that the wheel installs works: ``vllm --version`` and ``vllm serve --help``."""
 
-from __future__ import annotations
-
 from packaging.version import Version
 
 from vllm_wheels.core.formats.versions import version_in

@@ -1,7 +1,5 @@
 """vLLM chooses the CPU platform by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """No distribution called vllm is installed beside the wheel, which would hide what a renamed wheel breaks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs a wheel's extension on an emulated CPU of its variant's level, where any instruction above it is illegal."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A tiny model generates tokens, twice the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """On a CPU below its level the wheel stops with one line that names it, before any of its machine code runs."""
 
-from __future__ import annotations
-
 import zipfile
 
 from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE

@@ -1,7 +1,5 @@
 """Installs a wheel with CPU torch and all that it requires into a clean environment of its own, through uv."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Runs programs of the wheel's environment; a probe is a script of ours that prints what it saw as one line of JSON."""
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """This machine's CPU has the variant's floor, without which other test runs prove nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """torchvision and torchaudio, which must be built for the installed torch, can be imported."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

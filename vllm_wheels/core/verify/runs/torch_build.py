@@ -1,7 +1,5 @@
 """The torch that was installed is a CPU build, and nothing of CUDA came with it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

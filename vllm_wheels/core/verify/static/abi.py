@@ -1,7 +1,5 @@
 """A stable-ABI tag holds for every extension: abi3audit's findings, and file names that every Python can import."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """The compiled files are stripped, hold no paths of the build machine, and none is for a GPU."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """The wheel holds no stray files, no path that some file system cannot store, and is not larger than needed."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

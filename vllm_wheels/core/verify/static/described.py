@@ -1,7 +1,5 @@
 """METADATA is valid, its description renders and tells how to install the package."""
 
-from __future__ import annotations
-
 import re
 import sys
 

@@ -1,7 +1,5 @@
 """The wheel holds the guard that refuses CPUs below its level, and imports it first."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The public package index would accept the wheel: a check for each rule of ``index_rules.toml``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial

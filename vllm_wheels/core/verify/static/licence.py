@@ -1,7 +1,5 @@
 """The licence is upstream's, and its text is in the wheel."""
 
-from __future__ import annotations
-
 import re
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed

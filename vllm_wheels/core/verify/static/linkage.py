@@ -1,7 +1,5 @@
 """Which libraries and symbol versions a wheel's compiled code needs of the system, by auditwheel."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator, Mapping

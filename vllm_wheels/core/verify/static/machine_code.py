@@ -1,7 +1,5 @@
 """The machine code has the instructions that the variant promises, none above it, and is no other variant's code."""
 
-from __future__ import annotations
-
 import re
 
 from vllm_wheels.core.formats.instructions import Fault, judge

@@ -1,7 +1,5 @@
 """File name, dist-info folder, METADATA and WHEEL agree on name, version and tags."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from packaging.tags import Tag

@@ -1,7 +1,5 @@
 """The code keeps to the platform tag, and libraries that the platform does not promise are inside the wheel."""
 
-from __future__ import annotations
-
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.locations import glibc
 from vllm_wheels.core.verify.static.linkage import TooNew, linkage, too_new

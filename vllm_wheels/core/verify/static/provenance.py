@@ -1,7 +1,5 @@
 """The provenance statement lies beside the wheel and is about exactly this file."""
 
-from __future__ import annotations
-
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed

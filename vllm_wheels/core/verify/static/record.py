@@ -1,7 +1,5 @@
 """RECORD names every file with its true hash and size, and nothing else (PEP 376, binary distribution format)."""
 
-from __future__ import annotations
-
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The wheel carries an SBOM (PEP 770) that describes this wheel."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """All Python code compiles on the oldest Python that the wheel claims."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

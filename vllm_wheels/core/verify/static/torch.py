@@ -1,7 +1,5 @@
 """The wheel requires exactly the torch version that its extensions were compiled against."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from packaging.requirements import Requirement
