@@ -100,9 +100,8 @@ def refuse_links_out(folder: Path) -> None:
         name = PurePosixPath(path.relative_to(folder))
         if path.is_symlink() and not _stays_inside(name, os.fspath(path.readlink())):
             what = f"{path} leads out of the source tree"
-            raise SourceError(
-                what, why=f"it is a link to {path.readlink()}", remedy="remove the link, or make it a file"
-            )
+            remedy = "remove the link, or make it a file"
+            raise SourceError(what, why=f"it is a link to {path.readlink()}", remedy=remedy)
 
 
 def _explained(error: OSError, archive: str, folder: Path) -> Exception:

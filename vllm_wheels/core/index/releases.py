@@ -1,6 +1,7 @@
 """Asks the package index which releases of vLLM exist, and what their source archives are.
 
-The index is read by its simple API (PEP 503, PEP 691); the default address is pypi-simple's own.
+The index is read by its simple API (PEP 503, PEP 691); the default address is pypi-simple's own. Whatever asks it
+raises IndexUnreachableError where it does not answer, or not as an index does.
 """
 
 from collections.abc import Iterable
@@ -49,11 +50,7 @@ class Release:
 
 
 def releases(settings: Settings) -> list[Release]:
-    """All releases that the index knows, the newest last.
-
-    Raises:
-        IndexUnreachableError: the index did not answer, or not as an index does.
-    """
+    """All releases that the index knows, the newest last."""
     files: dict[Version, list[DistributionPackage]] = {}
     page = project_page(settings, PROJECT)
     if page is None:
@@ -72,7 +69,6 @@ def find(settings: Settings, version: str) -> Release:
 
     Raises:
         UnknownReleaseError: the index has no such release; names the nearest and the newest ones.
-        IndexUnreachableError: the index did not answer, or not as an index does.
     """
     known = releases(settings)
     for release in known:
@@ -93,7 +89,6 @@ def require_python(settings: Settings, *, release: str, python: str) -> None:
     Raises:
         UnsupportedPythonError: it does not.
         UnknownReleaseError: the index has no such release.
-        IndexUnreachableError: the index did not answer, or not as an index does.
     """
     asked = find(settings, release).requires_python
     if not supports(asked, python):
@@ -107,7 +102,6 @@ def sdist(settings: Settings, version: str) -> SourceArchive:
     Raises:
         UnknownReleaseError: the index has no such release.
         SourceError: it has no source archive, or one without a published SHA-256.
-        IndexUnreachableError: the index did not answer, or not as an index does.
     """
     return archive_of(settings, find(settings, version))
 
@@ -127,11 +121,7 @@ def archive_of(settings: Settings, release: Release) -> SourceArchive:
 
 
 def project_page(settings: Settings, project: str) -> ProjectPage | None:
-    """The page of a project; None for one that the index does not have.
-
-    Raises:
-        IndexUnreachableError: the index did not answer, or not as an index does.
-    """
+    """The page of a project; None for one that the index does not have."""
     url, _ = without_credentials(index_url(settings))
     folder = _local(url)
     if folder:

@@ -235,21 +235,19 @@ def _write_project(folder: Path, project: str, entries: Iterable[Entry]) -> None
     listed = list(entries)
     versions = list(dict.fromkeys(str(entry.version) for entry in listed))
     page = {"meta": API, "name": project, "versions": versions, "files": [entry.as_json() for entry in listed]}
-    write_atomically(folder / "index.json", json.dumps(page, indent=1))
-    write_atomically(folder / "index.html", _html(f"Links for {project}", [entry.as_html() for entry in listed]))
+    _write(folder, page, f"Links for {project}", [entry.as_html() for entry in listed])
 
 
 def _write_root(folder: Path, projects: Iterable[str]) -> None:
     names = sorted(projects)
     page = {"meta": API, "projects": [{"name": name} for name in names]}
-    write_atomically(folder / "index.json", json.dumps(page, indent=1))
-    write_atomically(
-        folder / "index.html", _html("Simple index", [f'<a href="{name}/">{name}</a><br>' for name in names])
-    )
+    _write(folder, page, "Simple index", [f'<a href="{name}/">{name}</a><br>' for name in names])
 
 
-def _html(title: str, lines: Iterable[str]) -> str:
+def _write(folder: Path, page: Mapping[str, Any], title: str, lines: Iterable[str]) -> None:
     meta = '<meta name="pypi:repository-version" content="1.1">'
     head = f'<head><meta charset="utf-8">{meta}<title>{html.escape(title)}</title></head>'
     body = "\n".join(lines)
-    return f"<!DOCTYPE html>\n<html>{head}\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    text = f"<!DOCTYPE html>\n<html>{head}\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    write_atomically(folder / "index.json", json.dumps(page, indent=1))
+    write_atomically(folder / "index.html", text)

@@ -71,6 +71,5 @@ class Journal:
                 yield
         except Timeout as error:
             what = "another process is publishing to this repository"
-            raise StoreBusyError(
-                what, why=f"it holds {self.folder / 'lock'}", remedy="wait until it is done"
-            ) from error
+            remedy = "wait until it is done"
+            raise StoreBusyError(what, why=f"it holds {self.folder / 'lock'}", remedy=remedy) from error

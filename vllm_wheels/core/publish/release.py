@@ -202,7 +202,17 @@ class Publisher:
                 files = tuple(self._published(stage, wheel, keys) for wheel in wheels)
                 if is_test:
                     tested[name] = self._tested(stage, wheels)
-                given.append(self._receipt(release, stage, wheels[0], files, tested.get(name, {})))
+                receipt = Receipt(
+                    release=release.name,
+                    version=wheels[0].version,
+                    variant=name,
+                    project=wheels[0].project,
+                    repository=stage.repository.name,
+                    index=stage.repository.shown,
+                    files=files,
+                    tested=tested.get(name, {}),
+                )
+                given.append(receipts.keep(self.context.settings.state_folder, receipt))
         return tuple(given)
 
     def _published(self, stage: Stage, wheel: Candidate, keys: Mapping[tuple[str, str], Credentials]) -> PublishedFile:
@@ -261,26 +271,6 @@ class Publisher:
             return dict(earlier.tested)
         reports = {wheel.path.name: try_back(wheel, stage.repository, self.context) for wheel in wheels}
         return {"repository": stage.repository.name, "index": stage.repository.shown, "reports": reports}
-
-    def _receipt(
-        self,
-        release: Release,
-        stage: Stage,
-        wheel: Candidate,
-        files: tuple[PublishedFile, ...],
-        tested: Mapping[str, Any],
-    ) -> Receipt:
-        made = Receipt(
-            release=release.name,
-            version=wheel.version,
-            variant=wheel.variant,
-            project=wheel.project,
-            repository=stage.repository.name,
-            index=stage.repository.shown,
-            files=files,
-            tested=tested,
-        )
-        return receipts.keep(self.context.settings.state_folder, made)
 
 
 def publishing_context(

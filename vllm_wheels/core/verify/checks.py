@@ -121,17 +121,20 @@ def run_check(check: Check[Subject], subject: Subject, *, earlier: Iterable[Find
     """Runs one check, or skips it where a check that it needs has not passed."""
     if missing := missing_needs(check, earlier):
         return skipped(f"not tried, because this did not pass: {', '.join(missing)}").of(check.name, check.severity)
-    try:
-        judgement = check.judge(subject)
-    except UNJUDGEABLE as error:
-        judgement = not_judged(error)
-    return judgement.of(check.name, check.severity)
+    return _judged(check, subject).of(check.name, check.severity)
 
 
 def missing_needs(check: Check[Subject], earlier: Iterable[Finding]) -> list[str]:
     """The checks that must pass before this one can run, and have not."""
     good = {finding.check for finding in earlier if finding.verdict == "passed"}
     return [name for name in check.needs if name not in good]
+
+
+def _judged(check: Check[Subject], subject: Subject) -> Judgement:
+    try:
+        return check.judge(subject)
+    except UNJUDGEABLE as error:
+        return not_judged(error)
 
 
 def not_judged(error: VllmWheelsError) -> Judgement:

@@ -67,7 +67,10 @@ def sandboxed(*argv: str, **env: str) -> Invocation:
 
 @dataclass(frozen=True, kw_only=True)
 class TestRun:
-    """One wheel in a virtual environment of its own, below the context's stage."""
+    """One wheel in a virtual environment of its own, below the context's stage.
+
+    A command raises StepTimeoutError after ``smoke.timeout_seconds``, MachineError where no container engine answers.
+    """
 
     context: ActionContext  # where the report is being made
     location: TestLocation
@@ -110,12 +113,7 @@ class TestRun:
         return f"{PLACE}/{TEST_RUN}" if self.in_container else str(self.folder)
 
     def start(self, command: Invocation) -> Finished:
-        """Runs a command of ``sandboxed``, in a container without network.
-
-        Raises:
-            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
-            MachineError: the container engine does not answer.
-        """
+        """Runs a command of ``sandboxed``, in a container without network."""
         with self._temporary() as temporary:
             words = command.filled({HERE: self.place, TEMPORARY: temporary}).argv
             return self._in_container(words) if self.in_container else self._on_host(words)
@@ -123,12 +121,7 @@ class TestRun:
     def run_with_network(
         self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
     ) -> Finished:
-        """Runs uv with network access; on the host, with the user's own configuration of the package index.
-
-        Raises:
-            StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
-            MachineError: the container engine does not answer.
-        """
+        """Runs uv with network access; on the host, with the user's own configuration of the package index."""
         if self.in_container:
             uv = Mount(source=Path(find_uv_bin()).resolve(), place=self.uv)
             return self._in_container(argv, env=env, mounts=(uv, *mounts), network=True)

@@ -76,9 +76,8 @@ def _install(test_run: TestRun) -> Judgement:
     made = _uv(test_run, making.filled({PYTHON: python}))
     if made.status != 0:
         what = f"uv cannot make an environment of {python}"
-        raise CannotVerifyError(
-            what, why=_reason(made.output), remedy="see smoke.log; correct or reinstall that Python"
-        )
+        remedy = "see smoke.log; correct or reinstall that Python"
+        raise CannotVerifyError(what, why=_reason(made.output), remedy=remedy)
     finished, beside = _installed(test_run, *rest)
     if finished.status == 0:
         line = f"installs with all that it requires, in {finished.seconds:.0f} s{beside}"

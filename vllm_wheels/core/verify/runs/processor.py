@@ -20,9 +20,8 @@ def lacking(floor: Sequence[str]) -> tuple[str, ...]:
 def _processor(test_run: TestRun) -> Judgement:
     if missing := lacking(test_run.floor):
         what = f"this machine's processor lacks {', '.join(missing)}"
-        raise CannotVerifyError(
-            what, why="the wheel is for processors that have it", remedy="verify it on such a machine"
-        )
+        remedy = "verify it on such a machine"
+        raise CannotVerifyError(what, why="the wheel is for processors that have it", remedy=remedy)
     return passed(f"this machine has what the wheel needs: {', '.join(test_run.floor) or 'any'}")
 
 
