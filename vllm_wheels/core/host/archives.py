@@ -62,9 +62,8 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         _Unpacking(archive=archive.name, folder=folder).place(entries(archive))
     except DAMAGED as error:
-        what = f"{archive.name} is not unpacked"
         why = f"it is truncated, damaged or no archive ({str(error) or type(error).__name__})"
-        raise UnsafeArchiveError(what, why=why, remedy="obtain it again") from error
+        raise _useless(archive.name, why) from error
     except OSError as error:
         raise _explained(error, archive.name, folder) from error
 
@@ -148,8 +147,7 @@ class _Unpacking:
             self._require_harmless(info, name)
             self._place(info, name, content)
         if self.top is None:
-            what = f"{self.archive} is not unpacked"
-            raise UnsafeArchiveError(what, why="it is empty", remedy="obtain it again")
+            raise _useless(self.archive, "it is empty")
         for name, target in self.links.items():
             self._link(name, target)
 
@@ -234,6 +232,10 @@ class _Unpacking:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise _unsafe(self.archive, member, "its path leads through a file") from error
+
+
+def _useless(archive: str, why: str) -> UnsafeArchiveError:
+    return UnsafeArchiveError(f"{archive} is not unpacked", why=why, remedy="obtain it again")
 
 
 def _unsafe(archive: str, member: str, why: str) -> UnsafeArchiveError:

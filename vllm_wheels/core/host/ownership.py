@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -54,10 +55,8 @@ def end_orphans() -> int:
     """Kills this user's processes whose owner was killed before it could end them; returns how many there were."""
     orphans = [pid for pid, name in _owned() if fate(name) == "gone"]
     for pid in orphans:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     return len(orphans)
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,10 +153,8 @@ def end_group(process: subprocess.Popen[str], *, grace_seconds: float = TERMINAT
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _timer(

@@ -49,11 +49,6 @@ class Candidate:
         return str(TestCoverage(pythons=self.pythons, without=tuple(self.without.items())))
 
 
-def version_of(settings: Settings, release: str) -> str:
-    """Version under which a release is published."""
-    return str(Version(f"{release}{settings.wheel.version_suffix}"))
-
-
 def required_variants(settings: Settings, chosen: Iterable[str] = ()) -> tuple[str, ...]:
     """Variants that a release consists of, in the order of upload: the flagship last.
 
@@ -69,9 +64,8 @@ def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> 
     """The wheels of a release, each proven by hash to have passed on every Python that it claims.
 
     A Python that this installation cannot provide is excused, and named in ``Candidate.without``. Where
-    ``publish.required_pythons`` is set, these and no others must have passed, without excuse.
-
-    The wheels come in the order of ``variants``.
+    ``publish.required_pythons`` is set, these and no others must have passed, without excuse. The wheels come in the
+    order of ``variants``.
 
     Raises:
         IncompleteReleaseError: a variant is missing, or has no report on a Python.
@@ -96,8 +90,8 @@ def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:
 
 
 def _wheels(settings: Settings, release: str, name: str) -> dict[Path, Mapping[str, Any]]:
-    project, version = distributions(settings)[name], version_of(settings, release)
-    stem = f"{name_stem(project, version)}-"
+    version = Version(f"{release}{settings.wheel.version_suffix}")
+    stem = f"{name_stem(distributions(settings)[name], str(version))}-"
     folder = settings.output_folder
     found = [path for path in wheels_in(folder, stem) if sidecar(path, PROVENANCE).is_file()]
     if not found:

@@ -168,38 +168,31 @@ def _kept(keys: Mapping[str, str], kept: KeptParts) -> set[str]:
 def _steps(
     tested: WheelUnderTest, options: RunOptions, *, keys: Mapping[str, str], kept: Collection[str]
 ) -> tuple[Step[Any], ...]:
-    report = f"{STAGE}/{REPORT}"
-    return (
-        _static_step(tested, options, keys=keys, kept=kept),
-        *(_test_step(check, tested, options, key=keys.get(check.name), kept=check.name in kept) for check in TEST_RUNS),
-        Step(
-            title="finish the report",
-            action=finish,
-            arguments=tested,
-            reads=(report,),
-            writes=tuple(f"{STAGE}/{name}" for name in (REPORT, PAGE, HTML)),
-            seconds=1,
-        ),
-    )
-
-
-def _static_step(
-    tested: WheelUnderTest, options: RunOptions, *, keys: Mapping[str, str], kept: Collection[str]
-) -> Step[StaticArguments]:
     running = [check for check in STATIC if check.name not in kept]
     findings = tuple(check.name for check in STATIC if check.name in kept)
     beside = f"; {len(findings)} findings are kept" if findings else ""
-    return Step(
+    static_keys = {check.name: keys[check.name] for check in STATIC if keys}
+    static = Step(
         title=f"run the static checks ({len(running)} of {len(STATIC)}{beside})",
         action=check_statically,
-        arguments=StaticArguments(
-            tested=tested, keys={check.name: keys[check.name] for check in STATIC if keys}, kept=findings
-        ),
+        arguments=StaticArguments(tested=tested, keys=static_keys, kept=findings),
         reads=(tested.wheel, *tested.neighbours),
         writes=(f"{STAGE}/{REPORT}",),
         seconds=UNPACKING_SECONDS + sum(check.seconds or 0 for check in running),
         invocations=tuple(command for check in running for command in check.planned(options)),
     )
+    finishing = Step(
+        title="finish the report",
+        action=finish,
+        arguments=tested,
+        reads=(f"{STAGE}/{REPORT}",),
+        writes=tuple(f"{STAGE}/{name}" for name in (REPORT, PAGE, HTML)),
+        seconds=1,
+    )
+    tests = (
+        _test_step(check, tested, options, key=keys.get(check.name), kept=check.name in kept) for check in TEST_RUNS
+    )
+    return (static, *tests, finishing)
 
 
 def _test_step(

@@ -53,14 +53,7 @@ def left_out(settings: Settings, *, unavailable: Sequence[str] = ()) -> tuple[st
 
 
 def _install(test_run: TestRun) -> Judgement:
-    """Makes the environment and installs the wheel there.
-
-    Raises:
-        CannotVerifyError: there is no such Python, or uv could not reach the index.
-        UnsupportedPythonError: the builder's image has no such Python.
-        MachineError: the container engine does not answer.
-        StepTimeoutError: it took longer than ``smoke.timeout_seconds``.
-    """
+    """Makes the environment and installs the wheel there; no such Python, or no index in reach, leaves it open."""
     for name in ("home", "wheel"):
         (test_run.folder / name).mkdir(parents=True)
     shutil.copytree(PROBES, test_run.folder / "probes", ignore=shutil.ignore_patterns("__pycache__"))
@@ -189,18 +182,12 @@ def _uv(test_run: TestRun, command: Invocation) -> Finished:
         return test_run.run_with_network(real.argv, env=real.environment)
     cache = test_run.context.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
-    mounts = [
-        Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True),
-        *_local_indexes(real.argv),
-    ]
+    indexes = sorted({folder for word in real.argv if (folder := _folder(word))})
+    mounts = [Mount(source=place, place=str(place)) for place in indexes]
+    mounts.append(Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True))
     # Between two mounts there are no hard links.
     given = {**real.environment, "UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
     return test_run.run_with_network(real.argv, env=given, mounts=mounts)
-
-
-def _local_indexes(arguments: Sequence[str]) -> list[Mount]:
-    places = {folder for word in arguments if (folder := _folder(word))}
-    return [Mount(source=place, place=str(place)) for place in sorted(places)]
 
 
 def _reason(output: str) -> str:

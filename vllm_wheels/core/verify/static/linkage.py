@@ -74,20 +74,8 @@ def linkage(wheel: Path) -> Linkage:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TooNew:
-    """A symbol version that a file needs and a platform does not promise."""
-
-    file: str
-    library: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.file} needs {self.version} of {self.library}"
-
-
-def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iterator[TooNew]:
-    """The symbol versions that files need and a platform does not promise.
+def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iterator[tuple[str, str]]:
+    """File and ``VERSION of LIBRARY`` for each symbol version that a file needs and a platform does not promise.
 
     The policy is the one that the platform's tag names, or the next older one: then the tag's own number promises more.
     """
@@ -98,7 +86,7 @@ def too_new(binaries: tuple[Binary, ...], policy: Policy, platform: str) -> Iter
             found = sorted(set(elf_find_versioned_symbols(ELFFile(stream))))
         for library, version in found:
             if version.startswith(ruled) and version not in promised and not _numbered(version, platform):
-                yield TooNew(file=binary.name, library=library, version=version)
+                yield binary.name, f"{version} of {library}"
 
 
 def _numbered(version: str, platform: str) -> bool:

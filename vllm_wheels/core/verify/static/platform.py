@@ -2,7 +2,7 @@
 
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.locations import glibc
-from vllm_wheels.core.verify.static.linkage import TooNew, linkage, too_new
+from vllm_wheels.core.verify.static.linkage import linkage, too_new
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOLS = ("auditwheel", "packaging", "pyelftools")
@@ -18,17 +18,19 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
     lies = {name: excess for name in platforms if (excess := _excess(unpacked, name)) is not None}
     if lies:
         each = [excess for excesses in lies.values() for excess in excesses]
-        needs = ", ".join(sorted({f"{one.version} of {one.library}" for one in each}))
+        needs = ", ".join(sorted({needed for _, needed in each}))
         because = f": it needs {needs}" if needs else ""
-        evidence = "\n".join([f"the code deserves {found.deserved.name}", *(str(one) for one in each)])
+        evidence = "\n".join(
+            [f"the code deserves {found.deserved.name}", *(f"{file} needs {needed}" for file, needed in each)]
+        )
         return convicted(f"{', '.join(lies)} is not true{because}", evidence=evidence, remedy=REPAIR)
     if platforms == (PLAIN,):
         return passed(f"{PLAIN} promises to run only where it was built; the code keeps to {found.deserved.name}")
     return passed(f"the code keeps to {found.deserved.name}, the tag says {', '.join(platforms)}")
 
 
-def _excess(unpacked: UnpackedWheel, platform: str) -> list[TooNew] | None:
-    """Symbol versions that the code needs beyond a platform tag; None where the tag is true."""
+def _excess(unpacked: UnpackedWheel, platform: str) -> list[tuple[str, str]] | None:
+    """Symbol versions, by file, that the code needs beyond a platform tag; None where the tag is true."""
     found = unpacked.read(linkage)
     if platform == PLAIN:
         return None
