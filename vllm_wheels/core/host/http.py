@@ -88,15 +88,11 @@ MESSAGE = Policy(deadline_seconds=limits.MESSAGE_SECONDS, first_pause_seconds=2.
 
 
 class AgainError(Exception):
-    """An attempt failed in a way that may be gone at the next one.
-
-    Attributes:
-        retry_after: seconds after which the server wants to be asked again; None where it does not say.
-    """
+    """An attempt failed in a way that may be gone at the next one."""
 
     def __init__(self, why: str, *, retry_after: float | None = None) -> None:
         super().__init__(why)
-        self.retry_after = retry_after
+        self.retry_after = retry_after  # seconds; None where the server does not say when to ask again
 
 
 def persistently(
@@ -109,12 +105,8 @@ def persistently(
 ) -> T:
     """Calls a function until it returns, and raises its last error where attempts or time are used up.
 
-    Args:
-        act: one attempt.
-        policy: attempts, pauses and deadline.
-        clock: time.
-        passing: whether an error may be gone at the next attempt; default: ``may_pass``.
-        say: told before each pause why, and for how many seconds.
+    ``passing`` tells whether an error may be gone at the next attempt, by default ``may_pass``. ``say`` is told before
+    each pause why, and for how many seconds.
     """
     clock = clock or CLOCK
     started = clock.monotonic()

@@ -55,12 +55,7 @@ def room(folder: Path) -> float:
 
 
 def require_writable(folder: Path, *, setting: str) -> None:
-    """Makes sure, before anything long begins, that files can be put into a folder; makes the folder.
-
-    Raises:
-        FolderError: it is no folder, or nothing can be written there.
-        DiskSpaceError: its disk is full.
-    """
+    """Makes sure, before anything long begins, that files can be put into a folder; makes the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as probe:

@@ -16,11 +16,7 @@ VARIABLE = "_VLLM_WHEELS_OWNER"
 
 
 def owner(pid: int) -> str:
-    """A process's name: boot, process namespace, number, and start time, since numbers come again.
-
-    Raises:
-        FileNotFoundError: there is no such process.
-    """
+    """The name of a process that exists: boot, process namespace, number and, as numbers recur, start time."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     # The name of the program stands in brackets and may hold blanks; the start time is field 22 (proc(5)).
     started = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[19]

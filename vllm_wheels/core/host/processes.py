@@ -56,15 +56,8 @@ class Runner:
     ) -> Finished:
         """Runs a command to its end, whatever its exit status.
 
-        Args:
-            argv: the command; never a shell's text.
-            env: changes to this process's environment; None removes a variable.
-            cwd: folder to run in.
-            timeout_seconds: after which the whole group is ended.
-            log: file to which output is appended.
-            keep_output: return all output, not only its tail.
-            quiet: do not echo.
-            on_interrupt: called when the command is ended early, before its group is.
+        ``env`` has changes to this process's environment, where None removes a variable. After ``timeout_seconds`` the
+        whole group is ended; ``on_interrupt`` is called before a group is ended early. Output is appended to ``log``.
 
         Raises:
             StepTimeoutError: it took longer than ``timeout_seconds``.
@@ -104,13 +97,7 @@ class Runner:
         return Finished(argv=tuple(argv), status=status, seconds=seconds, tail=tuple(tail), output=output)
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
-        """Starts a server, which shares this process's output and goes on; ``end_group`` ends it.
-
-        Changes to the environment are as in ``run``.
-
-        Raises:
-            FileNotFoundError: there is no such command.
-        """
+        """Starts a server that shares this process's output and runs until ``end_group``; all else is as in ``run``."""
         return subprocess.Popen(
             list(argv), env=_environment(env or {}), stdin=subprocess.DEVNULL, start_new_session=True, text=True
         )

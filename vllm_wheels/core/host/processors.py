@@ -49,11 +49,7 @@ def advice(flags: frozenset[str]) -> Advice:
 
 
 def flags_of_host(root: Path = Path("/")) -> frozenset[str]:
-    """The flags that this machine's kernel reports.
-
-    Raises:
-        UnsupportedProcessorError: it is not x86-64.
-    """
+    """The flags that this machine's kernel reports; it must be x86-64."""
     if platform.machine() not in MACHINES:
         raise _foreign(kind=platform.machine())
     return flags_of((root / "proc/cpuinfo").read_text("utf-8", errors="replace"))

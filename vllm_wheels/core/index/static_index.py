@@ -95,15 +95,9 @@ def write_index(
 ) -> dict[str, list[Entry]]:
     """Writes an index that any web server can serve.
 
-    Args:
-        folder: made where it is missing; files and pages that are there are replaced, others stay.
-        wheels: files to offer; they are linked, or copied where the file system cannot link.
-        yanked: reasons by SHA-256.
-        torch_links: folders and pages with CPU builds of torch; of them the versions that a wheel requires are listed.
-        timeout_seconds: for one answer.
-
-    Returns:
-        What it lists, by project.
+    Files and pages that are there are replaced, others stay. Wheels are linked, or copied where the file system cannot
+    link. Of CPU builds of torch, in folders and pages of ``torch_links``, those are listed that a wheel requires.
+    ``yanked`` has reasons by SHA-256. Returns what it lists, by project.
 
     Raises:
         PublicationError: two wheels have one name and different bytes, or a folder of torch wheels does not exist.

@@ -50,11 +50,7 @@ class Candidate:
 
 
 def required_variants(settings: Settings, chosen: Iterable[str] = ()) -> tuple[str, ...]:
-    """Variants that a release consists of, in the order of upload: the flagship last.
-
-    Raises:
-        UnknownVariantError: one of them does not exist.
-    """
+    """Variants that a release consists of, in the order of upload: the flagship last."""
     names = tuple(chosen) or settings.publish.required_variants or tuple(variants())
     known = dict.fromkeys(variant(name).name for name in names)
     return tuple(sorted(known, key=lambda name: name == flagship()))

@@ -60,12 +60,7 @@ class ReleasePlan:
         return {**asdict(self), "state": self.state}
 
     def require_possible(self) -> None:
-        """Refuses a plan with which the release could not become complete.
-
-        Raises:
-            ConflictError: a file is there with other bytes.
-            IndexRuleError: a rule of the index refuses a file.
-        """
+        """Refuses a plan with which the release could not become complete."""
         for kind, action in ((ConflictError, "conflict"), (IndexRuleError, "refused")):
             found = [file for file in self.files if file.action == action]
             if found:

@@ -58,12 +58,7 @@ def coverage(
 
 
 def require_passed(report: Report, *, sha256: str) -> None:
-    """Lets a wheel of the hash ``sha256`` through only if the report is of it, from an installed wheel, and has passed.
-
-    Raises:
-        VerificationError: the report convicts the wheel.
-        CannotVerifyError: the report is of another file, did not install it, or came to no verdict.
-    """
+    """Lets a wheel of the hash ``sha256`` through only if the report is of it, of an installation, and has passed."""
     if report.sha256 != sha256:
         what = f"the report of {report.wheel} does not speak of this wheel"
         why = f"it is of sha256 {report.sha256[:12]}, the wheel has {sha256[:12]}"

@@ -89,11 +89,7 @@ def guessed(path: Path, settings: Settings) -> Variant | None:
 
 
 def require_wheel(path: Path) -> None:
-    """Refuses a path that is not a wheel file of acceptable size, before its content is read.
-
-    Raises:
-        CannotVerifyError: says what it is instead.
-    """
+    """Refuses a path that is not a wheel file of acceptable size, before its content is read."""
     try:
         status = path.stat()
     except FileNotFoundError as error:

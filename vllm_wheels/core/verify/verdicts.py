@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,15 +81,9 @@ def verify(
 ) -> Verdicts:
     """Runs the static checks on wheels, comparing them with one another, and the test runs of each.
 
-    Args:
-        wheels: files, or ``name==version`` of the configured index.
-        settings: of the user.
-        runner: starts processes.
-        pythons: to try each wheel on; ``all`` means every one that it claims and this installation has; none means
-            this Python, or the lowest claimed one where the wheel does not claim this one.
-        variant: to judge them as; guessed from their names where not given.
-        install: False runs the static checks only.
-        say: tells the user one line.
+    Wheels are files, or ``name==version`` of the configured index, and judged as ``variant``, or what their names tell.
+    Each is tried on ``pythons``: ``all`` means every one that it claims and this installation has; none means this
+    Python, or the lowest claimed one where the wheel does not claim this one.
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
@@ -180,29 +174,28 @@ class _Session:
             return report.with_finding(not_judged(error).of("location", "error"), now=time.time())
         self.say(f"trying {unpacked.path.name} on Python {report.python} in: {location.kind} ({location.why})")
         report = replace(report, location=location)
-        with self._test_run(unpacked, str(report.python), location) as test_run:
+        with TemporaryDirectory(prefix="vllm-wheels-test_run-", ignore_cleanup_errors=True) as folder:
+            test_run = self._test_run(unpacked, str(report.python), location, Path(folder))
             for check in TEST_RUNS:
                 finding = run_check(check, test_run.with_commands_of(check), earlier=report.findings)
                 report = report.with_finding(finding, now=time.time())
         return report
 
-    @contextmanager
-    def _test_run(self, unpacked: UnpackedWheel, python: str, location: TestLocation) -> Iterator[TestRun]:
-        with TemporaryDirectory(prefix="vllm-wheels-test_run-", ignore_cleanup_errors=True) as folder:
-            context = ActionContext(
-                stage=Path(folder),
-                settings=self.settings,
-                runner=self.runner,
-                find_builder=partial(self._places.builder, unpacked.path),
-                say=self.say,
-            )
-            yield TestRun(
-                context=context,
-                location=location,
-                wheel=unpacked.path,
-                distribution=unpacked.distribution,
-                version=unpacked.version,
-                python=python,
-                left_out=left_out(self.settings),
-                floor=unpacked.variant.floor if unpacked.variant else (),
-            )
+    def _test_run(self, unpacked: UnpackedWheel, python: str, location: TestLocation, stage: Path) -> TestRun:
+        context = ActionContext(
+            stage=stage,
+            settings=self.settings,
+            runner=self.runner,
+            find_builder=partial(self._places.builder, unpacked.path),
+            say=self.say,
+        )
+        return TestRun(
+            context=context,
+            location=location,
+            wheel=unpacked.path,
+            distribution=unpacked.distribution,
+            version=unpacked.version,
+            python=python,
+            left_out=left_out(self.settings),
+            floor=unpacked.variant.floor if unpacked.variant else (),
+        )
