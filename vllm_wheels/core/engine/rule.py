@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import TYPE_CHECKING, Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vllm_wheels.core.engine.code import installed
 from vllm_wheels.core.engine.plan import Plan, digest
@@ -34,6 +35,23 @@ Stage = Literal["prepare", "compile", "wheel", "verify"]
 def nothing(_: str | None) -> Mapping[str, Any]:
     """No data of ours decides."""
     return {}
+
+
+class Planning(Protocol):
+    """A module that draws up plans."""
+
+    def plan(self, context: PlanContext) -> Plan:
+        """The plan of one artifact; artifacts that are not made yet are missing in its context."""
+
+
+def planned_by(package: str) -> Callable[[PlanContext], Plan]:
+    """Draws up plans by a package's module ``planning``, which whoever only looks at the rules does not wait for."""
+
+    def plan(context: PlanContext) -> Plan:
+        planning: Planning = import_module(f"{package}.planning")
+        return planning.plan(context)
+
+    return plan
 
 
 @dataclass(frozen=True, kw_only=True)
