@@ -78,12 +78,7 @@ def summary(progress: Progress) -> str:
 
 
 def picture(progress: Progress, *, current: str) -> RenderableType:
-    """The whole display.
-
-    Args:
-        progress: of the build.
-        current: what is being done at the moment.
-    """
+    """The whole display, with what is being done at the moment."""
     table = Table("variant", *progress.stages(), "spent", "left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     targets = progress.targets()
     several = len({target.python for target in targets}) > 1

@@ -32,12 +32,7 @@ NOTHING = "nothing to do: the store has every artifact"
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The plans of several wheels.
-
-    Attributes:
-        targets: the wheels.
-        documents: their plans, in the same order.
-    """
+    """Wheels and their plans, in the same order."""
 
     targets: tuple[Target, ...]
     documents: tuple[Document, ...]

@@ -10,14 +10,7 @@ from typing import ClassVar
 
 
 class VllmWheelsError(Exception):
-    """Base of all errors a user can meet.
-
-    Attributes:
-        what: what happened, one line without a final period.
-        why: the reason, one line.
-        remedy: what to type or change, one line.
-        exit_code: status of the command that ends with this error.
-    """
+    """Base of all errors a user can meet: what happened, why, and what to type or change, a line each."""
 
     exit_code: ClassVar[int] = 10
 

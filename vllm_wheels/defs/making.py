@@ -83,8 +83,7 @@ def planned(
 def plain_failures(*, say_last: bool) -> Iterator[None]:
     """Ends a step with an error's three lines in place of a traceback.
 
-    Args:
-        say_last: let the process end with them too, for Dagster's own commands print below them the stack of the step.
+    With ``say_last`` the process ends with them too, for Dagster's own commands print below them the stack of the step.
     """
     try:
         yield
@@ -103,12 +102,7 @@ def plain_failures(*, say_last: bool) -> Iterator[None]:
 
 @dataclass
 class Recorder:
-    """Tells Dagster of the artifacts that a step makes or finds on the way, and of the inputs that they were made from.
-
-    Attributes:
-        context: of the step.
-        own: key of the asset that the step makes.
-    """
+    """Tells Dagster of artifacts that a step makes or finds besides its own, and of inputs that they were made from."""
 
     context: dg.AssetExecutionContext
     own: dg.AssetKey

@@ -34,10 +34,7 @@ class Service:
     """A server.
 
     Attributes:
-        name: what a user calls it.
-        argv: its command.
         publishes: gets tokens for uploads where there are some.
-        process: None before it is started.
         deaths: when it died, by the monotonic clock.
     """
 
@@ -53,11 +50,6 @@ def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], 
     """Dagster's three servers, reachable from this machine only; ended with the context.
 
     Runs are children of the code server, so that neither a dead web server nor a dead daemon takes one along.
-
-    Args:
-        port: of the web server.
-        environment: of all three, on top of this process's own.
-        say: told what is started, and started again.
     """
     with TemporaryDirectory(prefix="vllm-wheels-") as folder:
         socket, workspace = Path(folder, "code"), Path(folder, "workspace.yaml")

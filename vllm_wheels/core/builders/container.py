@@ -67,7 +67,6 @@ class ContainerBuilder:
     """Runs commands in containers of one image.
 
     Attributes:
-        image: what the containers are made of.
         notes: folder in which is kept what was found in an image, by the image's id.
         echo: given each line of output as it comes; None keeps quiet.
     """

@@ -53,8 +53,6 @@ class Compiler:
 
     Attributes:
         cxx: command of the C++ compiler; more than one word for the likes of ``ccache g++``.
-        cc: command of the C compiler.
-        version: such as 12.3.0.
         text: the version as the distribution writes it.
     """
 
@@ -66,12 +64,7 @@ class Compiler:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalBuilder:
-    """Runs commands on this host; nothing keeps them from the network or from writing to read-only mounts.
-
-    Attributes:
-        runner: starts them.
-        minimum_compiler: version of g++ below which the builder refuses to work.
-    """
+    """Runs commands on this host; nothing keeps them from the network or from writing to read-only mounts."""
 
     runner: Runner = field(default_factory=Runner)
     minimum_compiler: str = MINIMUM_COMPILER

@@ -42,12 +42,9 @@ class Step(Generic[Arguments]):
     """One thing to do.
 
     Attributes:
-        title: what it does, in the imperative.
         action: carries it out; finds the step's commands in its context.
         arguments: what the action is called with, a dataclass. Paths may begin with ``{stage}``.
-        reads: files and folders it needs.
         writes: files and folders that exist afterwards, and are checked to.
-        downloads: files it fetches.
         seconds: estimate; None where nobody knows.
         gigabytes: memory needed at the same time; None where it does not matter.
         disk_gigabytes: disk needed at the same time; None where it does not matter.
@@ -84,10 +81,7 @@ class Plan:
     """How one artifact is made.
 
     Attributes:
-        artifact: kind of the artifact, such as ``source`` or ``wheel``.
-        target: what it is made for.
         inputs: what determines the result beside other artifacts and our own code, by name; plain JSON.
-        steps: in order.
         notices: what the user must be told, such as a deviation from upstream's pin.
         unknown: inputs that only an earlier artifact can tell; while there are any, there is no key.
         needs: version of each needed artifact, by kind.
@@ -128,10 +122,7 @@ class ActionContext:
 
     Attributes:
         stage: folder in which the artifact is being made; the store takes it whole or not at all.
-        settings: the user's configuration.
-        runner: starts processes.
         find_builder: gives the builder; called only by steps that need one, since its image may have to be made.
-        say: tells the user one line.
         invocations: commands of the step that is being carried out.
     """
 

@@ -59,9 +59,7 @@ class Rule:
     """How a kind of artifact is made.
 
     Attributes:
-        kind: its name, also in the store and of its asset.
         title: what the artifact holds, as the web UI says it.
-        scope: parts of the target that it depends on.
         plan: draws up the plan; artifacts that are not made yet are missing in its context.
         needs: kinds of artifacts that it is made from.
         code: modules whose code makes or judges it, with all that they import; none where code decides only through
@@ -69,7 +67,6 @@ class Rule:
         constants: data of ours that decides, by variant: an entry of a table whose other entries do not matter.
         observed: name and description of the inputs from outside, where there are any.
         observed_by_variant: whether these differ from variant to variant.
-        stage: when it is made.
         sidecars: its files that stand beside a delivered wheel.
         labels: its technologies, as the web UI shows them.
         pool: Dagster's pool that limits how many are made at the same time.
@@ -128,9 +125,7 @@ class PlanContext:
     """What a plan is drawn up from.
 
     Attributes:
-        settings: of the user.
         store: earlier artifacts, for what a server does not answer.
-        target: what the artifact is made for.
         known: the artifacts that are made, by kind, of all that lead to this one.
         find_builder: gives the builder if it is ready to work; None where its image has yet to be made.
     """

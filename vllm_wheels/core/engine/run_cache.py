@@ -23,7 +23,6 @@ class RunCache:
     """What is known by now.
 
     Attributes:
-        artifacts: those that are ready.
         reported: names of those that were told of.
         builders: where compilers run, by whether their output is heard.
     """

@@ -28,7 +28,6 @@ class Binary:
 
     Attributes:
         name: path below the wheel's root.
-        path: where it is unpacked.
         needed: libraries that it asks the loader for (DT_NEEDED).
         search_paths: where it tells the loader to look (DT_RPATH, DT_RUNPATH).
         sections: sizes in bytes by name.

@@ -51,7 +51,6 @@ class MachineCode:
     Attributes:
         name: path of the file below the wheel's or folder's root.
         size: bytes in executable sections.
-        instructions: how many there are.
         undecodable: places that hold no instruction, as data does.
         features: instructions by the CPU feature they need (iced-x86's names); one may need two features.
         first: address of the first instruction of each feature.

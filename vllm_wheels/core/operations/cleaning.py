@@ -29,14 +29,7 @@ CACHES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rubbish:
-    """Something that can be removed.
-
-    Attributes:
-        title: what it is.
-        paths: folders and files.
-        artifacts: of the store.
-        size: in bytes.
-    """
+    """Something that can be removed, with its size in bytes."""
 
     title: str
     paths: tuple[Path, ...] = ()
@@ -52,10 +45,7 @@ class Rubbish:
 def rubbish(state_folder: Path, *, keep: int, caches: bool) -> list[Rubbish]:
     """What can be removed from a state folder; only what there is any of.
 
-    Args:
-        state_folder: searched.
-        keep: how many releases keep their artifacts, the newest by version. What a receipt names stays in any case.
-        caches: caches as well.
+    The newest releases, by version, keep their artifacts; what a receipt names stays in any case.
     """
     found = [_matching(state_folder, title, patterns) for title, patterns in FOLDERS.items()]
     found += [_matching(state_folder, title, patterns) for title, patterns in CACHES.items() if caches]

@@ -66,9 +66,7 @@ class Progress:
 
     Attributes:
         estimates: seconds that each planned artifact takes; 0 for one that the store has.
-        now: the clock, in seconds.
         current: what is being made, and since when; None between two artifacts.
-        counter: of the compiler.
         cache: hits and misses of the compiler's cache in all compiles so far.
     """
 
@@ -162,11 +160,6 @@ def left(estimate: float, spent: float, counter: tuple[int, int] | None) -> floa
     """Seconds that an artifact still takes.
 
     Past builds are believed at the beginning, the compiler's own speed more and more towards the end.
-
-    Args:
-        estimate: of the whole artifact.
-        spent: so far.
-        counter: of the compiler.
     """
     expected = max(estimate - spent, 0.0)
     if counter is None or not counter[0]:

@@ -12,16 +12,12 @@ from vllm_wheels.core.verify.parts import parts_kept
 
 
 def removable(store: Store, *, keep: int, published: Collection[str]) -> list[Artifact]:
-    """The artifacts of all but the newest releases.
+    """The artifacts of all but the newest releases, by version.
 
     An artifact belongs to the releases of the wheels that were made of it; one that no wheel was made of stays, for it
     may be on its way.
 
-    Args:
-        store: searched.
-        keep: how many releases to keep, the newest by version.
-        published: SHA-256 of the files that receipts name; a wheel among them stays, with all that it was made of and
-            its verifications.
+    Published wheels, by SHA-256, stay, with all that they were made of and their verifications.
     """
     wheels = {artifact.key: artifact for artifact in store.artifacts("wheel")}
     releases = sorted({str(artifact.made_for["release"]) for artifact in wheels.values()}, key=Version)

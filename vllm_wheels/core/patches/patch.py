@@ -21,9 +21,6 @@ class Wanted:
     """What the patches are to make of a release.
 
     Attributes:
-        upstream: what the release's tree demands.
-        variant: the instruction-set level.
-        distributions: distribution name of every variant, by variant.
         same_code: why the variant has a lower one's machine code in the release; None where it has its own.
         whole: keep all of upstream's extensions.
     """
@@ -61,10 +58,7 @@ class Patch:
     """A change of the source.
 
     Attributes:
-        name: one word.
         apply: changes the tree, or raises PatchError; called only where the patch is meant for the release.
-        releases: versions of vLLM that need it.
-        families: families of source that need it.
     """
 
     name: str

@@ -25,15 +25,7 @@ MADE_STATIC = frozenset({"version", "dependencies", "optional-dependencies"})
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """The project metadata that differs from upstream's.
-
-    Attributes:
-        name: of the distribution.
-        version: of the wheel.
-        description: one line.
-        dependencies: requirement lines.
-        extras: requirement lines by extra.
-    """
+    """The project metadata that differs from upstream's."""
 
     name: str
     version: str
@@ -127,7 +119,6 @@ class Described:
     """The METADATA file and the facts in it.
 
     Attributes:
-        text: of the file.
         requires_dist: its ``Requires-Dist`` lines, those of extras among them.
         license: ``expression`` and ``files``, which belong below ``licenses/`` of the dist-info folder.
     """

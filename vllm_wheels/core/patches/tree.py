@@ -10,13 +10,7 @@ from vllm_wheels.core.errors import PatchError
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A replacement of text in one file.
-
-    Attributes:
-        path: relative to the tree's root.
-        old: occurs exactly once.
-        new: replaces it.
-    """
+    """A replacement of a text that occurs exactly once in a file."""
 
     path: str
     old: str
@@ -28,8 +22,6 @@ class Tree:
     """An unpacked release and the files that patches changed.
 
     Attributes:
-        root: folder of the unpacked release.
-        release: its version, for messages.
         changed: new texts by path relative to ``root``, also of files that the release does not have.
     """
 

@@ -56,9 +56,6 @@ class PatchSet:
     Attributes:
         overlay: Python-level files by path below the wheel's root.
         native: build files by path below the source tree.
-        pyproject: text of pyproject.toml.
-        metadata: text of METADATA.
-        diff: unified difference to upstream.
         facts: what is recorded with the artifact; see ``write``.
     """
 
@@ -141,12 +138,7 @@ def patch_set(
 ) -> PatchSet:
     """What makes the variant's wheel differ from upstream's; reads the tree and writes nothing.
 
-    Args:
-        tree: the unpacked release.
-        upstream: what it demands.
-        variant: the instruction-set level.
-        settings: of the user.
-        text: of the README template; None for that of the settings.
+    The README template is that of the settings where no text of one is given.
 
     Raises:
         PatchError: a patch did not take, or a file cannot be read.

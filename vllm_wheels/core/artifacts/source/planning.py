@@ -138,11 +138,7 @@ def require_python(upstream: Upstream, target: Target) -> None:
 def kept(store: Store, kind: str, error: NetworkError, **inputs: Any) -> tuple[Artifact, str]:
     """The newest artifact in the store with the given inputs among its own, in place of a server that does not answer.
 
-    Args:
-        store: searched.
-        kind: of the artifact.
-        error: why the server cannot be asked; raised again where the store has no such artifact.
-        inputs: what is certain without the server.
+    Where there is none, ``error`` is raised again.
 
     Returns:
         The artifact, and what the user must be told.
@@ -232,12 +228,7 @@ def _git_plan(target: Target, settings: Settings, store: Store) -> Plan:
 def _kept_plan(target: Target, store: Store, error: NetworkError, *names: str, **certain: str) -> Plan:
     """The plan by which an earlier source, with these inputs, is taken once more.
 
-    Args:
-        target: names the release.
-        store: searched.
-        error: why the server cannot be asked.
-        names: of the inputs that tell one source of the release from another.
-        certain: what is known of the inputs without the server.
+    ``names`` are the inputs that tell one source of the release from another, ``certain`` are known without the server.
     """
     artifact, notice = kept(store, KIND, error, **certain)
     return _plan(

@@ -52,10 +52,7 @@ class Resolution:
     """What the index answered to a spec.
 
     Attributes:
-        lock: exact versions.
         backend: with which it was resolved, and has to be installed.
-        left_out: packages that are not in it although the release has them.
-        notices: what the user must be told.
         earlier: folder of an environment with these packages, which is copied; None where they have to be installed.
     """
 
@@ -71,11 +68,7 @@ class Locking:
     """Arguments of ``write_lock``; the text is None while nothing is resolved.
 
     Attributes:
-        text: of the lock.
-        left_out: packages that are not in it although the release has them.
-        deviations: from what the release demands.
         builds_with: packages whose versions decide about what is compiled.
-        path: of the file.
     """
 
     text: str | None
@@ -112,15 +105,7 @@ def plan(context: PlanContext) -> Plan:
 
 
 def planned(spec: EnvironmentSpec, resolution: Resolution, target: Target, settings: Settings, *, torch: bool) -> Plan:
-    """The plan of an environment from what the index answered.
-
-    Args:
-        spec: what was asked for.
-        resolution: the answer.
-        target: of the artifact.
-        settings: of the user.
-        torch: whether it has torch, which must then prove that it is a CPU build.
-    """
+    """The plan of an environment from what the index answered; torch in it must prove that it is a CPU build."""
     inputs = {**_asked(spec), "left_out": list(resolution.left_out), "lock": resolution.lock.sha256}
     steps = _steps(spec.python, resolution, settings, torch=torch, spec=spec)
     notices = (*spec.notices, *resolution.notices)

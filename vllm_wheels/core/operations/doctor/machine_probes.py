@@ -24,14 +24,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A program that some builds start.
-
-    Attributes:
-        name: of the program.
-        version: arguments that make it tell its version.
-        purpose: what it is for.
-        needed: whether a build with these settings fails without it.
-    """
+    """A program that some builds start; ``needed`` where a build with these settings fails without it."""
 
     name: str
     version: tuple[str, ...]
