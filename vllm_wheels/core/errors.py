@@ -6,6 +6,8 @@ Exit codes are grouped by tens so that a script can react to a family: 1x input 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 
@@ -27,12 +29,8 @@ class VllmWheelsError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  do:  {self.remedy}"
 
-    def __reduce__(self) -> tuple[object, tuple[type[VllmWheelsError], str, str, str]]:
-        return _rebuild, (type(self), self.what, self.why, self.remedy)
-
-
-def _rebuild(kind: type[VllmWheelsError], what: str, why: str, remedy: str) -> VllmWheelsError:
-    return kind(what, why=why, remedy=remedy)
+    def __reduce__(self) -> tuple[Callable[[str], VllmWheelsError], tuple[str]]:
+        return partial(type(self), why=self.why, remedy=self.remedy), (self.what,)
 
 
 class SettingsError(VllmWheelsError, exit_code=11):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
@@ -33,6 +35,7 @@ KIND = "source"
 TREE = f"{STAGE}/tree"
 DOWNLOAD = f"{STAGE}/download"
 
+DEMANDS = TypeAdapter(Upstream)
 BYTES_PER_SECOND = 10e6
 """Guess of how fast a download is, for estimates."""
 
@@ -119,8 +122,7 @@ def upstream_of(context: PlanContext) -> Upstream | None:
 
 def facts_of(artifact: Artifact) -> Upstream:
     """What the tree of a finished artifact demands."""
-    facts = artifact.details["upstream"]
-    return Upstream(**{field.name: _tuples(facts[field.name]) for field in fields(Upstream)})
+    return DEMANDS.validate_python(artifact.details["upstream"])
 
 
 def require_python(upstream: Upstream, target: Target) -> None:
@@ -279,10 +281,6 @@ def _plan(
         steps=(*steps, reading),
         notices=(*notices, *(f"{line}: the wheel is not for release" for line in deviations)),
     )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def download(context: ActionContext, arguments: Fetching) -> None:

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from auditwheel.architecture import Architecture
 from auditwheel.libc import Libc
 from auditwheel.policy import WheelPolicies
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
-from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.elf import TORCH_LIBRARIES
+from vllm_wheels.core.errors import CannotVerifyError, WheelError
+from vllm_wheels.core.formats.elf import TORCH_LIBRARIES, binaries
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
 from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
 from vllm_wheels.core.host.commands import EXTENSIONS, PATH, PYTHON, WHEEL, Invocation
@@ -200,9 +196,12 @@ def _require_same_tags(found: WheelFile) -> None:
 
 
 def _outside(folder: Path, platforms: tuple[str, ...]) -> tuple[str, ...]:
-    files = elf_files(folder)
-    needed = {name for path in files for name in needed_libraries(path)}
-    everywhere = _brought_by_system(platforms) | {path.name for path in files}
+    try:
+        files = binaries(folder)
+    except CannotVerifyError as error:
+        raise WheelError(error.what, why=error.why, remedy=error.remedy) from error
+    needed = {name for file in files for name in file.needed}
+    everywhere = _brought_by_system(platforms) | {file.path.name for file in files}
     return tuple(sorted(name for name in needed - everywhere if not fnmatchcase(name, LOADER)))
 
 
@@ -212,22 +211,6 @@ def _brought_by_system(platforms: tuple[str, ...]) -> frozenset[str]:
     promised = [policy for policy in policies if {policy.name, *policy.aliases} & named]
     # A plain linux wheel promises no policy; the newest one tells what any Linux has.
     return frozenset.intersection(*(policy.whitelist for policy in promised or [policies.lowest]))
-
-
-def needed_libraries(path: Path) -> tuple[str, ...]:
-    """Names of the shared libraries that an ELF file asks the loader for (DT_NEEDED).
-
-    Raises:
-        WheelError: the file is damaged.
-    """
-    try:
-        with path.open("rb") as stream:
-            segments = [part for part in ELFFile(stream).iter_segments() if isinstance(part, DynamicSegment)]
-            tags: list[Any] = [tag for segment in segments for tag in segment.iter_tags("DT_NEEDED")]
-            return tuple(tag.needed for tag in tags)
-    except ELFError as error:
-        what = f"{path.name} is not a sound ELF file"
-        raise WheelError(what, why=str(error), remedy="build the wheel anew") from error
 
 
 def _of_torch(name: str) -> bool:
