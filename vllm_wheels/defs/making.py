@@ -43,11 +43,7 @@ def carry_out(
 def made(
     context: dg.AssetExecutionContext, builds: BuildGraph, kind: str, target: Target
 ) -> dg.MaterializeResult[None]:
-    """Makes an artifact and reports it.
-
-    Raises:
-        VllmWheelsError: any of the tree.
-    """
+    """Makes an artifact and reports it."""
     if kind == RELEASE:
         return publishing.published(builds, target, key(kind, target.variant))
     artifact = builds.ensure(kind, target)

@@ -91,11 +91,7 @@ class Services:
             self._start(service)
 
     def watch(self) -> None:
-        """Starts again what died, until interrupted.
-
-        Raises:
-            MachineError: one of them dies again and again.
-        """
+        """Starts again what died, until interrupted; MachineError where one of them dies again and again."""
         while True:
             time.sleep(POLL_SECONDS)
             for service in self.table:

@@ -90,11 +90,7 @@ class ContainerBuilder:
         return {"kind": "container", "image": self.image.kind, "compiler": facts["compiler"], **content}
 
     def python(self, version: str) -> str:
-        """Path in the image of a Python of that version with its headers.
-
-        Raises:
-            UnsupportedPythonError: the image has none.
-        """
+        """Path in the image of a Python of that version with its headers; UnsupportedPythonError where it has none."""
         pythons: Mapping[str, str] = self._facts()["pythons"]
         if version in pythons:
             return pythons[version]

@@ -154,11 +154,7 @@ class LocalBuilder:
             raise MachineError(what, why=why, remedy=f"install it, or {CONTAINER_REMEDY}") from error
 
     def compiler(self) -> Compiler:
-        """The compiler that CXX names, else the newest g++ on PATH.
-
-        Raises:
-            CompilerError: there is none, or it is too old.
-        """
+        """The compiler that CXX names, else the newest g++ on PATH; CompilerError where that is none, or too old."""
         chosen = os.environ.get("CXX", "").strip()
         names = (shlex.split(chosen),) if chosen else [[name] for name in CANDIDATES]
         found = [compiler for words in names if (compiler := self._compiler(words))]

@@ -63,11 +63,7 @@ class Step(Generic[Arguments]):
     invocations: tuple[Invocation, ...] = ()
 
     def carry_out(self, context: ActionContext) -> Made:
-        """Calls the action.
-
-        Raises:
-            BuildError: it did not write what the step says it writes.
-        """
+        """Calls the action; BuildError where it did not write what the step says it writes."""
         made = self.action(replace(context, invocations=self.invocations), self.arguments) or Made()
         for name in self.writes:
             if not context.path(name).exists():
@@ -148,11 +144,7 @@ class ActionContext:
 
 
 def carry_out(steps: Sequence[Step[Any]], context: ActionContext) -> Made:
-    """Walks steps and returns what they found out.
-
-    Raises:
-        VllmWheelsError: that of the first step that failed.
-    """
+    """Walks steps and returns what they found out; the first step that fails ends it with its error."""
     made = Made()
     for step in steps:
         context.say(step.title)

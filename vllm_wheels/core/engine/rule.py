@@ -138,19 +138,11 @@ class PlanContext:
 
     @property
     def variant(self) -> Variant:
-        """The target's variant.
-
-        Raises:
-            UnknownVariantError: there is no such variant.
-        """
+        """The target's variant; UnknownVariantError where there is no such variant."""
         return variant(self.target.variant or "")
 
     def builder(self) -> Builder:
-        """The builder, for a plan that cannot be drawn up without one.
-
-        Raises:
-            ImageNotMadeError: its image has yet to be made.
-        """
+        """The builder, for a plan that needs one; ImageNotMadeError while its image has yet to be made."""
         found = self.find_builder()
         if found is None:
             what = "the wheel must be tried in the builder's image"

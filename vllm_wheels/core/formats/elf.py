@@ -51,11 +51,7 @@ class Binary:
 
 
 def binaries(folder: Path) -> tuple[Binary, ...]:
-    """The ELF files below a folder.
-
-    Raises:
-        CannotVerifyError: one of them is damaged.
-    """
+    """The ELF files below a folder; CannotVerifyError where one of them is damaged."""
     return tuple(_read(path, path.relative_to(folder).as_posix()) for path in elf_files(folder))
 
 

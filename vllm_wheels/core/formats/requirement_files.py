@@ -25,11 +25,7 @@ def read(path: Path, *, root: Path) -> tuple[str, ...]:
 
 
 def parse(line: str, *, file: str) -> Requirement:
-    """Parses a requirement line.
-
-    Raises:
-        SourceError: it is no requirement (PEP 508).
-    """
+    """Parses a requirement line; SourceError where it is none (PEP 508)."""
     try:
         return Requirement(line)
     except InvalidRequirement as error:

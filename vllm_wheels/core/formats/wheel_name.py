@@ -32,11 +32,7 @@ class WheelName:
 
     @classmethod
     def parse(cls, name: str) -> WheelName:
-        """Parses a file name.
-
-        Raises:
-            WheelError: it is not the name of a wheel.
-        """
+        """Parses a file name; WheelError where it is not the name of a wheel."""
         try:
             distribution, version, build, tags = parse_wheel_filename(name)
         except InvalidWheelFilename as error:
@@ -109,11 +105,7 @@ def wheels_in(folder: Path, begin: str = "") -> list[Path]:
 
 
 def wheel_in(folder: Path) -> Path:
-    """The one wheel in a folder.
-
-    Raises:
-        WheelError: there is none, or more than one.
-    """
+    """The one wheel in a folder; WheelError where there is none, or more than one."""
     found = wheels_in(folder)
     if len(found) != 1:
         what = f"{folder} holds {len(found)} wheels"

@@ -155,11 +155,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
 
 
 def the_dist_info(path: Path, members: Mapping[str, object]) -> str:
-    """The one dist-info folder among the members of a wheel.
-
-    Raises:
-        WheelError: there is none, or more than one.
-    """
+    """The one dist-info folder among the members of a wheel; WheelError where there is none, or more than one."""
     found = sorted({first for name in members if (first := name.partition("/")[0]).endswith(DIST_INFO) and "/" in name})
     if len(found) != 1:
         raise _unsound(path, f"it has {len(found)} dist-info folders: {', '.join(found) or 'none'}")

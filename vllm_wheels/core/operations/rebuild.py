@@ -52,11 +52,7 @@ def pinned(rule: Rule, text: str) -> Rule:
 
 
 def read_statement(file: Path) -> dict[str, Any]:
-    """The statement in a file, or beside a wheel.
-
-    Raises:
-        RebuildError: there is none, or it is of another kind.
-    """
+    """The statement in a file, or beside a wheel; RebuildError where there is none, or one of another kind."""
     path = sidecar(file, STATEMENT) if file.suffix == WHEEL_SUFFIX else file
     remedy = "give the .intoto.json that was put beside the wheel"
     try:

@@ -11,11 +11,7 @@ KEYWORD = "extras_require"
 
 
 def optional_dependencies(tree: Tree) -> dict[str, list[str]]:
-    """Requirements by extra, as upstream wrote them.
-
-    Raises:
-        PatchError: setup.py does not pass ``extras_require`` to ``setup`` as a literal.
-    """
+    """Requirements by extra, as upstream wrote them; PatchError where setup.py does not pass them as a literal."""
     module = ast.parse(tree.original(SETUP))
     found = [
         keyword.value

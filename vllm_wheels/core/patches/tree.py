@@ -39,11 +39,7 @@ class Tree:
         return file.read_bytes().decode() if file.is_file() else ""
 
     def text(self, path: str) -> str:
-        """Text of the file with the changes so far.
-
-        Raises:
-            PatchError: the release has no such file.
-        """
+        """Text of the file with the changes so far; PatchError where the release has no such file."""
         if path in self.changed:
             return self.changed[path]
         if not self.has(path):
@@ -55,11 +51,7 @@ class Tree:
         self.changed[path] = text
 
     def replace(self, edit: Edit) -> None:
-        """Applies an edit.
-
-        Raises:
-            PatchError: the old text does not occur exactly once.
-        """
+        """Applies an edit; PatchError where the old text does not occur exactly once."""
         text = self.text(edit.path)
         count = text.count(edit.old)
         if count != 1:

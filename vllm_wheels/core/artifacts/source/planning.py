@@ -107,11 +107,7 @@ def plan(context: PlanContext) -> Plan:
 
 
 def upstream_of(context: PlanContext) -> Upstream | None:
-    """What the release's tree demands; None while it is not made.
-
-    Raises:
-        UnsupportedPythonError: the release does not support the target's Python.
-    """
+    """What the release's tree demands, of which the target's Python must be a part; None while it is not made."""
     source = context.known.get(KIND)
     if source is None:
         return None
@@ -126,11 +122,7 @@ def facts_of(artifact: Artifact) -> Upstream:
 
 
 def require_python(upstream: Upstream, target: Target) -> None:
-    """Refuses a Python that the release does not support.
-
-    Raises:
-        UnsupportedPythonError: names those that it does.
-    """
+    """Raises UnsupportedPythonError, which names the Pythons that the release supports, for any other one."""
     if target.python not in upstream.pythons:
         what = f"vLLM {upstream.release} does not support Python {target.python}"
         why = f"its pyproject.toml allows {', '.join(upstream.pythons)}"
@@ -306,11 +298,7 @@ def clone(context: ActionContext, arguments: Cloning) -> None:
 
 
 def copy(context: ActionContext, arguments: Copying) -> None:
-    """Copies a local tree.
-
-    Raises:
-        HashMismatchError: it is not the tree that was planned with.
-    """
+    """Copies a local tree; raises HashMismatchError where it is not the one that was planned with."""
     folder = context.path(arguments.folder)
     shutil.copytree(arguments.source, folder, symlinks=True, ignore=shutil.ignore_patterns(*archives.IGNORED))
     if archives.tree_hash(folder) != arguments.sha256:

@@ -218,11 +218,7 @@ def _failure(what: str, output: str) -> EnvironmentResolutionError | IndexUnreac
 
 
 def refuse_cuda(locked: Lock) -> None:
-    """Makes sure, before anything big is downloaded, that a lock holds CPU torch and no part of CUDA.
-
-    Raises:
-        CudaTorchError: torch is not a ``+cpu`` build, or a package belongs to CUDA.
-    """
+    """Raises CudaTorchError, before anything big is downloaded, for a lock without CPU torch or with a part of CUDA."""
     torch = locked.find("torch")
     if torch is None or torch.version.local != "cpu":
         found = f"torch {torch.version}" if torch else "no torch at all"

@@ -112,11 +112,7 @@ def _steps(context: PlanContext, provenance: Mapping[str, Any]) -> tuple[Step[An
 
 
 def put_together(context: ActionContext, arguments: Assembling) -> None:
-    """Gives the raw wheel the variant's name, texts and Python-level patches.
-
-    Raises:
-        WheelError: the raw wheel is not what the overlay expects.
-    """
+    """Gives the raw wheel the variant's name, texts and Python-level patches; raises what ``assemble`` does."""
     source = Path(arguments.metadata)
     facts = json.loads((source / RECORD).read_text("utf-8"))["facts"]
     text = context.stage / "METADATA"
