@@ -193,10 +193,7 @@ def statistics(build: Path) -> dict[str, int]:
         found = json.loads(counts.read_text("utf-8"))["stats"]
         return {name: sum(found[f"cache_{name}"]["counts"].values()) for name in ("hits", "misses")}
     events = _events(log)
-    return {
-        "hits": events["direct_cache_hit"] + events["preprocessed_cache_hit"],
-        "misses": events["cache_miss"],
-    }
+    return {"hits": events["direct_cache_hit"] + events["preprocessed_cache_hit"], "misses": events["cache_miss"]}
 
 
 def _events(log: Path) -> Counter[str]:

@@ -118,12 +118,7 @@ def _asked(spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def _steps(
-    python: str,
-    resolution: Resolution | None,
-    settings: Settings,
-    *,
-    torch: bool,
-    spec: EnvironmentSpec | None = None,
+    python: str, resolution: Resolution | None, settings: Settings, *, torch: bool, spec: EnvironmentSpec | None = None
 ) -> tuple[Step[Any], ...]:
     lock_path, env = f"{STAGE}/{LOCK}", f"{STAGE}/{ENV}"
     count = f"{len(resolution.lock.packages)} packages" if resolution else "the packages"
@@ -134,21 +129,9 @@ def _steps(
         builds_with=spec.names if spec else (),
         path=lock_path,
     )
-    proof = Step(
-        title="prove that torch is a CPU build",
-        action=prove,
-        arguments=env,
-        reads=(env,),
-        seconds=1,
-    )
+    proof = Step(title="prove that torch is a CPU build", action=prove, arguments=env, reads=(env,), seconds=1)
     return (
-        Step(
-            title=f"lock {count} with hashes",
-            action=write_lock,
-            arguments=locked,
-            writes=(lock_path,),
-            seconds=1,
-        ),
+        Step(title=f"lock {count} with hashes", action=write_lock, arguments=locked, writes=(lock_path,), seconds=1),
         _providing(python, resolution, settings, torch=torch, lock_path=lock_path),
         *((proof,) if torch else ()),
     )

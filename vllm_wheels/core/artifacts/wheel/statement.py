@@ -87,18 +87,11 @@ def slsa(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """The predicate, without what only making the wheel tells."""
     compiled = artifacts["compiled"]
     builder = compiled.inputs["builder"]
-    times = {
-        "startedOn": _time(compiled.made_at - compiled.seconds),
-        "finishedOn": _time(compiled.made_at),
-    }
+    times = {"startedOn": _time(compiled.made_at - compiled.seconds), "finishedOn": _time(compiled.made_at)}
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": {
-                "release": target.release,
-                "variant": target.variant,
-                "python": target.python,
-            },
+            "externalParameters": {"release": target.release, "variant": target.variant, "python": target.python},
             "internalParameters": {
                 "compile": {**compiled.inputs, "build": BUILD},
                 "variant": asdict(variant(str(target.variant))),
