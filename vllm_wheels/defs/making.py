@@ -87,12 +87,7 @@ def plain_failures(*, say_last: bool) -> Iterator[None]:
         error = of_system(caught) if isinstance(caught, OSError) else caught
         if say_last:
             atexit.register(print, f"\nerror: {error}", file=sys.stderr)
-        details: dict[str, str | int] = {
-            "what": error.what,
-            "why": error.why,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-        }
+        details = {name: getattr(error, name) for name in ("what", "why", "remedy", "exit_code")}
         raise dg.Failure(description=str(error), metadata=details, allow_retries=False) from None
 
 

@@ -24,8 +24,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.applying import patched
-from vllm_wheels.core.patches.extras import optional_dependencies
-from vllm_wheels.core.patches.pyproject import Project, described, edited
+from vllm_wheels.core.patches.pyproject import Project, described, edited, optional_dependencies
 from vllm_wheels.core.patches.readme import README, filled, template
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
 from vllm_wheels.core.patches.upstream import PYPROJECT
