@@ -31,12 +31,7 @@ PATIENCE = {"DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SCHEDULE_GRPC
 
 @dataclass(kw_only=True)
 class Service:
-    """A server.
-
-    Attributes:
-        publishes: gets tokens for uploads where there are some.
-        deaths: when it died, by the monotonic clock.
-    """
+    """A server; one that ``publishes`` gets tokens for uploads, and ``deaths`` are times of the monotonic clock."""
 
     name: str
     argv: tuple[str, ...]

@@ -56,12 +56,7 @@ Components: main
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePackage:
-    """A source package in a suite.
-
-    Attributes:
-        version: with Debian's revision, without its epoch, such as ``3.7.2+ds-2``.
-        files: name to where it is, its size and its hash, as apt's signed lists have them.
-    """
+    """A source package: its version without epoch, such as ``3.7.2+ds-2``, and its files by apt's signed lists."""
 
     name: str
     version: str

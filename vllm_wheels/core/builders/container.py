@@ -64,12 +64,7 @@ done
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerBuilder:
-    """Runs commands in containers of one image.
-
-    Attributes:
-        notes: folder in which is kept what was found in an image, by the image's id.
-        echo: given each line of output as it comes; None keeps quiet.
-    """
+    """Runs commands in containers of one image, about which it keeps notes; None for ``echo`` keeps quiet."""
 
     image: Image
     notes: Path

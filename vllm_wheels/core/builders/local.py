@@ -49,12 +49,7 @@ if os.path.isfile(header) and not sysconfig.get_config_var("Py_GIL_DISABLED"):
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """A GNU C++ compiler and the C compiler beside it.
-
-    Attributes:
-        cxx: command of the C++ compiler; more than one word for the likes of ``ccache g++``.
-        text: the version as the distribution writes it.
-    """
+    """A GNU C++ compiler (more than one word for the likes of ``ccache g++``) and the C compiler beside it."""
 
     cxx: tuple[str, ...]
     cc: tuple[str, ...]

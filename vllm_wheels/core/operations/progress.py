@@ -49,12 +49,7 @@ def watcher() -> Watcher | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """How far one stage of one wheel is.
-
-    Attributes:
-        state: ``kept`` is done without making anything, since the store had it.
-        counter: what the compiler has done, and of how much; None elsewhere.
-    """
+    """How far one stage of one wheel is; ``kept`` is done without making anything, and only compiling has a counter."""
 
     state: Literal["waiting", "working", "done", "kept"]
     counter: tuple[int, int] | None = None

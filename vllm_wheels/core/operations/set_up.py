@@ -25,11 +25,7 @@ PID_FILES = {"dockerd": "var/run/docker.pid", "containerd": "var/run/docker/cont
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """Something that compiling in containers needs of a machine.
-
-    Attributes:
-        starts: the command starts an engine, which answers some time after the command has ended.
-    """
+    """What compiling in containers needs of a machine; an engine that it ``starts`` answers some time afterwards."""
 
     title: str
     argv: tuple[str, ...]

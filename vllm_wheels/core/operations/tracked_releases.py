@@ -50,12 +50,7 @@ def targets(registered: Iterable[str], *, pythons: Sequence[str], settings: Sett
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:
-    """A release that somebody offers and that may be built without anybody asking for it.
-
-    Attributes:
-        requires_python: specifier; None where nobody says.
-        uploaded: when; None where nobody says, as for a git tag.
-    """
+    """A release that may be built without anybody asking for it; None is what nobody says, as of a tag its date."""
 
     version: str
     requires_python: str | None

@@ -95,7 +95,6 @@ class Fix:
     """A defect and the edits that fix it.
 
     Attributes:
-        defect: what happens without the fix.
         same_parameters: a function and the kernel it stands in for, each as (path, name), which take the same
             parameters once the edits are applied.
     """

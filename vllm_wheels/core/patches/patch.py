@@ -55,11 +55,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A change of the source.
-
-    Attributes:
-        apply: changes the tree, or raises PatchError; called only where the patch is meant for the release.
-    """
+    """A change of the source, applied only where it is meant for the release; raises PatchError."""
 
     name: str
     apply: Callable[[Tree, Wanted], None]

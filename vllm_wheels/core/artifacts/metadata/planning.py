@@ -50,13 +50,7 @@ class Naming(Patching):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """Everything that makes a variant's wheel differ from upstream's.
-
-    Attributes:
-        overlay: Python-level files by path below the wheel's root.
-        native: build files by path below the source tree.
-        facts: what is recorded with the artifact; see ``write``.
-    """
+    """Everything that makes a variant's wheel differ from upstream's; files by path in the wheel or the source tree."""
 
     overlay: Mapping[str, str]
     native: Mapping[str, str]
@@ -107,16 +101,12 @@ def _inputs(upstream: Upstream, settings: Settings, template: str) -> dict[str, 
 
 
 def write(context: ActionContext, arguments: Naming) -> Made:
-    """Writes the patch set, without the build files, into the stage.
+    """Writes the patch set, without the build files, into the stage; raises what ``patch_set`` does.
 
     Returns:
         Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``requires_dist``,
         ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``), ``additions`` (files new to the
         wheel) and ``sha256`` (of all that was written).
-
-    Raises:
-        PatchError: a patch did not take.
-        VariantNotInReleaseError: the release cannot honour the variant.
     """
     tree, upstream = context.path(arguments.tree), arguments.upstream
     assert upstream is not None  # noqa: S101 - a plan without it has no key, and is not carried out

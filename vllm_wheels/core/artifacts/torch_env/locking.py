@@ -56,11 +56,7 @@ UV_MARK = re.compile(r"^\W*(error|cause|hint)?:?\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class Locked:
-    """One package of a lock.
-
-    Attributes:
-        origin: index or find-links place it was resolved from; empty where uv did not say.
-    """
+    """One package of a lock; its origin is the index or place it was resolved from, empty where uv did not say."""
 
     name: str
     version: Version

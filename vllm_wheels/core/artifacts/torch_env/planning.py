@@ -65,11 +65,7 @@ class Resolution:
 
 @dataclass(frozen=True, kw_only=True)
 class Locking:
-    """Arguments of ``write_lock``; the text is None while nothing is resolved.
-
-    Attributes:
-        builds_with: packages whose versions decide about what is compiled.
-    """
+    """Arguments of ``write_lock``; no text while nothing is resolved; what is compiled depends on ``builds_with``."""
 
     text: str | None
     left_out: tuple[str, ...] = ()
@@ -81,11 +77,7 @@ class Locking:
 def plan(context: PlanContext) -> Plan:
     """The plan of artifact ``torch_env``; asks the index.
 
-    Raises:
-        SettingsError: ``torch.packages`` or ``torch.version`` make no sense.
-        EnvironmentResolutionError: the requirements cannot be met, or only with substitutes that are refused.
-        CudaTorchError: what the index offers is a CUDA build.
-        IndexUnreachableError: the index does not answer and no earlier environment is in the store.
+    Raises what ``torch_spec`` and ``resolve`` do, and CudaTorchError where the index offers a CUDA build.
     """
     target, settings = context.target, context.settings
     upstream = upstream_of(context)

@@ -31,12 +31,7 @@ ROLE = "vllm-wheels:role"
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What goes into a wheel, apart from what is grafted in the end.
-
-    Attributes:
-        onednn_sha256: hash of its tree; empty where it is not known.
-        torch: version that the extensions are compiled against; it is not inside.
-    """
+    """What goes into a wheel, apart from what is grafted; torch is what it is compiled against, and not inside."""
 
     distribution: str
     version: str

@@ -17,12 +17,7 @@ State = Literal["ok", "problem", "note"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the doctor.
-
-    Attributes:
-        state: ``problem`` stops a build with these settings; ``note`` does not.
-        remedy: what to type; empty where nothing is to be done.
-    """
+    """One line of the doctor: a ``problem`` stops a build with these settings, a ``note`` does not."""
 
     name: str
     state: State
@@ -32,12 +27,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The machine and the settings that are checked.
-
-    Attributes:
-        engine: why no container engine answers; None where one does.
-        seconds: limit of one question to a server or program.
-    """
+    """Machine and settings that are checked; ``engine`` tells why no container engine answers, None where one does."""
 
     settings: Settings
     python: str
