@@ -15,7 +15,6 @@ from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
 from vllm_wheels.core.host.machine import require_writable
-from vllm_wheels.core.operations.progress import Progress
 from vllm_wheels.core.operations.set_up import set_up as set_machine_up
 
 if TYPE_CHECKING:
@@ -73,10 +72,9 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
 
     names = list(dict.fromkeys(str(target.variant) for target in planned.targets))
     instance = home.instance(settings)
-    progress = Progress(estimates=planned.estimates())
     failures: list[VllmWheelsError] = []
     try:
-        with shown(progress) as show:
+        with shown(planned.estimates()) as show:
             tell = _once(show, planned)
             for target in dict.fromkeys(wheel.shared() for wheel in planned.targets):
                 partitions.register(instance, target.release)

@@ -70,12 +70,12 @@ class Progress:
     current: tuple[Plan, float] | None = None
     counter: tuple[int, int] | None = None
     cache: tuple[int, int] = (0, 0)
+    began: float = field(init=False)
     _ready: dict[Key, bool] = field(default_factory=dict)
     _seconds: dict[Key, float] = field(default_factory=dict)
-    _began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.now()
+        self.began = self.now()
 
     def begun(self, plan: Plan) -> None:
         """Notes what is being made."""
@@ -119,7 +119,7 @@ class Progress:
 
     def elapsed(self) -> float:
         """Seconds since the beginning."""
-        return self.now() - self._began
+        return self.now() - self.began
 
     def spent(self, target: Target) -> float:
         """Seconds that went into a wheel's own artifacts so far."""
