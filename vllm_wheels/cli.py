@@ -27,12 +27,7 @@ CLOSED_PIPE = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A subcommand in the list.
-
-    Attributes:
-        module: of ``vllm_wheels.commands``, whose ``command`` it is.
-        summary: one line for the list.
-    """
+    """A subcommand in the list: its module of ``vllm_wheels.commands``, and its line."""
 
     module: str
     summary: str

@@ -138,7 +138,7 @@ def test_times_are_written_as_people_read_them(seconds, text):
 def test_without_a_terminal_a_line_tells_from_time_to_time_how_far_it_is():
     """In a log of CI I see that it goes on, and for how long."""
     now, told = [0.0], []
-    pulse = Pulse(Progress(estimates={("compiled", TARGET): 600.0}, now=lambda: now[0]), told.append)
+    pulse = Pulse(estimates={("compiled", TARGET): 600.0}, now=lambda: now[0], tell=told.append)
     pulse.begun(Plan(artifact="compiled", target=TARGET, inputs={}, steps=()))
     for second in range(int(PULSE_SECONDS) * 2 + 1):
         now[0] = float(second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -15,63 +15,36 @@ from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
 from vllm_wheels.core.host.machine import require_writable
-from vllm_wheels.core.operations.progress import Progress
 from vllm_wheels.core.operations.set_up import set_up as set_machine_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from vllm_wheels.commands.planning import Planned
     from vllm_wheels.core.errors import VllmWheelsError
     from vllm_wheels.core.settings import Settings
-    from vllm_wheels.core.target import Target
     from vllm_wheels.defs.resources import BuildOptions
 
 QUESTION = "Build this?"
 
 
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
-@options.variant_option
-@options.target_options
-@options.build_options
-@click.option("--no-verify", is_flag=True, help="Stop after the wheel, without trying it.")
+@options.wheel_options
 @click.option("--dry-run", is_flag=True, help="Show every step; do and record nothing.")
 @options.json_option
 @click.option("--yes", is_flag=True, help="Do not ask before building.")
 @click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
 @options.substitutes_option
-def command(
-    *,
-    chosen: tuple[str, ...],
-    release: str | None,
-    pythons: tuple[str, ...],
-    max_jobs: int | None,
-    output_dir: Path | None,
-    no_cleanup: bool,
-    no_verify: bool,
-    dry_run: bool,
-    json_file: Path | None,
-    yes: bool,
-    set_up: bool,
-    allow_substitutes: bool,
-) -> None:
+def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, **asked: Unpack[options.Asked]) -> None:
     """Build the wheels of one release, and try them."""
-    settings = options.adjusted(
-        options.read_settings(allow_substitutes=allow_substitutes),
-        max_jobs=max_jobs,
-        output_folder=output_dir,
-        keep_build_folder=no_cleanup,
-    )
-    names = options.variant_names(chosen, settings)
-    targets = options.targets_of(settings, release=release, pythons=pythons)
-    kinds = ("wheel",) if no_verify else ("wheel", "verification")
+    settings, wheels, kinds = options.wheels_of(asked)
     if not dry_run:
         require_writable(settings.state_folder, setting="state_folder")
         require_writable(settings.output_folder, setting="output_folder")
         if set_up:
             set_machine_up(settings, options.say)
     with remembering():
-        planned = planning.draw_up(settings, planning.wheels(targets, names), kinds[-1])
+        planned = planning.draw_up(settings, wheels, kinds[-1])
         if json_file:
             planning.write_json(json_file, planned)
         if dry_run:
@@ -80,7 +53,7 @@ def command(
             return
         planning.show(planned, settings)
         if _is_wanted(planned, yes=yes):
-            _build(settings, targets, planned, kinds)
+            _build(settings, planned, kinds)
 
 
 def _is_wanted(planned: Planned, *, yes: bool) -> bool:
@@ -92,19 +65,18 @@ def _is_wanted(planned: Planned, *, yes: bool) -> bool:
     return wanted
 
 
-def _build(settings: Settings, targets: Sequence[Target], planned: Planned, kinds: tuple[str, ...]) -> None:
+def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None:
     # Whoever only asks for a plan, or for help, does not wait for Dagster.
     from vllm_wheels.defs import home, launch, partitions  # noqa: PLC0415
     from vllm_wheels.defs.keys import key  # noqa: PLC0415
 
     names = list(dict.fromkeys(str(target.variant) for target in planned.targets))
     instance = home.instance(settings)
-    progress = Progress(estimates=planned.estimates())
     failures: list[VllmWheelsError] = []
     try:
-        with shown(progress) as show:
+        with shown(planned.estimates()) as show:
             tell = _once(show, planned)
-            for target in targets:
+            for target in dict.fromkeys(wheel.shared() for wheel in planned.targets):
                 partitions.register(instance, target.release)
                 chosen = [key(kind, name) for name in names for kind in kinds]
                 outcome = launch.launch(

@@ -59,11 +59,7 @@ def show(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) -> 
 
 
 def require_no_conviction(wheels: Sequence[Delivered]) -> None:
-    """Makes sure that no wheel was convicted.
-
-    Raises:
-        VerificationError: one was.
-    """
+    """Raises VerificationError where a wheel was convicted."""
     convicted = [wheel.name for wheel in wheels if wheel.verdict == "convicted"]
     if convicted:
         what = f"convicted: {', '.join(convicted)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -19,9 +20,7 @@ from vllm_wheels.core.operations.progress import Cell, Progress, watching
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vllm_wheels.core.engine.plan import Plan
-    from vllm_wheels.core.engine.store import Artifact
-    from vllm_wheels.core.target import Target
+    from vllm_wheels.core.operations.progress import Key
 
 REFRESHES = 4
 """Pictures a second."""
@@ -35,38 +34,30 @@ MINUTE, HOUR = 60, 3600
 
 
 @contextmanager
-def shown(progress: Progress) -> Iterator[Callable[[str], None]]:
+def shown(estimates: Mapping[Key, float]) -> Iterator[Callable[[str], None]]:
     """Shows a build while the context lasts; gives what is to be told each milestone."""
     if is_interactive() and not OUT.is_dumb_terminal:
+        progress = Progress(estimates=estimates)
         with _terminal() as terminal, _live(progress, terminal) as tell, watching(progress):
             yield tell
     else:
-        with watching(Pulse(progress, say)):
+        with watching(Pulse(estimates=estimates, tell=say)):
             yield say
 
 
-class Pulse:
+@dataclass(kw_only=True)
+class Pulse(Progress):
     """Follows a build and prints, between the lines of the compiler, how far it is."""
 
-    def __init__(self, progress: Progress, tell: Callable[[str], None]) -> None:
-        self._progress = progress
-        self._tell = tell
-        self._last = progress.now()
-
-    def begun(self, plan: Plan) -> None:
-        """Passes it on."""
-        self._progress.begun(plan)
-
-    def ready(self, target: Target, artifact: Artifact, *, made: bool) -> None:
-        """Passes it on."""
-        self._progress.ready(target, artifact, made=made)
+    tell: Callable[[str], None]
+    last: float = 0.0
 
     def line(self, text: str) -> None:
-        """Passes it on, and prints a line from time to time."""
-        self._progress.line(text)
-        if self._progress.counter and self._progress.now() - self._last >= PULSE_SECONDS:
-            self._last = self._progress.now()
-            self._tell(summary(self._progress))
+        """Reads the compiler's counter, and prints a line from time to time."""
+        super().line(text)
+        if self.counter and self.now() - max(self.last, self.began) >= PULSE_SECONDS:
+            self.last = self.now()
+            self.tell(summary(self))
 
 
 def summary(progress: Progress) -> str:
@@ -78,12 +69,7 @@ def summary(progress: Progress) -> str:
 
 
 def picture(progress: Progress, *, current: str) -> RenderableType:
-    """The whole display.
-
-    Args:
-        progress: of the build.
-        current: what is being done at the moment.
-    """
+    """The whole display, with what is being done at the moment."""
     table = Table("variant", *progress.stages(), "spent", "left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     targets = progress.targets()
     several = len({target.python for target in targets}) > 1

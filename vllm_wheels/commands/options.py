@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from rich.console import Console
@@ -43,63 +44,81 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and OUT.is_terminal
 
 
-def variant_option(command: Command) -> Command:
-    """The option that names variants."""
-    return click.option(
-        "--variant",
-        "chosen",
-        multiple=True,
-        required=True,
-        metavar="NAME",
-        shell_complete=completion.variants_or_all,
-        help="Variant, its distribution, or all; may be repeated.",
-    )(command)
+def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which the help lists them."""
+
+    def decorate(command: Command) -> Command:
+        for each in reversed(decorators):
+            command = each(command)
+        return command
+
+    return decorate
 
 
-def target_options(command: Command) -> Command:
-    """Options that name a release and Pythons."""
-    for decorate in (
-        click.option(
-            "--python-version",
-            "pythons",
-            multiple=True,
-            metavar="X.Y",
-            help="Python, also several. [default: this one]",
-        ),
-        click.option(
-            "--release",
-            "--vllm-version",
-            "release",
-            metavar="VERSION",
-            shell_complete=completion.releases,
-            help="Release of vLLM. [default: default_release]",
-        ),
-    ):
-        command = decorate(command)
-    return command
+variant_option = click.option(
+    "--variant",
+    "chosen",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    shell_complete=completion.variants_or_all,
+    help="Variant, its distribution, or all; may be repeated.",
+)
+target_options = _all(
+    click.option(
+        "--release",
+        "--vllm-version",
+        "release",
+        metavar="VERSION",
+        shell_complete=completion.releases,
+        help="Release of vLLM. [default: default_release]",
+    ),
+    click.option(
+        "--python-version", "pythons", multiple=True, metavar="X.Y", help="Python, also several. [default: this one]"
+    ),
+)
+json_option = click.option(
+    "--dry-run-json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the plans to a file."
+)
+substitutes_option = click.option(
+    "--allow-substitutes", is_flag=True, help="Take substitutes for official artifacts out of reach."
+)
+wheel_options = _all(
+    variant_option,
+    target_options,
+    click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Parallel compile jobs."),
+    click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put."),
+    click.option("--no-cleanup", is_flag=True, help="Leave the build folder behind."),
+    click.option("--no-verify", is_flag=True, help="Stop after the wheel, without trying it."),
+)
+"""What is built, and how a single build differs from the settings."""
 
 
-def build_options(command: Command) -> Command:
-    """Options by which a single build differs from the settings."""
-    for decorate in (
-        click.option("--no-cleanup", is_flag=True, help="Leave the build folder behind."),
-        click.option("--output-dir", type=click.Path(path_type=Path), help="Where finished wheels are put."),
-        click.option("--max-jobs", type=click.IntRange(min=1), metavar="N", help="Parallel compile jobs."),
-    ):
-        command = decorate(command)
-    return command
+class Asked(TypedDict):
+    """What ``wheel_options`` and ``substitutes_option`` were given."""
+
+    chosen: tuple[str, ...]
+    release: str | None
+    pythons: tuple[str, ...]
+    max_jobs: int | None
+    output_dir: Path | None
+    no_cleanup: bool
+    no_verify: bool
+    allow_substitutes: bool
 
 
-def json_option(command: Command) -> Command:
-    """The option for the plans as JSON."""
-    path = click.Path(path_type=Path, dir_okay=False)
-    return click.option("--dry-run-json", "json_file", type=path, help="Write the plans to a file.")(command)
-
-
-def substitutes_option(command: Command) -> Command:
-    """The option that allows substitutes for official artifacts."""
-    text = "Take substitutes for official artifacts out of reach."
-    return click.option("--allow-substitutes", is_flag=True, help=text)(command)
+def wheels_of(asked: Asked) -> tuple[Settings, list[Target], tuple[str, ...]]:
+    """The settings with what the options of one build change, the wheels, and the kinds of artifacts to make."""
+    settings = configuration.changed(
+        read_settings(allow_substitutes=asked["allow_substitutes"]),
+        max_jobs=asked["max_jobs"],
+        output_folder=asked["output_dir"],
+        keep_build_folder=asked["no_cleanup"] or None,
+    )
+    names = variant_names(asked["chosen"], settings)
+    releases = targets_of(settings, release=asked["release"], pythons=asked["pythons"])
+    wheels = [replace(target, variant=name) for target in releases for name in names]
+    return settings, wheels, ("wheel",) if asked["no_verify"] else ("wheel", "verification")
 
 
 def read_settings(*, allow_substitutes: bool = False) -> Settings:
@@ -108,15 +127,6 @@ def read_settings(*, allow_substitutes: bool = False) -> Settings:
         # Through the environment, so that Dagster's own processes read the same settings.
         os.environ["VLLM_WHEELS_SUBSTITUTES"] = "allow"
     return configuration.load()
-
-
-def adjusted(
-    settings: Settings, *, max_jobs: int | None, output_folder: Path | None, keep_build_folder: bool
-) -> Settings:
-    """The settings with what the options of one build change."""
-    return configuration.changed(
-        settings, max_jobs=max_jobs, output_folder=output_folder, keep_build_folder=keep_build_folder or None
-    )
 
 
 def this_python() -> str:

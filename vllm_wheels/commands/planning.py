@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.commands.options import say
-from vllm_wheels.core.engine.rendering import Document, as_json, document, duration
+from vllm_wheels.core.engine.rendering import Document, as_json, document, duration, to_download, totals
 from vllm_wheels.core.errors import EnvironmentResolutionError
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.machine import memory_available, room
@@ -32,12 +32,7 @@ NOTHING = "nothing to do: the store has every artifact"
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The plans of several wheels.
-
-    Attributes:
-        targets: the wheels.
-        documents: their plans, in the same order.
-    """
+    """Wheels and their plans, in the same order."""
 
     targets: tuple[Target, ...]
     documents: tuple[Document, ...]
@@ -93,12 +88,6 @@ def draw_up(settings: Settings, targets: Sequence[Target], kind: str) -> Planned
     return Planned(targets=tuple(targets), documents=tuple(documents))
 
 
-def wheels(releases: Iterable[Target], names: Iterable[str]) -> list[Target]:
-    """One target per release, Python and variant."""
-    chosen = list(names)
-    return [replace(target, variant=name) for target in releases for name in chosen]
-
-
 def write_json(file: Path, planned: Planned) -> None:
     """Writes the plans: a list of documents that follow docs/schemas/plan.schema.json."""
     data: dict[str, Any] = {"schema_version": 2, "plans": [as_json(each) for each in planned.documents]}
@@ -146,21 +135,13 @@ def _called(kind: str, keys: Sequence[Key]) -> str:
 
 def _needs(planned: Planned, settings: Settings, seconds: float) -> Iterator[str]:
     todo = planned.to_be_made()
-    steps = [step for _, artifact in todo for step in artifact.steps]
-    downloads = [download for step in steps for download in step.downloads]
-    known = sum(download.size or 0 for download in downloads) / 1e6
-    unknown = sum(download.size is None for download in downloads)
-    disk = sum(_disk(artifact) for (kind, _), artifact in todo if kind != "compiled")
-    # One after the other, and each removes its build folder, unless that is to be kept.
-    folders = [_disk(artifact) for (kind, _), artifact in todo if kind == "compiled"]
-    disk += sum(folders) if settings.builder.keep_build_folder else max(folders, default=0)
-    memory = max((step.gigabytes or 0 for step in steps), default=0)
-    more = f" and {unknown} files of unknown size" if unknown else ""
-    yield f"time about {duration(seconds)}; download {known:.1f} MB{more}"
+    needed, disk = totals(artifact for _, artifact in todo), 0.0
+    if not settings.builder.keep_build_folder:
+        # One after the other, and each removes its build folder.
+        folders = [totals([artifact]).disk_gigabytes for (kind, _), artifact in todo if kind == "compiled"]
+        disk = max(folders, default=0) - sum(folders)
+    disk, memory = disk + needed.disk_gigabytes, needed.memory_gigabytes
+    yield f"time about {duration(seconds)}; download {to_download(needed)}"
     free, available = room(settings.state_folder), memory_available()
     short = "; TOO LITTLE for this" if disk > free or memory > available else ""
     yield f"disk {disk:.1f} GB of {free:.1f} GB free; memory {memory:.1f} GB of {available:.1f} GB available{short}"
-
-
-def _disk(artifact: PlannedArtifact) -> float:
-    return sum(step.disk_gigabytes or 0 for step in artifact.steps)

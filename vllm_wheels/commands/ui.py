@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vllm_wheels.commands.options import (
-    read_settings,
-    say,
-    substitutes_option,
-    target_of,
-    target_options,
-)
+from vllm_wheels.commands.options import read_settings, say, substitutes_option, target_of, target_options
 from vllm_wheels.defs import home, partitions
 from vllm_wheels.defs.services import LOOPBACK, services
 

@@ -6,20 +6,19 @@ Exit codes are grouped by tens so that a script can react to a family: 1x input 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 
 class VllmWheelsError(Exception):
-    """Base of all errors a user can meet.
-
-    Attributes:
-        what: what happened, one line without a final period.
-        why: the reason, one line.
-        remedy: what to type or change, one line.
-        exit_code: status of the command that ends with this error.
-    """
+    """Base of all errors a user can meet: what happened, why, and what to type or change, a line each."""
 
     exit_code: ClassVar[int] = 10
+
+    def __init_subclass__(cls, *, exit_code: int | None = None) -> None:
+        if exit_code is not None:
+            cls.exit_code = exit_code
 
     def __init__(self, what: str, *, why: str, remedy: str) -> None:
         super().__init__(what)
@@ -30,279 +29,185 @@ class VllmWheelsError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  do:  {self.remedy}"
 
-    def __reduce__(self) -> tuple[object, tuple[type[VllmWheelsError], str, str, str]]:
-        return _rebuild, (type(self), self.what, self.why, self.remedy)
+    def __reduce__(self) -> tuple[Callable[[str], VllmWheelsError], tuple[str]]:
+        return partial(type(self), why=self.why, remedy=self.remedy), (self.what,)
 
 
-def _rebuild(kind: type[VllmWheelsError], what: str, why: str, remedy: str) -> VllmWheelsError:
-    return kind(what, why=why, remedy=remedy)
-
-
-class SettingsError(VllmWheelsError):
+class SettingsError(VllmWheelsError, exit_code=11):
     """A settings file or an environment variable holds something that is not a setting."""
 
-    exit_code = 11
 
-
-class UnknownVariantError(VllmWheelsError):
+class UnknownVariantError(VllmWheelsError, exit_code=12):
     """A variant was named that variants.toml does not define."""
 
-    exit_code = 12
 
-
-class UnknownReleaseError(VllmWheelsError):
+class UnknownReleaseError(VllmWheelsError, exit_code=13):
     """A release was named that no configured source offers."""
 
-    exit_code = 13
 
-
-class UnsupportedPythonError(VllmWheelsError):
+class UnsupportedPythonError(VllmWheelsError, exit_code=14):
     """The release does not support the Python, or no such Python exists."""
 
-    exit_code = 14
 
-
-class PartitionError(VllmWheelsError):
+class PartitionError(VllmWheelsError, exit_code=15):
     """A partition key is not of the form ``3.11|0.32.0``."""
 
-    exit_code = 15
 
-
-class CommandLineError(VllmWheelsError):
+class CommandLineError(VllmWheelsError, exit_code=16):
     """A command was typed in a way that it does not understand."""
 
-    exit_code = 16
 
-
-class UnsupportedProcessorError(VllmWheelsError):
+class UnsupportedProcessorError(VllmWheelsError, exit_code=17):
     """No variant runs on the processor."""
 
-    exit_code = 17
 
-
-class SourceError(VllmWheelsError):
+class SourceError(VllmWheelsError, exit_code=20):
     """The release's source could not be obtained."""
 
-    exit_code = 20
 
-
-class HashMismatchError(SourceError):
+class HashMismatchError(SourceError, exit_code=21):
     """A downloaded file is not the one that was published."""
 
-    exit_code = 21
 
-
-class UnsafeArchiveError(SourceError):
+class UnsafeArchiveError(SourceError, exit_code=22):
     """An archive is truncated, or would write outside its folder."""
 
-    exit_code = 22
 
-
-class UnknownFamilyError(SourceError):
+class UnknownFamilyError(SourceError, exit_code=23):
     """The source tree is laid out in a way that no known family of vLLM source is."""
 
-    exit_code = 23
 
-
-class VariantNotInReleaseError(SourceError):
+class VariantNotInReleaseError(SourceError, exit_code=24):
     """The release's source cannot honour the variant."""
 
-    exit_code = 24
 
-
-class NetworkError(VllmWheelsError):
+class NetworkError(VllmWheelsError, exit_code=30):
     """A server did not answer."""
 
-    exit_code = 30
 
-
-class IndexUnreachableError(NetworkError):
+class IndexUnreachableError(NetworkError, exit_code=31):
     """The package index did not answer, or not as an index does."""
 
-    exit_code = 31
 
-
-class GitUnreachableError(NetworkError):
+class GitUnreachableError(NetworkError, exit_code=32):
     """A git repository could not be read."""
 
-    exit_code = 32
 
-
-class NotificationError(NetworkError):
+class NotificationError(NetworkError, exit_code=33):
     """Nobody could be told of what happened."""
 
-    exit_code = 33
 
-
-class EnvironmentResolutionError(VllmWheelsError):
+class EnvironmentResolutionError(VllmWheelsError, exit_code=40):
     """The packages of an environment could not be resolved or installed."""
 
-    exit_code = 40
 
-
-class CudaTorchError(EnvironmentResolutionError):
+class CudaTorchError(EnvironmentResolutionError, exit_code=41):
     """The resolved torch is a CUDA build."""
 
-    exit_code = 41
 
-
-class PatchError(VllmWheelsError):
+class PatchError(VllmWheelsError, exit_code=50):
     """A patch did not find what it changes."""
 
-    exit_code = 50
 
-
-class MachineError(VllmWheelsError):
+class MachineError(VllmWheelsError, exit_code=60):
     """This machine lacks something that the build needs."""
 
-    exit_code = 60
 
-
-class CompilerError(MachineError):
+class CompilerError(MachineError, exit_code=61):
     """The compiler is missing or too old."""
 
-    exit_code = 61
 
-
-class DiskSpaceError(MachineError):
+class DiskSpaceError(MachineError, exit_code=62):
     """The disk is too full for the build."""
 
-    exit_code = 62
 
-
-class MemoryShortageError(MachineError):
+class MemoryShortageError(MachineError, exit_code=63):
     """There is too little memory for the build."""
 
-    exit_code = 63
 
-
-class EngineUnreachableError(MachineError):
+class EngineUnreachableError(MachineError, exit_code=64):
     """No container engine answers."""
 
-    exit_code = 64
 
-
-class ImageError(MachineError):
+class ImageError(MachineError, exit_code=65):
     """The builder image could not be obtained or made."""
 
-    exit_code = 65
 
-
-class FolderError(MachineError):
+class FolderError(MachineError, exit_code=66):
     """A file or folder cannot be read or written."""
 
-    exit_code = 66
 
-
-class BuildError(VllmWheelsError):
+class BuildError(VllmWheelsError, exit_code=70):
     """A build step failed."""
 
-    exit_code = 70
 
-
-class CompilerKilledError(BuildError):
+class CompilerKilledError(BuildError, exit_code=71):
     """The compiler was killed, nearly always for lack of memory."""
 
-    exit_code = 71
 
-
-class StepTimeoutError(BuildError):
+class StepTimeoutError(BuildError, exit_code=72):
     """A step took longer than its limit."""
 
-    exit_code = 72
 
-
-class WheelError(BuildError):
+class WheelError(BuildError, exit_code=73):
     """A file is not a sound wheel, or could not be made into one."""
 
-    exit_code = 73
 
-
-class StoreBusyError(BuildError):
+class StoreBusyError(BuildError, exit_code=74):
     """Another process is making the same artifact and did not finish in time."""
 
-    exit_code = 74
 
-
-class VerificationError(VllmWheelsError):
+class VerificationError(VllmWheelsError, exit_code=80):
     """The wheel is not what it claims to be."""
 
-    exit_code = 80
 
-
-class CannotVerifyError(VllmWheelsError):
+class CannotVerifyError(VllmWheelsError, exit_code=81):
     """The checks could not be carried out, so there is no verdict."""
 
-    exit_code = 81
 
-
-class PublicationError(VllmWheelsError):
+class PublicationError(VllmWheelsError, exit_code=90):
     """The wheel may not or could not be published."""
 
-    exit_code = 90
 
-
-class CredentialsError(PublicationError):
+class CredentialsError(PublicationError, exit_code=91):
     """The token for an upload is missing, or the index does not accept it."""
 
-    exit_code = 91
 
-
-class NameTakenError(PublicationError):
+class NameTakenError(PublicationError, exit_code=92):
     """The project belongs to somebody else on the index."""
 
-    exit_code = 92
 
-
-class UnknownRepositoryError(PublicationError):
+class UnknownRepositoryError(PublicationError, exit_code=93):
     """A repository was named that the settings do not describe."""
 
-    exit_code = 93
 
-
-class AlteredWheelError(PublicationError):
+class AlteredWheelError(PublicationError, exit_code=94):
     """A wheel is not the one that was built and verified."""
 
-    exit_code = 94
 
-
-class IncompleteReleaseError(PublicationError):
+class IncompleteReleaseError(PublicationError, exit_code=95):
     """A required variant is missing, or has not passed on a required Python."""
 
-    exit_code = 95
 
-
-class ConflictError(PublicationError):
+class ConflictError(PublicationError, exit_code=96):
     """The index has a file of the same name with other bytes."""
 
-    exit_code = 96
 
-
-class IndexRuleError(PublicationError):
+class IndexRuleError(PublicationError, exit_code=97):
     """The index would refuse, or has refused, a file by one of its rules."""
 
-    exit_code = 97
 
-
-class ClockError(PublicationError):
+class ClockError(PublicationError, exit_code=98):
     """This machine's clock is wrong."""
 
-    exit_code = 98
 
-
-class UnfinishedUploadError(PublicationError):
+class UnfinishedUploadError(PublicationError, exit_code=99):
     """A file is not on the index yet; running again continues."""
 
-    exit_code = 99
 
-
-class RebuildError(BuildError):
+class RebuildError(BuildError, exit_code=75):
     """A wheel could not be made again from its statement with the same bytes."""
 
-    exit_code = 75
 
-
-class InterruptedBuildError(VllmWheelsError):
+class InterruptedBuildError(VllmWheelsError, exit_code=130):
     """The user interrupted; the next run continues."""
-
-    exit_code = 130

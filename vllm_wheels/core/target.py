@@ -39,11 +39,7 @@ class Target:
 
     @classmethod
     def parse(cls, partition: str, variant: str | None = None) -> Target:
-        """The target of a partition key such as ``3.11|0.32.0``.
-
-        Raises:
-            PartitionError: the key has not exactly two parts.
-        """
+        """The target of a partition key such as ``3.11|0.32.0``; PartitionError where it has not exactly two parts."""
         python, separator, release = partition.partition("|")
         if not (python and separator and release) or "|" in release:
             what = f"{partition!r} is not a partition"

@@ -91,11 +91,7 @@ def variant(name: str) -> Variant:
 
 
 def platform_for(wanted: Variant) -> str:
-    """This machine's platform tag, such as ``linux_x86_64`` (PEP 425), if the variant is for it.
-
-    Raises:
-        MachineError: it is not.
-    """
+    """This machine's platform tag, such as ``linux_x86_64`` (PEP 425); MachineError where the variant is not for it."""
     here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     if here in wanted.platforms:
         return here

@@ -35,12 +35,6 @@ def spec() -> dg.AssetSpec:
 def report_newest(instance: dg.DagsterInstance, version: str, *, pythons: Sequence[str], settings: Settings) -> bool:
     """Reports the newest announced release, if it is complete and was not reported in the last hours.
 
-    Args:
-        instance: knows what is made, and takes the report.
-        version: of the release.
-        pythons: on which it must have been tried.
-        settings: name the variants that count.
-
     Returns:
         Whether it was reported.
     """

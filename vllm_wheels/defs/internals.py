@@ -58,10 +58,7 @@ def version_tags(*, data: str, code: str | None = None) -> dict[str, str]:
 def provenance_tags(instance: dg.DagsterInstance, needs: Mapping[dg.AssetKey, bool], partition: str) -> dict[str, str]:
     """Tags by which a materialization remembers what its inputs were, here: what the instance knows of them now.
 
-    Args:
-        instance: asked.
-        needs: keys of the inputs; True for an observed one.
-        partition: of asset and inputs.
+    Of the keys of the inputs, True marks an observed one.
     """
     tags = {}
     for key, observed in needs.items():

@@ -31,12 +31,7 @@ INTERRUPTIONS = frozenset({"DagsterExecutionInterruptedError", "KeyboardInterrup
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a run.
-
-    Attributes:
-        run_id: under which the UI shows it.
-        failures: one error per failed step.
-    """
+    """What became of a run: its name in the UI, and an error for each failed step."""
 
     run_id: str
     failures: tuple[VllmWheelsError, ...]
@@ -51,15 +46,7 @@ def launch(
     dry_run: bool,
     say: Callable[[str], None],
 ) -> Outcome:
-    """Materializes assets of one partition in this process.
-
-    Args:
-        target: release and Python.
-        assets: what to make; what they need is made on the way.
-        instance: where the run is recorded.
-        options: changes to the settings for this run.
-        dry_run: only plan.
-        say: given each milestone.
+    """Materializes assets of one partition, and what they need, in this process.
 
     Raises:
         KeyboardInterrupt: the user interrupted; the run is recorded as failed.

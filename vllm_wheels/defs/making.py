@@ -43,11 +43,7 @@ def carry_out(
 def made(
     context: dg.AssetExecutionContext, builds: BuildGraph, kind: str, target: Target
 ) -> dg.MaterializeResult[None]:
-    """Makes an artifact and reports it.
-
-    Raises:
-        VllmWheelsError: any of the tree.
-    """
+    """Makes an artifact and reports it."""
     if kind == RELEASE:
         return publishing.published(builds, target, key(kind, target.variant))
     artifact = builds.ensure(kind, target)
@@ -83,8 +79,7 @@ def planned(
 def plain_failures(*, say_last: bool) -> Iterator[None]:
     """Ends a step with an error's three lines in place of a traceback.
 
-    Args:
-        say_last: let the process end with them too, for Dagster's own commands print below them the stack of the step.
+    With ``say_last`` the process ends with them too, for Dagster's own commands print below them the stack of the step.
     """
     try:
         yield
@@ -92,23 +87,13 @@ def plain_failures(*, say_last: bool) -> Iterator[None]:
         error = of_system(caught) if isinstance(caught, OSError) else caught
         if say_last:
             atexit.register(print, f"\nerror: {error}", file=sys.stderr)
-        details: dict[str, str | int] = {
-            "what": error.what,
-            "why": error.why,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-        }
+        details = {name: getattr(error, name) for name in ("what", "why", "remedy", "exit_code")}
         raise dg.Failure(description=str(error), metadata=details, allow_retries=False) from None
 
 
 @dataclass
 class Recorder:
-    """Tells Dagster of the artifacts that a step makes or finds on the way, and of the inputs that they were made from.
-
-    Attributes:
-        context: of the step.
-        own: key of the asset that the step makes.
-    """
+    """Tells Dagster of artifacts that a step makes or finds besides its own, and of inputs that they were made from."""
 
     context: dg.AssetExecutionContext
     own: dg.AssetKey

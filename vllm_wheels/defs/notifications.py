@@ -8,12 +8,11 @@ import dagster as dg
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.operations.notify import Message, notify
+from vllm_wheels.defs.keys import RELEASE
 from vllm_wheels.defs.partitions import PARTITION_TAG
 
 LINES = 20
 """Of an error's text that go into a message."""
-
-PUBLISHED = "release"
 
 
 def tell_of_failure(context: dg.RunFailureSensorContext) -> None:
@@ -53,7 +52,7 @@ def publications(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Me
     events = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     for entry in events:
         made = entry.asset_materialization
-        if made is None or made.asset_key.path[0] != PUBLISHED:
+        if made is None or made.asset_key.path[0] != RELEASE:
             continue
         facts = {name: str(value.value) for name, value in made.metadata.items() if isinstance(value.value, str | int)}
         title = f"published: {'/'.join(made.asset_key.path)} {made.partition or ''}".strip()

@@ -47,12 +47,7 @@ def stale_requests(
 
     What failed yesterday is still missing or stale, and so is requested again.
 
-    Args:
-        instance: knows what is made and what runs.
-        graph: of the assets.
-        chosen: partitions.
-        settings: name the variants.
-        tick: name of this night, so that a tick that is evaluated twice requests nothing twice.
+    ``tick`` names this night, so that a tick that is evaluated twice requests nothing twice.
     """
     busy = _busy(instance)
     idle = [target.partition for target in chosen if target.partition not in busy]

@@ -53,13 +53,6 @@ def new_among(
 
     At the first tick everything is new: only the newest is taken, or a fresh installation would flood itself. Later an
     exclusion may be lifted: so nothing is ever taken that is not among the newest releases that are kept up to date.
-
-    Args:
-        found: announced releases, the newest first.
-        memory: of the earlier ticks.
-        settings: minimum age, and how many releases are kept up to date.
-        registered: releases that are partitions already.
-        now: seconds since the epoch.
     """
     first_seen = {release.version: memory.first_seen.get(release.version, now) for release in found}
     ripe = [one for one in found if old_enough(one, settings, first_seen=first_seen[one.version], now=now)]

@@ -31,15 +31,7 @@ PATIENCE = {"DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SCHEDULE_GRPC
 
 @dataclass(kw_only=True)
 class Service:
-    """A server.
-
-    Attributes:
-        name: what a user calls it.
-        argv: its command.
-        publishes: gets tokens for uploads where there are some.
-        process: None before it is started.
-        deaths: when it died, by the monotonic clock.
-    """
+    """A server; one that ``publishes`` gets tokens for uploads, and ``deaths`` are times of the monotonic clock."""
 
     name: str
     argv: tuple[str, ...]
@@ -53,11 +45,6 @@ def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], 
     """Dagster's three servers, reachable from this machine only; ended with the context.
 
     Runs are children of the code server, so that neither a dead web server nor a dead daemon takes one along.
-
-    Args:
-        port: of the web server.
-        environment: of all three, on top of this process's own.
-        say: told what is started, and started again.
     """
     with TemporaryDirectory(prefix="vllm-wheels-") as folder:
         socket, workspace = Path(folder, "code"), Path(folder, "workspace.yaml")
@@ -99,11 +86,7 @@ class Services:
             self._start(service)
 
     def watch(self) -> None:
-        """Starts again what died, until interrupted.
-
-        Raises:
-            MachineError: one of them dies again and again.
-        """
+        """Starts again what died, until interrupted; MachineError where one of them dies again and again."""
         while True:
             time.sleep(POLL_SECONDS)
             for service in self.table:

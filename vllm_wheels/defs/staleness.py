@@ -32,11 +32,7 @@ def observe(
 
     Only partitions whose source is known are looked at: of others everything is missing anyway.
 
-    Args:
-        instance: where observations are recorded.
-        builds: plans with the user's settings.
-        targets: release and Python of each partition.
-        say: told of what cannot be looked at; that input stays as it was.
+    What cannot be looked at is said, and stays as it was.
 
     Returns:
         Names of the moved inputs by partition.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllm_wheels.core.errors import PatchError
-from vllm_wheels.core.patches.extras import optional_dependencies
+from vllm_wheels.core.patches.pyproject import optional_dependencies
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
 from vllm_wheels.core.settings import Settings, TorchSettings, WheelSettings
 from vllm_wheels_tests.core.patch_tree import tree, write

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.artifacts.wheel.repair import needed_libraries, repair, strip_wheel
+from vllm_wheels.core.artifacts.wheel.repair import repair, strip_wheel
 from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.elf import binaries
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels_tests.core.small_wheels import EPOCH, make_wheel
@@ -154,7 +155,8 @@ def test_libnuma_is_grafted(wheel_linked_to, repaired, tmp_path):
     result = repaired(wheel_linked_to("libnuma.so.1"))
     assert [Path(name).name[:8] for name in result.grafted] == ["libnuma-"]
     unpack_wheel(result.path, tmp_path / "unpacked")
-    assert Path(result.grafted[0]).name in needed_libraries(tmp_path / "unpacked/vllm/_C.abi3.so")
+    (extension,) = (each for each in binaries(tmp_path / "unpacked") if each.extension)
+    assert Path(result.grafted[0]).name in extension.needed
 
 
 def test_platform_tag_is_auditwheels(wheel_linked_to, repaired):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllm_wheels.core.engine.store import Artifact, Store
-from vllm_wheels.core.operations.retention import removable, remove
+from vllm_wheels.core.operations.cleaning import removable, remove
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.making import keep
 

@@ -56,13 +56,7 @@ Components: main
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePackage:
-    """A source package in a suite.
-
-    Attributes:
-        name: of the package.
-        version: with Debian's revision, without its epoch, such as ``3.7.2+ds-2``.
-        files: name to where it is, its size and its hash, as apt's signed lists have them.
-    """
+    """A source package: its version without epoch, such as ``3.7.2+ds-2``, and its files by apt's signed lists."""
 
     name: str
     version: str
@@ -76,13 +70,7 @@ class SourcePackage:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A suite of Debian, as the host's mirror has it.
-
-    Attributes:
-        name: such as ``trixie``.
-        folder: where apt's lists of it are kept.
-        timeout_seconds: for one answer of the mirror.
-    """
+    """A suite of Debian such as ``trixie``, as the host's mirror has it; apt's lists of it are kept in the folder."""
 
     name: str
     folder: Path
@@ -117,11 +105,7 @@ class Suite:
         return Invocation(argv=argv, environment=ENVIRONMENT, folder=into)
 
     def download(self, runner: Runner, invocation: Invocation) -> None:
-        """Downloads the files of a source package, checked by apt against its signed lists.
-
-        Args:
-            runner: starts apt.
-            invocation: as ``downloading`` gives it, with the real folder.
+        """Downloads the files of a source package, checked by apt against its signed lists; see ``downloading``.
 
         Raises:
             NetworkError: the mirror does not answer, or no longer has the version.

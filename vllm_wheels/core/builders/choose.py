@@ -56,10 +56,7 @@ def kind(settings: Settings, runner: Runner) -> Literal["container", "local"]:
 def choose(settings: Settings, runner: Runner, say: Callable[[str], None]) -> Builder:
     """The builder of the settings, ready to work; its image is made if it is not there. Says in one line which.
 
-    Raises:
-        EngineUnreachableError: containers are asked for, and no engine answers.
-        ImageError: the builder image cannot be had.
-        MachineError: neither an engine answers nor will this host's compiler do.
+    Raises what ``kind`` and ``ensure_image`` do.
     """
     # Before anything is made: a killed run's compiler may still be writing into the folders of the next one.
     end_orphans()

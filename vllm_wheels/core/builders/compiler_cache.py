@@ -92,12 +92,7 @@ def requirements(builder: BuilderSettings) -> tuple[str, ...]:
 
 
 def environment(builder: BuilderSettings, *, fixed_places: bool) -> dict[str, str]:
-    """Variables for the build; may hold ``{cache}``.
-
-    Args:
-        builder: the user's settings.
-        fixed_places: whether every build sees its files at the same places, as in containers.
-    """
+    """Variables for the build; may hold ``{cache}``. Places are fixed where all builds see the same: in containers."""
     if builder.compiler_cache == "none":
         return {"VLLM_DISABLE_SCCACHE": "1", "CCACHE_DISABLE": "1"}
     if builder.compiler_cache == "sccache":
@@ -157,13 +152,7 @@ def needs_network(builder: BuilderSettings) -> bool:
 
 
 def withheld(builder: BuilderSettings, environ: Mapping[str, str], *, port: int) -> dict[str, str]:
-    """Variables that no plan shows: credentials of a bucket, and the port of this build's server.
-
-    Args:
-        builder: the user's settings.
-        environ: this process's environment.
-        port: a free one, for this build alone.
-    """
+    """Variables that no plan shows: credentials of a bucket, and the port of this build's own server."""
     if builder.compiler_cache != "sccache":
         return {}
     bucket = (builder.cache_remote or "").startswith("s3:")
@@ -204,10 +193,7 @@ def statistics(build: Path) -> dict[str, int]:
         found = json.loads(counts.read_text("utf-8"))["stats"]
         return {name: sum(found[f"cache_{name}"]["counts"].values()) for name in ("hits", "misses")}
     events = _events(log)
-    return {
-        "hits": events["direct_cache_hit"] + events["preprocessed_cache_hit"],
-        "misses": events["cache_miss"],
-    }
+    return {"hits": events["direct_cache_hit"] + events["preprocessed_cache_hit"], "misses": events["cache_miss"]}
 
 
 def _events(log: Path) -> Counter[str]:
@@ -224,11 +210,7 @@ def size(cache: Path) -> float:
 def coldness(build: Path, *, before: float, after: float, remote: bool) -> str | None:
     """Why the compiler cache had next to no hits although earlier builds compiled the same; None where it had.
 
-    Args:
-        build: folder of the build.
-        before: gigabytes of the cache's folder before the build.
-        after: and after it.
-        remote: whether results are kept elsewhere as well.
+    ``before`` and ``after`` the build its folder has so many gigabytes; ``remote`` keeps results elsewhere as well.
     """
     counts = statistics(build)
     asked = counts["hits"] + counts["misses"]

@@ -64,13 +64,7 @@ done
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerBuilder:
-    """Runs commands in containers of one image.
-
-    Attributes:
-        image: what the containers are made of.
-        notes: folder in which is kept what was found in an image, by the image's id.
-        echo: given each line of output as it comes; None keeps quiet.
-    """
+    """Runs commands in containers of one image, about which it keeps notes; None for ``echo`` keeps quiet."""
 
     image: Image
     notes: Path
@@ -91,11 +85,7 @@ class ContainerBuilder:
         return {"kind": "container", "image": self.image.kind, "compiler": facts["compiler"], **content}
 
     def python(self, version: str) -> str:
-        """Path in the image of a Python of that version with its headers.
-
-        Raises:
-            UnsupportedPythonError: the image has none.
-        """
+        """Path in the image of a Python of that version with its headers; UnsupportedPythonError where it has none."""
         pythons: Mapping[str, str] = self._facts()["pythons"]
         if version in pythons:
             return pythons[version]

@@ -32,10 +32,7 @@ RELEASE_FILE = re.compile(r"'(?P<mirror>\S+?)/?dists/(?P<suite>[^/]+)/(In)?Relea
 def commands(suite: str, *, packages: Sequence[str], tar: str) -> tuple[Invocation, ...]:
     """The commands of ``make`` as a plan shows them: asking apt for its mirror, debootstrap, tar.
 
-    Args:
-        suite: such as ``trixie``.
-        packages: what the system holds besides the essential ones.
-        tar: the archive; its folder takes the system while it is made.
+    The folder of the archive takes the system while it is made.
     """
     system = f"{tar.removesuffix('.tar')}.system"
     included = f"--include={','.join(packages)}"
@@ -49,14 +46,7 @@ def commands(suite: str, *, packages: Sequence[str], tar: str) -> tuple[Invocati
 
 
 def make(invocations: Sequence[Invocation], *, suite: str, tar: Path, log: Path, runner: Runner) -> None:
-    """Writes the archive of a minimal Debian system, ready for an import into a container engine.
-
-    Args:
-        invocations: as ``commands`` gives them, with the real paths.
-        suite: such as ``trixie``.
-        tar: the archive.
-        log: file to which debootstrap's output is appended.
-        runner: starts the programs.
+    """Writes the archive of a minimal Debian system, ready for an import into a container engine; see ``commands``.
 
     Raises:
         ImageError: debootstrap or tar failed.

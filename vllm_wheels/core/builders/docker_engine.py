@@ -33,11 +33,7 @@ UNIX = "http+unix://"
 
 @contextmanager
 def engine() -> Iterator[docker.DockerClient]:
-    """A connection to the engine.
-
-    Raises:
-        EngineUnreachableError: nothing answers, or it stopped answering.
-    """
+    """A connection to the engine; EngineUnreachableError where nothing answers, or stops answering."""
     try:
         _require_listener()
         client = docker.from_env(timeout=ANSWER_SECONDS)

@@ -42,12 +42,10 @@ class Image:
 
     Attributes:
         name: under which the engine has it.
-        id: hash of its content.
         kind: table of images.toml.
         reference: what it is made of: the pulled image, or the Debian suite.
         digest: of the pulled image; None for an image made here.
         pythons: shell patterns of its interpreters.
-        notices: what the user must be told.
     """
 
     name: str
@@ -61,13 +59,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an image is made: an entry of images.toml and its dockerfile.
-
-    Attributes:
-        kind: name of the entry.
-        entry: the entry.
-        dockerfile: text of what is put on top.
-    """
+    """How an image is made: an entry of images.toml and its dockerfile."""
 
     kind: str
     entry: Mapping[str, Any]

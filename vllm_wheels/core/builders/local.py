@@ -50,14 +50,7 @@ if os.path.isfile(header) and not sysconfig.get_config_var("Py_GIL_DISABLED"):
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """A GNU C++ compiler and the C compiler beside it.
-
-    Attributes:
-        cxx: command of the C++ compiler; more than one word for the likes of ``ccache g++``.
-        cc: command of the C compiler.
-        version: such as 12.3.0.
-        text: the version as the distribution writes it.
-    """
+    """A GNU C++ compiler (more than one word for the likes of ``ccache g++``) and the C compiler beside it."""
 
     cxx: tuple[str, ...]
     cc: tuple[str, ...]
@@ -67,12 +60,7 @@ class Compiler:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalBuilder:
-    """Runs commands on this host; nothing keeps them from the network or from writing to read-only mounts.
-
-    Attributes:
-        runner: starts them.
-        minimum_compiler: version of g++ below which the builder refuses to work.
-    """
+    """Runs commands on this host; nothing keeps them from the network or from writing to read-only mounts."""
 
     runner: Runner = field(default_factory=Runner)
     minimum_compiler: str = MINIMUM_COMPILER
@@ -162,11 +150,7 @@ class LocalBuilder:
             raise MachineError(what, why=why, remedy=f"install it, or {CONTAINER_REMEDY}") from error
 
     def compiler(self) -> Compiler:
-        """The compiler that CXX names, else the newest g++ on PATH.
-
-        Raises:
-            CompilerError: there is none, or it is too old.
-        """
+        """The compiler that CXX names, else the newest g++ on PATH; CompilerError where that is none, or too old."""
         chosen = os.environ.get("CXX", "").strip()
         names = (shlex.split(chosen),) if chosen else [[name] for name in CANDIDATES]
         found = [compiler for words in names if (compiler := self._compiler(words))]

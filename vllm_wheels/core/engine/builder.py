@@ -16,13 +16,7 @@ PLACE = "/vllm-wheels"
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder or file of the host that a command needs.
-
-    Attributes:
-        source: absolute path on the host.
-        place: fixed path under which a container sees it; the local builder uses ``source`` itself.
-        writable: may the command write there.
-    """
+    """A folder or file of the host that a command needs, and the place under which a container sees it."""
 
     source: Path
     place: str
@@ -34,10 +28,7 @@ class Command:
     """A command for a builder; ``argv``, ``env`` and ``cwd`` name mounted paths by their ``place``.
 
     Attributes:
-        argv: the command.
         env: environment on top of the builder's own.
-        cwd: working folder.
-        mounts: what it may see.
         network: may it reach the network; compile steps may not.
         gigabytes: memory above which a container is killed; None for no limit. The local builder has none.
     """

@@ -56,7 +56,6 @@ class Code:
     """The modules and data files below a package's folder.
 
     Attributes:
-        root: folder of the package.
         changed: texts in place of those on disk, by path; for tests of what a change would move.
         apart: names of data files that are declared as inputs one by one, and so are left out here.
     """
@@ -69,11 +68,7 @@ class Code:
     _digests: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def digest(self, roots: tuple[str, ...]) -> str:
-        """SHA-256 over everything that some modules reach.
-
-        Args:
-            roots: names of modules and packages; a package stands for all modules below it.
-        """
+        """SHA-256 over everything that some modules reach; a package stands for all modules below it."""
         if roots not in self._digests:
             lines = [f"{path.relative_to(self.root)} {self._hash(path)}\n" for path in self.reached(roots)]
             self._digests[roots] = hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -53,10 +53,7 @@ class BuildGraph:
     """Makes artifacts from settings; a plain script can use it without Dagster.
 
     Attributes:
-        settings: the user's.
         rules: by kind, each after those that it needs.
-        builders: where compilers can run.
-        say: tells the user one line.
         echo: given each line that a process prints; None keeps quiet.
         on_artifact: told once in a run of each artifact that is ready, with its target and whether it was made now.
         watcher: follows what is made, to show it to the user; None where nobody looks.
@@ -92,10 +89,6 @@ class BuildGraph:
 
     def ensure(self, kind: str, target: Target) -> Artifact:
         """The artifact, made together with whatever it needs and the store lacks.
-
-        Args:
-            kind: of a rule.
-            target: with a variant where the artifact belongs to one.
 
         Raises:
             VllmWheelsError: any of the tree; what was finished before stays in the store.

@@ -42,15 +42,9 @@ class Step(Generic[Arguments]):
     """One thing to do.
 
     Attributes:
-        title: what it does, in the imperative.
         action: carries it out; finds the step's commands in its context.
         arguments: what the action is called with, a dataclass. Paths may begin with ``{stage}``.
-        reads: files and folders it needs.
         writes: files and folders that exist afterwards, and are checked to.
-        downloads: files it fetches.
-        seconds: estimate; None where nobody knows.
-        gigabytes: memory needed at the same time; None where it does not matter.
-        disk_gigabytes: disk needed at the same time; None where it does not matter.
         invocations: every command that it starts, in order; its action starts no other.
     """
 
@@ -66,11 +60,7 @@ class Step(Generic[Arguments]):
     invocations: tuple[Invocation, ...] = ()
 
     def carry_out(self, context: ActionContext) -> Made:
-        """Calls the action.
-
-        Raises:
-            BuildError: it did not write what the step says it writes.
-        """
+        """Calls the action; BuildError where it did not write what the step says it writes."""
         made = self.action(replace(context, invocations=self.invocations), self.arguments) or Made()
         for name in self.writes:
             if not context.path(name).exists():
@@ -84,10 +74,7 @@ class Plan:
     """How one artifact is made.
 
     Attributes:
-        artifact: kind of the artifact, such as ``source`` or ``wheel``.
-        target: what it is made for.
         inputs: what determines the result beside other artifacts and our own code, by name; plain JSON.
-        steps: in order.
         notices: what the user must be told, such as a deviation from upstream's pin.
         unknown: inputs that only an earlier artifact can tell; while there are any, there is no key.
         needs: version of each needed artifact, by kind.
@@ -128,10 +115,7 @@ class ActionContext:
 
     Attributes:
         stage: folder in which the artifact is being made; the store takes it whole or not at all.
-        settings: the user's configuration.
-        runner: starts processes.
         find_builder: gives the builder; called only by steps that need one, since its image may have to be made.
-        say: tells the user one line.
         invocations: commands of the step that is being carried out.
     """
 
@@ -157,11 +141,7 @@ class ActionContext:
 
 
 def carry_out(steps: Sequence[Step[Any]], context: ActionContext) -> Made:
-    """Walks steps and returns what they found out.
-
-    Raises:
-        VllmWheelsError: that of the first step that failed.
-    """
+    """Walks steps and returns what they found out; the first step that fails ends it with its error."""
     made = Made()
     for step in steps:
         context.say(step.title)

@@ -36,13 +36,7 @@ def _name(rule: Rule, artifact: Artifact) -> tuple[str, ...]:
 
 
 def reasons(rule: Rule, plan: Plan, last: Artifact | None) -> tuple[str, ...]:
-    """Why an artifact that the store does not have must be made, one clause for each input that changed.
-
-    Args:
-        rule: by which it is made.
-        plan: of it.
-        last: the newest one of the same target.
-    """
+    """Why an artifact must be made: a clause for each input that differs from those of the last one of its target."""
     if last is None:
         return ("never made before",)
     if plan.unknown:

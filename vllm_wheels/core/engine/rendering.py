@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from statistics import median
@@ -164,7 +164,7 @@ def document(builds: BuildGraph, kind: str, target: Target) -> Document:
         python=target.python,
         variant=target.variant,
         artifacts=planned,
-        totals=_totals(planned),
+        totals=totals(planned),
     )
 
 
@@ -186,14 +186,14 @@ def schema() -> dict[str, Any]:
 
 def as_markdown(shown: Document) -> str:
     """The document for a person to read."""
-    totals, variant = shown.totals, f" {shown.variant}" if shown.variant else ""
+    needed, variant = shown.totals, f" {shown.variant}" if shown.variant else ""
     missing = [artifact for artifact in shown.artifacts if artifact.state == "to be made"]
     lines = [f"# Plan: vLLM {shown.release}{variant}, Python {shown.python}", ""]
     if missing:
         lines.append(
-            f"To be made: {', '.join(artifact.artifact for artifact in missing)}. About {duration(totals.seconds)}, "
-            f"{to_download(totals)} to download, {totals.disk_gigabytes:.1f} GB of disk, "
-            f"{totals.memory_gigabytes:.1f} GB of memory."
+            f"To be made: {', '.join(artifact.artifact for artifact in missing)}. About {duration(needed.seconds)}, "
+            f"{to_download(needed)} to download, {needed.disk_gigabytes:.1f} GB of disk, "
+            f"{needed.memory_gigabytes:.1f} GB of memory."
         )
     else:
         lines.append("Nothing to do: the store has every artifact.")
@@ -240,7 +240,9 @@ def _alike(plan: Plan, store: Store) -> list[Artifact]:
     return [artifact for shared, artifact in past if shared == most]
 
 
-def _totals(artifacts: tuple[PlannedArtifact, ...]) -> Totals:
+def totals(artifacts: Iterable[PlannedArtifact]) -> Totals:
+    """What making some artifacts needs together."""
+    artifacts = tuple(artifacts)
     steps = [step for artifact in artifacts for step in artifact.steps]
     downloads = [download for step in steps for download in step.downloads]
     return Totals(

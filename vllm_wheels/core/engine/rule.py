@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import TYPE_CHECKING, Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vllm_wheels.core.engine.code import installed
 from vllm_wheels.core.engine.plan import Plan, digest
@@ -36,14 +37,28 @@ def nothing(_: str | None) -> Mapping[str, Any]:
     return {}
 
 
+class Planning(Protocol):
+    """A module that draws up plans."""
+
+    def plan(self, context: PlanContext) -> Plan:
+        """The plan of one artifact; artifacts that are not made yet are missing in its context."""
+
+
+def planned_by(package: str) -> Callable[[PlanContext], Plan]:
+    """Draws up plans by a package's module ``planning``, which whoever only looks at the rules does not wait for."""
+
+    def plan(context: PlanContext) -> Plan:
+        planning: Planning = import_module(f"{package}.planning")
+        return planning.plan(context)
+
+    return plan
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """How a kind of artifact is made.
 
     Attributes:
-        kind: its name, also in the store and of its asset.
-        title: what the artifact holds, as the web UI says it.
-        scope: parts of the target that it depends on.
         plan: draws up the plan; artifacts that are not made yet are missing in its context.
         needs: kinds of artifacts that it is made from.
         code: modules whose code makes or judges it, with all that they import; none where code decides only through
@@ -51,9 +66,7 @@ class Rule:
         constants: data of ours that decides, by variant: an entry of a table whose other entries do not matter.
         observed: name and description of the inputs from outside, where there are any.
         observed_by_variant: whether these differ from variant to variant.
-        stage: when it is made.
         sidecars: its files that stand beside a delivered wheel.
-        labels: its technologies, as the web UI shows them.
         pool: Dagster's pool that limits how many are made at the same time.
         phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
             and ``{values}`` what it was and is, where that is short enough to read.
@@ -110,9 +123,6 @@ class PlanContext:
     """What a plan is drawn up from.
 
     Attributes:
-        settings: of the user.
-        store: earlier artifacts, for what a server does not answer.
-        target: what the artifact is made for.
         known: the artifacts that are made, by kind, of all that lead to this one.
         find_builder: gives the builder if it is ready to work; None where its image has yet to be made.
     """
@@ -125,19 +135,11 @@ class PlanContext:
 
     @property
     def variant(self) -> Variant:
-        """The target's variant.
-
-        Raises:
-            UnknownVariantError: there is no such variant.
-        """
+        """The target's variant; UnknownVariantError where there is no such variant."""
         return variant(self.target.variant or "")
 
     def builder(self) -> Builder:
-        """The builder, for a plan that cannot be drawn up without one.
-
-        Raises:
-            ImageNotMadeError: its image has yet to be made.
-        """
+        """The builder, for a plan that needs one; ImageNotMadeError while its image has yet to be made."""
         found = self.find_builder()
         if found is None:
             what = "the wheel must be tried in the builder's image"

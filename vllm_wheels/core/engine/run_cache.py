@@ -20,13 +20,7 @@ Name = tuple[str, ...]
 
 @dataclass
 class RunCache:
-    """What is known by now.
-
-    Attributes:
-        artifacts: those that are ready.
-        reported: names of those that were told of.
-        builders: where compilers run, by whether their output is heard.
-    """
+    """What is known by now; builders are kept by whether their output is heard."""
 
     artifacts: dict[Name, Artifact] = field(default_factory=dict)
     reported: set[Name] = field(default_factory=set)

@@ -40,9 +40,6 @@ class Artifact:
     """A finished artifact.
 
     Attributes:
-        kind: such as ``source`` or ``wheel``.
-        key: hash of all that determines it; see ``Plan.key``.
-        folder: where its files are; not to be changed.
         made_for: the target's ``release``, ``python`` and ``variant``; the last is None for what all variants share.
         made_from: key of every artifact that led to it, by kind.
         inputs: what determined it from outside, by name.
@@ -51,8 +48,6 @@ class Artifact:
         outside: hash of what determined it from outside; see ``Plan.outside``.
         facts: what later artifacts depend on, plain JSON.
         details: what is only recorded.
-        made_at: seconds since the epoch.
-        seconds: how long making it took.
     """
 
     kind: str
@@ -104,11 +99,7 @@ class Store:
 
         Whatever an earlier, killed process left in staging for the same artifact is removed.
 
-        Args:
-            kind: of the artifact.
-            key: hash of its inputs.
-            wait_seconds: how long to wait for another process that makes the same artifact.
-            say: told before that wait begins.
+        ``say`` is told before a wait for another process begins.
 
         Raises:
             StoreBusyError: another process held the lock for ``wait_seconds``.
@@ -165,15 +156,7 @@ class Store:
             yield
 
     def keep(self, plan: Plan, stage: Path, made: Made, *, made_from: Mapping[str, str], seconds: float) -> Artifact:
-        """Takes a staging folder as the finished artifact of a plan: writes its record, syncs, renames.
-
-        Args:
-            plan: by which it was made.
-            stage: the folder that ``making`` gave.
-            made: what making it found out.
-            made_from: key of every artifact that led to it, by kind.
-            seconds: how long that took.
-        """
+        """Takes a staging folder as the finished artifact of a plan: writes its record, syncs, renames."""
         target = plan.target
         record = {
             "made_for": {"release": target.release, "python": target.python, "variant": target.variant},

@@ -28,7 +28,6 @@ class Binary:
 
     Attributes:
         name: path below the wheel's root.
-        path: where it is unpacked.
         needed: libraries that it asks the loader for (DT_NEEDED).
         search_paths: where it tells the loader to look (DT_RPATH, DT_RUNPATH).
         sections: sizes in bytes by name.
@@ -52,11 +51,7 @@ class Binary:
 
 
 def binaries(folder: Path) -> tuple[Binary, ...]:
-    """The ELF files below a folder.
-
-    Raises:
-        CannotVerifyError: one of them is damaged.
-    """
+    """The ELF files below a folder; CannotVerifyError where one of them is damaged."""
     return tuple(_read(path, path.relative_to(folder).as_posix()) for path in elf_files(folder))
 
 

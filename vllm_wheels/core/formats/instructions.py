@@ -20,13 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
 from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from iced_x86 import Code, Code_, CpuidFeature, Decoder, Instruction
 
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.elf import DAMAGED
 from vllm_wheels.core.formats.wheelfile import GRAFTED, elf_files, unpack_wheel
 from vllm_wheels.core.variants import Variant
 
@@ -51,7 +50,6 @@ class MachineCode:
     Attributes:
         name: path of the file below the wheel's or folder's root.
         size: bytes in executable sections.
-        instructions: how many there are.
         undecodable: places that hold no instruction, as data does.
         features: instructions by the CPU feature they need (iced-x86's names); one may need two features.
         first: address of the first instruction of each feature.
@@ -172,8 +170,7 @@ def _read(path: Path, name: str) -> MachineCode:
     try:
         with path.open("rb") as stream:
             return _counted(stream, name)
-    except (ELFError, ConstructError, ValueError, struct.error, OverflowError, AttributeError, TypeError) as error:
-        # elftools meets damaged fields with whatever exception the damage happens to cause.
+    except DAMAGED as error:
         raise _unreadable(name, f"it is damaged ({error})") from error
 
 

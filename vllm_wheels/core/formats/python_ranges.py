@@ -14,10 +14,6 @@ def supports(requires_python: str | None, python: str) -> bool:
     """Whether any micro version of a Python is allowed: 3.10 is by ``>=3.10.2``, and by ``<3.10.2`` too.
 
     Nothing excludes nothing; neither does what cannot be read, which installers ignore.
-
-    Args:
-        requires_python: specifiers, as in ``>=3.11,<3.15``.
-        python: without the micro version, as in ``3.12``.
     """
     try:
         allowed = SpecifierSet(requires_python or "")

@@ -16,11 +16,7 @@ INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]*(?P<file>\S+)")
 
 
 def read(path: Path, *, root: Path) -> tuple[str, ...]:
-    """The requirement lines of a file and its includes, in order.
-
-    Args:
-        path: the file.
-        root: of the source tree; errors name files relative to it, and includes may not leave it.
+    """The requirement lines of a file and its includes, in order; they may not leave the ``root`` of the source tree.
 
     Raises:
         SourceError: a file is missing or lies outside, or a line is no requirement.
@@ -29,11 +25,7 @@ def read(path: Path, *, root: Path) -> tuple[str, ...]:
 
 
 def parse(line: str, *, file: str) -> Requirement:
-    """Parses a requirement line.
-
-    Raises:
-        SourceError: it is no requirement (PEP 508).
-    """
+    """Parses a requirement line; SourceError where it is none (PEP 508)."""
     try:
         return Requirement(line)
     except InvalidRequirement as error:

@@ -42,10 +42,6 @@ class UndecidedExtensionError(ValueError):
 def extensions(text: str, *, python: str) -> tuple[str, ...]:
     """Names of the extensions, without the package ``vllm``, in order; without optional ones, which may fail to build.
 
-    Args:
-        text: of setup.py.
-        python: version of the Python that builds, such as ``3.11``.
-
     Raises:
         SyntaxError: the text is not Python.
         UndecidedExtensionError: the extensions cannot be told statically.

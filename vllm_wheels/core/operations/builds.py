@@ -53,16 +53,7 @@ def build_graph(
     watcher: Watcher | None = None,
     own_rules: Mapping[str, Rule] | None = None,
 ) -> BuildGraph:
-    """The build graph of an installation.
-
-    Args:
-        settings: of the user.
-        say: tells the user one line.
-        echo: given each line that a process prints; None keeps quiet.
-        on_artifact: told of every artifact that is ready, with its target and whether it was made just now.
-        watcher: follows what is made.
-        own_rules: in place of the installation's.
-    """
+    """The build graph of an installation; see ``BuildGraph``. ``own_rules`` take the place of the installation's."""
     # Whoever only asks for the rules does not load what making an artifact needs.
     from vllm_wheels.core.builders.choose import ConfiguredBuilders  # noqa: PLC0415
     from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415

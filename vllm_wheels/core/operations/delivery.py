@@ -35,10 +35,7 @@ class Delivered:
 def deliver(builds: BuildGraph, kind: str, target: Target) -> Path:
     """Puts the wheel, with the files about it, into the output folder; a reader never sees half a file.
 
-    Args:
-        builds: makes what is missing.
-        kind: ``wheel``, or made from it; its sidecars and those of all that it is made from are put beside the wheel.
-        target: with a variant.
+    Sidecars are those of ``kind`` (``wheel``, or made from it) and of all that it is made from.
 
     Returns:
         The wheel's path in the output folder.

@@ -25,15 +25,7 @@ COLOURS = {"failed": "danger", "published": "good"}
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What happened.
-
-    Attributes:
-        event: kind of what happened, for programs.
-        title: one line.
-        text: further lines.
-        fields: facts by name.
-        link: where to see more.
-    """
+    """What happened: an event for programs; a title of one line, further lines, facts by name and a link for people."""
 
     event: Literal["failed", "published"]
     title: str

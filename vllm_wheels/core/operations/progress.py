@@ -49,12 +49,7 @@ def watcher() -> Watcher | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """How far one stage of one wheel is.
-
-    Attributes:
-        state: ``kept`` is done without making anything, since the store had it.
-        counter: what the compiler has done, and of how much; None elsewhere.
-    """
+    """How far one stage of one wheel is; ``kept`` is done without making anything, and only compiling has a counter."""
 
     state: Literal["waiting", "working", "done", "kept"]
     counter: tuple[int, int] | None = None
@@ -66,9 +61,7 @@ class Progress:
 
     Attributes:
         estimates: seconds that each planned artifact takes; 0 for one that the store has.
-        now: the clock, in seconds.
         current: what is being made, and since when; None between two artifacts.
-        counter: of the compiler.
         cache: hits and misses of the compiler's cache in all compiles so far.
     """
 
@@ -77,12 +70,12 @@ class Progress:
     current: tuple[Plan, float] | None = None
     counter: tuple[int, int] | None = None
     cache: tuple[int, int] = (0, 0)
+    began: float = field(init=False)
     _ready: dict[Key, bool] = field(default_factory=dict)
     _seconds: dict[Key, float] = field(default_factory=dict)
-    _began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self.now()
+        self.began = self.now()
 
     def begun(self, plan: Plan) -> None:
         """Notes what is being made."""
@@ -126,7 +119,7 @@ class Progress:
 
     def elapsed(self) -> float:
         """Seconds since the beginning."""
-        return self.now() - self._began
+        return self.now() - self.began
 
     def spent(self, target: Target) -> float:
         """Seconds that went into a wheel's own artifacts so far."""
@@ -162,11 +155,6 @@ def left(estimate: float, spent: float, counter: tuple[int, int] | None) -> floa
     """Seconds that an artifact still takes.
 
     Past builds are believed at the beginning, the compiler's own speed more and more towards the end.
-
-    Args:
-        estimate: of the whole artifact.
-        spent: so far.
-        counter: of the compiler.
     """
     expected = max(estimate - spent, 0.0)
     if counter is None or not counter[0]:

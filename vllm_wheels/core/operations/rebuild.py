@@ -38,12 +38,7 @@ class Rebuilt:
 
 
 def pinned(rule: Rule, text: str) -> Rule:
-    """The rule of an environment that is that of a statement, whatever the index offers now.
-
-    Args:
-        rule: of the environment.
-        text: of the lock in the statement.
-    """
+    """The rule of an environment with the lock of a statement, whatever the index offers now."""
 
     def plan(context: PlanContext) -> Plan:
         drawn = rule.plan(context)
@@ -57,11 +52,7 @@ def pinned(rule: Rule, text: str) -> Rule:
 
 
 def read_statement(file: Path) -> dict[str, Any]:
-    """The statement in a file, or beside a wheel.
-
-    Raises:
-        RebuildError: there is none, or it is of another kind.
-    """
+    """The statement in a file, or beside a wheel; RebuildError where there is none, or one of another kind."""
     path = sidecar(file, STATEMENT) if file.suffix == WHEEL_SUFFIX else file
     remedy = "give the .intoto.json that was put beside the wheel"
     try:
@@ -89,12 +80,8 @@ def rebuild(
     Nothing is taken from the store: everything is made in a folder of its own below the state folder, which is kept
     only if the wheel differs.
 
-    Args:
-        statement: that ``read_statement`` gave.
-        settings: of the user; they say where indexes are, the statement says everything else.
-        say: tells the user one line.
-        echo: given each line that a process prints.
-        compiler_cache: take what the installation's compiler cache has, which proves everything but the compiler.
+    The user's settings say where indexes are, the statement says everything else. With ``compiler_cache`` the
+    installation's cache is used, which proves everything but the compiler.
 
     Raises:
         RebuildError: an input is not what it was, or the bytes differ.

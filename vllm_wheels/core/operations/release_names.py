@@ -12,12 +12,7 @@ FILE = "releases.txt"
 
 
 def note(home: Path, names: Iterable[str]) -> None:
-    """Caches the names of the registered releases in a file, where that can be written.
-
-    Args:
-        home: DAGSTER_HOME.
-        names: of all registered releases.
-    """
+    """Caches the names of all registered releases in a file of DAGSTER_HOME, where that can be written."""
     found = list(names)
     if noted(home) == found:
         return

@@ -25,14 +25,7 @@ PID_FILES = {"dockerd": "var/run/docker.pid", "containerd": "var/run/docker/cont
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """Something that compiling in containers needs of a machine.
-
-    Attributes:
-        title: what it is.
-        argv: what brings it about.
-        present: is it there already?
-        starts: the command starts an engine, which answers some time after the command has ended.
-    """
+    """What compiling in containers needs of a machine; an engine that it ``starts`` answers some time afterwards."""
 
     title: str
     argv: tuple[str, ...]
@@ -42,10 +35,6 @@ class Item:
 
 def items(settings: Settings, *, root: Path = ROOT) -> tuple[Item, ...]:
     """All that is needed, in the order in which it is brought about.
-
-    Args:
-        settings: ``state_folder`` takes the log of an engine that is started here.
-        root: where ``etc`` and ``run`` are.
 
     Raises:
         MachineError: the distribution is not Debian or one derived from it.

@@ -34,11 +34,7 @@ def newest(registered: Iterable[str], settings: Settings) -> list[str]:
 def targets(registered: Iterable[str], *, pythons: Sequence[str], settings: Settings, store: Store) -> list[Target]:
     """Release and Python of everything that is kept up to date, the newest release first.
 
-    Args:
-        registered: releases that are partitions.
-        pythons: all that there are partitions for.
-        settings: ``automation`` applies.
-        store: whose source trees tell which Pythons a release supports; for others the index is asked.
+    Source trees of the store tell which Pythons a release supports; for other releases the index is asked.
 
     Raises:
         SettingsError: ``automation.exclude`` is wrong.
@@ -55,13 +51,7 @@ def targets(registered: Iterable[str], *, pythons: Sequence[str], settings: Sett
 
 @dataclass(frozen=True, kw_only=True)
 class Announced:
-    """A release that somebody offers and that may be built without anybody asking for it.
-
-    Attributes:
-        version: as upstream writes it.
-        requires_python: specifier; None where nobody says.
-        uploaded: when; None where nobody says, as for a git tag.
-    """
+    """A release that may be built without anybody asking for it; None is what nobody says, as of a tag its date."""
 
     version: str
     requires_python: str | None
@@ -102,14 +92,7 @@ def announced(settings: Settings) -> list[Announced]:
 
 
 def old_enough(release: Announced, settings: Settings, *, first_seen: float, now: float) -> bool:
-    """Has the release been there for ``automation.minimum_age_hours``; since first seen where nobody says.
-
-    Args:
-        release: as announced.
-        settings: name the age.
-        first_seen: seconds since the epoch.
-        now: likewise.
-    """
+    """Has the release been there for ``automation.minimum_age_hours``; since first seen where nobody says."""
     since = release.uploaded.timestamp() if release.uploaded else first_seen
     return now - since >= settings.automation.minimum_age_hours * HOUR
 

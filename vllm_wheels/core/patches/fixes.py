@@ -95,11 +95,6 @@ class Fix:
     """A defect and the edits that fix it.
 
     Attributes:
-        name: one word.
-        defect: what happens without the fix.
-        releases: versions that have the defect.
-        edits: the fix.
-        families: families of source that have it.
         same_parameters: a function and the kernel it stands in for, each as (path, name), which take the same
             parameters once the edits are applied.
     """

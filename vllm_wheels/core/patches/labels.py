@@ -47,13 +47,7 @@ def all_extensions(variant: Variant) -> Variant:
 
 
 def as_labelled(variant: Variant, summary: str, distributions: Mapping[str, str]) -> Variant:
-    """The variant that a wheel is to be verified as: by its name, and by the label in its summary.
-
-    Args:
-        variant: by the wheel's name.
-        summary: ``Summary`` of its METADATA.
-        distributions: distribution name of every variant.
-    """
+    """The variant that a wheel is to be verified as: by its name, and by the label in ``Summary`` of its METADATA."""
     if ALL_EXTENSIONS in summary:
         return all_extensions(variant)
     lower = stated(variant, summary, distributions)

@@ -36,12 +36,7 @@ LEFT_OVER = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """The string literal ``"vllm"`` in a lookup, by character offsets in the text.
-
-    Attributes:
-        start: where the literal with the name begins.
-        end: where it ends.
-    """
+    """The string literal ``"vllm"`` in a lookup, by character offsets in the text."""
 
     start: int
     end: int

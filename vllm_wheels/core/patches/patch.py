@@ -21,9 +21,6 @@ class Wanted:
     """What the patches are to make of a release.
 
     Attributes:
-        upstream: what the release's tree demands.
-        variant: the instruction-set level.
-        distributions: distribution name of every variant, by variant.
         same_code: why the variant has a lower one's machine code in the release; None where it has its own.
         whole: keep all of upstream's extensions.
     """
@@ -58,14 +55,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A change of the source.
-
-    Attributes:
-        name: one word.
-        apply: changes the tree, or raises PatchError; called only where the patch is meant for the release.
-        releases: versions of vLLM that need it.
-        families: families of source that need it.
-    """
+    """A change of the source, applied only where it is meant for the release; raises PatchError."""
 
     name: str
     apply: Callable[[Tree, Wanted], None]

@@ -1,7 +1,8 @@
-"""Turns upstream's pyproject.toml into the wheel's, and generates METADATA from it."""
+"""Turns upstream's pyproject.toml, and the extras of its setup.py, into the wheel's, and generates METADATA from it."""
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parseaddr
@@ -14,26 +15,19 @@ from tomlkit.items import Array, Table
 
 from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.patches.tree import Tree
-from vllm_wheels.core.patches.upstream import PYPROJECT
+from vllm_wheels.core.patches.upstream import PYPROJECT, SETUP
 from vllm_wheels.core.settings import Settings
 
 LICENSE = "Apache-2.0"
 LICENSE_FILE = "LICENSE"
 LICENSE_SIGN = "Apache License"
+KEYWORD = "extras_require"
 MADE_STATIC = frozenset({"version", "dependencies", "optional-dependencies"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """The project metadata that differs from upstream's.
-
-    Attributes:
-        name: of the distribution.
-        version: of the wheel.
-        description: one line.
-        dependencies: requirement lines.
-        extras: requirement lines by extra.
-    """
+    """The project metadata that differs from upstream's."""
 
     name: str
     version: str
@@ -127,7 +121,6 @@ class Described:
     """The METADATA file and the facts in it.
 
     Attributes:
-        text: of the file.
         requires_dist: its ``Requires-Dist`` lines, those of extras among them.
         license: ``expression`` and ``files``, which belong below ``licenses/`` of the dist-info folder.
     """
@@ -155,3 +148,29 @@ def described(tree: Tree, pyproject: str, readme: str) -> Described:
         requires_dist=tuple(message.get_all("Requires-Dist", [])),
         license={"expression": metadata.license, "files": [path.as_posix() for path in metadata.license_files or ()]},
     )
+
+
+def optional_dependencies(tree: Tree) -> dict[str, list[str]]:
+    """Requirements by extra, as upstream wrote them; PatchError where setup.py does not pass them as a literal."""
+    module = ast.parse(tree.original(SETUP))
+    found = [
+        keyword.value
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "setup"
+        for keyword in node.keywords
+        if keyword.arg == KEYWORD
+    ]
+    if len(found) != 1:
+        raise tree.missing(SETUP, f"setup(..., {KEYWORD}={{...}})", found=len(found))
+    try:
+        extras = ast.literal_eval(found[0])
+        return {str(name): [_text(line) for line in lines] for name, lines in extras.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        why = f"{KEYWORD} in line {found[0].lineno} is not a literal of texts"
+        raise tree.misfit(SETUP, why=why) from error
+
+
+def _text(line: object) -> str:
+    if not isinstance(line, str):
+        raise TypeError
+    return line

@@ -22,11 +22,7 @@ GAP = re.compile(r"\n{3,}")
 
 
 def template(settings: Settings) -> str:
-    """Text of the template: the user's, or the built-in one.
-
-    Raises:
-        SettingsError: the user's cannot be read.
-    """
+    """Text of the template: the user's, with SettingsError where that cannot be read, or the built-in one."""
     path: Path | None = settings.wheel.readme
     if path is None:
         return files(__package__).joinpath(BUILT_IN).read_text("utf-8")

@@ -32,7 +32,6 @@ class Requirements:
     Attributes:
         kept: rewritten, in upstream's order, each once.
         dropped: left out, as upstream wrote them.
-        notices: what the user must be told, one line each.
     """
 
     kept: tuple[str, ...]
@@ -41,13 +40,7 @@ class Requirements:
 
 
 def rewritten(lines: Sequence[str], *, settings: Settings, pythons: Sequence[str], release: str) -> Requirements:
-    """The requirements of the wheel.
-
-    Args:
-        lines: of a requirements file, without comments and includes.
-        settings: of the user; ``wheel.torch_requirement`` and ``torch.version`` count.
-        pythons: that the release supports, such as ``("3.11", "3.12")``.
-        release: version of vLLM, for messages.
+    """The requirements of the wheel, from the lines of a requirements file without comments and includes.
 
     Raises:
         PatchError: a line is not a requirement.

@@ -10,13 +10,7 @@ from vllm_wheels.core.errors import PatchError
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A replacement of text in one file.
-
-    Attributes:
-        path: relative to the tree's root.
-        old: occurs exactly once.
-        new: replaces it.
-    """
+    """A replacement of a text that occurs exactly once in a file."""
 
     path: str
     old: str
@@ -28,8 +22,6 @@ class Tree:
     """An unpacked release and the files that patches changed.
 
     Attributes:
-        root: folder of the unpacked release.
-        release: its version, for messages.
         changed: new texts by path relative to ``root``, also of files that the release does not have.
     """
 
@@ -47,11 +39,7 @@ class Tree:
         return file.read_bytes().decode() if file.is_file() else ""
 
     def text(self, path: str) -> str:
-        """Text of the file with the changes so far.
-
-        Raises:
-            PatchError: the release has no such file.
-        """
+        """Text of the file with the changes so far; PatchError where the release has no such file."""
         if path in self.changed:
             return self.changed[path]
         if not self.has(path):
@@ -63,11 +51,7 @@ class Tree:
         self.changed[path] = text
 
     def replace(self, edit: Edit) -> None:
-        """Applies an edit.
-
-        Raises:
-            PatchError: the old text does not occur exactly once.
-        """
+        """Applies an edit; PatchError where the old text does not occur exactly once."""
         text = self.text(edit.path)
         count = text.count(edit.old)
         if count != 1:

@@ -70,11 +70,7 @@ class Upstream:
 
 
 def read(tree: Path, *, release: str) -> Upstream:
-    """Reads what an unpacked tree requires.
-
-    Args:
-        tree: root of the source.
-        release: version that it is taken for; the tree's own statement, where it makes one, must agree.
+    """Reads what an unpacked tree requires; where it states its own release, that must be the given one.
 
     Raises:
         UnknownFamilyError: it is no vLLM tree, or one of a family that is not known.

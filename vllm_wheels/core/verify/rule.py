@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 from vllm_wheels.core.variants import variants
 
 
@@ -19,19 +18,12 @@ def constants(name: str | None) -> Mapping[str, Any]:
     return {"variant": asdict(known[name]) if name else None, "promised": promised, "order": list(known)}
 
 
-def _plan(context: PlanContext) -> Plan:
-    # What only looks at the rules does not load what drawing up a plan needs.
-    from vllm_wheels.core.verify import planning  # noqa: PLC0415
-
-    return planning.plan(context)
-
-
 RULE = Rule(
     kind="verification",
     title="Report of the checks on exactly this wheel, on this Python",
     needs=("torch_env", "wheel"),
     scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
-    plan=_plan,
+    plan=planned_by(__package__),
     code=("vllm_wheels.core.verify.planning",),
     constants=constants,
     observed=("test_setup", "Where and with what the wheel is tried: settings, tools of the checks, lower variants"),

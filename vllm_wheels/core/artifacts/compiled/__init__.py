@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_wheels.core.artifacts.compiled.configuration import BUILD
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 
 def constants(_: str | None) -> Mapping[str, Any]:
@@ -15,18 +14,12 @@ def constants(_: str | None) -> Mapping[str, Any]:
     return BUILD
 
 
-def _plan(context: PlanContext) -> Plan:
-    from vllm_wheels.core.artifacts.compiled import planning  # noqa: PLC0415 - as in ``artifacts.source``
-
-    return planning.plan(context)
-
-
 RULE = Rule(
     kind="compiled",
     title="The variant's extensions, compiled and stripped; without names and texts",
     needs=("source", "onednn", "torch_env", "native"),
     scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
-    plan=_plan,
+    plan=planned_by(__name__),
     constants=constants,
     observed=("toolchain", "Compiler and image of the builder"),
     stage="compile",

@@ -60,14 +60,7 @@ KILLED_SIGNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Folders of this host that a compile works with.
-
-    Attributes:
-        build: where it compiles.
-        onednn: tree of oneDNN.
-        env: packages of torch and the build requirements.
-        cache: of the compiler's cache.
-    """
+    """Folders of this host that a compile works with."""
 
     build: str
     onednn: str
@@ -89,9 +82,6 @@ class Compiling:
     """Arguments of ``run``.
 
     Attributes:
-        folders: that it works with.
-        python: version without the micro part.
-        timeout_seconds: after which it is ended.
         same_toolchain: what builds share that compile the same oneDNN with the same compiler.
         deviations: of what is compiled from the release's own pins; the wheel is not for release if there are any.
     """
@@ -364,13 +354,7 @@ def _was_compiled(context: ActionContext, same_toolchain: Mapping[str, Any]) -> 
 
 
 def explained(finished: Finished, lines: Sequence[str], *, log: Path) -> BuildError:
-    """The error that a failed build ends with; its reason is the first error among the lines of its output.
-
-    Args:
-        finished: what became of it.
-        lines: its output.
-        log: where a user finds that.
-    """
+    """The error that a failed build ends with; its reason is the first error among the lines of its output."""
     if finished.status in (-9, 137) or any(sign in line for line in lines for sign in KILLED_SIGNS):
         why = "it was killed, also as the only job, which nearly always means that memory ran out"
         remedy = f"free or add memory (some files need 2 GB), then run again; what is compiled is kept ({log})"

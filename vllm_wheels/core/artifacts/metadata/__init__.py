@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from vllm_wheels.core.artifacts.native import constants
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
-
-
-def _plan(context: PlanContext) -> Plan:
-    from vllm_wheels.core.artifacts.metadata import planning  # noqa: PLC0415 - as in ``artifacts.source``
-
-    return planning.plan(context)
-
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 RULE = Rule(
     kind="metadata",
     title="Names, texts, requirements and patches of the variant, as a diff",
     needs=("source",),
     scope=Scope.RELEASE | Scope.VARIANT,
-    plan=_plan,
-    code=("vllm_wheels.core.artifacts.metadata",),
+    plan=planned_by(__name__),
+    code=(__name__,),
     constants=constants,
     observed=("settings", "What of the user's settings goes into names and texts, with the README template"),
     labels=frozenset({"markdown"}),

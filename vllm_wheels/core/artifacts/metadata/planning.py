@@ -24,8 +24,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.applying import patched
-from vllm_wheels.core.patches.extras import optional_dependencies
-from vllm_wheels.core.patches.pyproject import Project, described, edited
+from vllm_wheels.core.patches.pyproject import Project, described, edited, optional_dependencies
 from vllm_wheels.core.patches.readme import README, filled, template
 from vllm_wheels.core.patches.requirements import Requirements, rewritten
 from vllm_wheels.core.patches.upstream import PYPROJECT
@@ -51,16 +50,7 @@ class Naming(Patching):
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSet:
-    """Everything that makes a variant's wheel differ from upstream's.
-
-    Attributes:
-        overlay: Python-level files by path below the wheel's root.
-        native: build files by path below the source tree.
-        pyproject: text of pyproject.toml.
-        metadata: text of METADATA.
-        diff: unified difference to upstream.
-        facts: what is recorded with the artifact; see ``write``.
-    """
+    """Everything that makes a variant's wheel differ from upstream's; files by path in the wheel or the source tree."""
 
     overlay: Mapping[str, str]
     native: Mapping[str, str]
@@ -111,16 +101,12 @@ def _inputs(upstream: Upstream, settings: Settings, template: str) -> dict[str, 
 
 
 def write(context: ActionContext, arguments: Naming) -> Made:
-    """Writes the patch set, without the build files, into the stage.
+    """Writes the patch set, without the build files, into the stage; raises what ``patch_set`` does.
 
     Returns:
         Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``requires_dist``,
         ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``), ``additions`` (files new to the
         wheel) and ``sha256`` (of all that was written).
-
-    Raises:
-        PatchError: a patch did not take.
-        VariantNotInReleaseError: the release cannot honour the variant.
     """
     tree, upstream = context.path(arguments.tree), arguments.upstream
     assert upstream is not None  # noqa: S101 - a plan without it has no key, and is not carried out
@@ -141,12 +127,7 @@ def patch_set(
 ) -> PatchSet:
     """What makes the variant's wheel differ from upstream's; reads the tree and writes nothing.
 
-    Args:
-        tree: the unpacked release.
-        upstream: what it demands.
-        variant: the instruction-set level.
-        settings: of the user.
-        text: of the README template; None for that of the settings.
+    The README template is that of the settings where no text of one is given.
 
     Raises:
         PatchError: a patch did not take, or a file cannot be read.

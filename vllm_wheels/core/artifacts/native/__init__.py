@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 from vllm_wheels.core.variants import variants
 
 
@@ -20,19 +19,13 @@ def constants(name: str | None) -> Mapping[str, Any]:
     }
 
 
-def _plan(context: PlanContext) -> Plan:
-    from vllm_wheels.core.artifacts.native import planning  # noqa: PLC0415 - as in ``artifacts.source``
-
-    return planning.plan(context)
-
-
 RULE = Rule(
     kind="native",
     title="Build files of the variant: sources, flags and definitions, patched",
     needs=("source",),
     scope=Scope.RELEASE | Scope.VARIANT,
-    plan=_plan,
-    code=("vllm_wheels.core.artifacts.native",),
+    plan=planned_by(__name__),
+    code=(__name__,),
     constants=constants,
     observed=("build_settings", "What of the user's settings goes into the build files"),
     labels=frozenset({"cplusplus"}),

@@ -106,11 +106,7 @@ def changed_of(tree: Tree) -> dict[str, str]:
 
 
 def wanted_for(tree: Path, upstream: Upstream, variant: Variant, settings: Settings) -> Wanted:
-    """What patches are to make of a tree.
-
-    Raises:
-        VariantNotInReleaseError: the variant gains nothing in this release, and the settings refuse such wheels.
-    """
+    """What patches are to make of a tree; VariantNotInReleaseError where that is nothing and the settings refuse it."""
     whole = settings.builder.unified_baseline and upstream.family == "unified" and variant == lowest()
     same_code = None if whole else same_code_in(variant, tree)
     if same_code and settings.wheel.same_code_variants == "refuse":

@@ -273,11 +273,7 @@ def unpack(context: ActionContext, control: str) -> None:
 
 
 def record(context: ActionContext, arguments: Recording) -> Made:
-    """Looks whether the tree is oneDNN's, and tells what it is.
-
-    Raises:
-        SourceError: it is not.
-    """
+    """Looks whether the tree is oneDNN's, raises SourceError where it is not, and tells what it is."""
     folder = context.path(arguments.tree)
     archives.refuse_links_out(folder)
     _require_onednn(folder)

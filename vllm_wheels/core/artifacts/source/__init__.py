@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
-
-
-def _plan(context: PlanContext) -> Plan:
-    # What only looks at the rules does not load what drawing up a plan needs.
-    from vllm_wheels.core.artifacts.source import planning  # noqa: PLC0415
-
-    return planning.plan(context)
-
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 RULE = Rule(
     kind="source",
     title="Source of the release, with its hash, and what it demands",
     scope=Scope.RELEASE,
-    plan=_plan,
-    code=("vllm_wheels.core.artifacts.source",),
+    plan=planned_by(__name__),
+    code=(__name__,),
     observed=("upstream", "The release as the package index, the git host or the local folder has it now"),
     labels=frozenset({"archive"}),
     phrases={"": "source of the release: {rest} changed{values}"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
@@ -33,6 +35,7 @@ KIND = "source"
 TREE = f"{STAGE}/tree"
 DOWNLOAD = f"{STAGE}/download"
 
+DEMANDS = TypeAdapter(Upstream)
 BYTES_PER_SECOND = 10e6
 """Guess of how fast a download is, for estimates."""
 
@@ -104,11 +107,7 @@ def plan(context: PlanContext) -> Plan:
 
 
 def upstream_of(context: PlanContext) -> Upstream | None:
-    """What the release's tree demands; None while it is not made.
-
-    Raises:
-        UnsupportedPythonError: the release does not support the target's Python.
-    """
+    """What the release's tree demands, of which the target's Python must be a part; None while it is not made."""
     source = context.known.get(KIND)
     if source is None:
         return None
@@ -119,16 +118,11 @@ def upstream_of(context: PlanContext) -> Upstream | None:
 
 def facts_of(artifact: Artifact) -> Upstream:
     """What the tree of a finished artifact demands."""
-    facts = artifact.details["upstream"]
-    return Upstream(**{field.name: _tuples(facts[field.name]) for field in fields(Upstream)})
+    return DEMANDS.validate_python(artifact.details["upstream"])
 
 
 def require_python(upstream: Upstream, target: Target) -> None:
-    """Refuses a Python that the release does not support.
-
-    Raises:
-        UnsupportedPythonError: names those that it does.
-    """
+    """Raises UnsupportedPythonError, which names the Pythons that the release supports, for any other one."""
     if target.python not in upstream.pythons:
         what = f"vLLM {upstream.release} does not support Python {target.python}"
         why = f"its pyproject.toml allows {', '.join(upstream.pythons)}"
@@ -138,11 +132,7 @@ def require_python(upstream: Upstream, target: Target) -> None:
 def kept(store: Store, kind: str, error: NetworkError, **inputs: Any) -> tuple[Artifact, str]:
     """The newest artifact in the store with the given inputs among its own, in place of a server that does not answer.
 
-    Args:
-        store: searched.
-        kind: of the artifact.
-        error: why the server cannot be asked; raised again where the store has no such artifact.
-        inputs: what is certain without the server.
+    Where there is none, ``error`` is raised again.
 
     Returns:
         The artifact, and what the user must be told.
@@ -232,12 +222,7 @@ def _git_plan(target: Target, settings: Settings, store: Store) -> Plan:
 def _kept_plan(target: Target, store: Store, error: NetworkError, *names: str, **certain: str) -> Plan:
     """The plan by which an earlier source, with these inputs, is taken once more.
 
-    Args:
-        target: names the release.
-        store: searched.
-        error: why the server cannot be asked.
-        names: of the inputs that tell one source of the release from another.
-        certain: what is known of the inputs without the server.
+    ``names`` are the inputs that tell one source of the release from another, ``certain`` are known without the server.
     """
     artifact, notice = kept(store, KIND, error, **certain)
     return _plan(
@@ -290,10 +275,6 @@ def _plan(
     )
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
 def download(context: ActionContext, arguments: Fetching) -> None:
     """Downloads a file and checks its published size and hash; raises what ``host.downloads`` does."""
     fetch_file(arguments.wanted, context.path(arguments.file), settings=context.settings)
@@ -317,11 +298,7 @@ def clone(context: ActionContext, arguments: Cloning) -> None:
 
 
 def copy(context: ActionContext, arguments: Copying) -> None:
-    """Copies a local tree.
-
-    Raises:
-        HashMismatchError: it is not the tree that was planned with.
-    """
+    """Copies a local tree; raises HashMismatchError where it is not the one that was planned with."""
     folder = context.path(arguments.folder)
     shutil.copytree(arguments.source, folder, symlinks=True, ignore=shutil.ignore_patterns(*archives.IGNORED))
     if archives.tree_hash(folder) != arguments.sha256:

@@ -12,12 +12,7 @@ from vllm_wheels.core.engine.rule import PlanContext
 
 
 def plan(context: PlanContext) -> Plan:
-    """The plan of artifact ``tools``: the pins of tools.toml; asks the index.
-
-    Raises:
-        EnvironmentResolutionError: a pinned version was not found.
-        IndexUnreachableError: the index does not answer and no earlier folder of tools is in the store.
-    """
+    """The plan of artifact ``tools``: the pins of tools.toml; asks the index, and raises what ``resolve`` does."""
     table = tomllib.loads(files(__package__).joinpath("tools.toml").read_text("utf-8"))
     requirements = tuple(table["requirements"])
     spec = EnvironmentSpec(artifact="tools", python=context.target.python, any_python=True, requirements=requirements)

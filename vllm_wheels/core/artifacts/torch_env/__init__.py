@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
-
-
-def _plan(context: PlanContext) -> Plan:
-    from vllm_wheels.core.artifacts.torch_env import planning  # noqa: PLC0415 - as in ``artifacts.source``
-
-    return planning.plan(context)
-
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 RULE = Rule(
     kind="torch_env",
     title="CPU torch and the release's build requirements, locked and proven to hold no CUDA",
     needs=("source",),
     scope=Scope.RELEASE | Scope.PYTHON,
-    plan=_plan,
-    code=("vllm_wheels.core.artifacts.torch_env",),
+    plan=planned_by(__name__),
+    code=(__name__,),
     observed=("packages", "What the package index answers for CPU torch and the build requirements"),
     labels=frozenset({"uv", "pytorch"}),
     phrases={"": "torch environment: {rest} changed{values}"},

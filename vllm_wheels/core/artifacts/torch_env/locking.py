@@ -56,13 +56,7 @@ UV_MARK = re.compile(r"^\W*(error|cause|hint)?:?\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class Locked:
-    """One package of a lock.
-
-    Attributes:
-        name: canonical name.
-        version: with its local part.
-        origin: index or find-links place it was resolved from; empty where uv did not say.
-    """
+    """One package of a lock; its origin is the index or place it was resolved from, empty where uv did not say."""
 
     name: str
     version: Version
@@ -81,12 +75,7 @@ class Locked:
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """Exact versions with hashes.
-
-    Attributes:
-        text: requirements file with hashes, without comments.
-        packages: the same, by name.
-    """
+    """Exact versions with hashes: as a requirements file without comments, and by name."""
 
     text: str
     packages: tuple[Locked, ...]
@@ -149,14 +138,7 @@ def lock(
 ) -> Lock:
     """Resolves requirements for one Python on Linux x86-64; wheels only, nothing is built or downloaded whole.
 
-    Args:
-        requirements: requirement lines.
-        python: version without the micro part.
-        index: arguments of ``index.arguments``.
-        backend: ``cpu`` also asks PyTorch's own index.
-        answer_seconds: limit of one answer of an index.
-        environ: this process's environment; uv's own variables in it win.
-        retries: of a failed request; None leaves it to uv.
+    With backend ``cpu`` PyTorch's own index is asked as well; see ``uv_command`` for the limits.
 
     Raises:
         IndexUnreachableError: an index did not answer.
@@ -187,14 +169,7 @@ def uv_target(python: str, backend: Backend) -> list[str]:
 def uv_command(
     arguments: Sequence[str], *, answer_seconds: float, environ: Mapping[str, str], retries: int | None = None
 ) -> Invocation:
-    """A command of uv, as plans hold it.
-
-    Args:
-        arguments: of uv.
-        answer_seconds: limit of one answer of an index.
-        environ: this process's environment; uv's own variables in it win.
-        retries: of a failed request; None leaves it to uv.
-    """
+    """A command of uv, as plans hold it; uv's own variables in ``environ`` win over the limits given here."""
     wishes = {"UV_HTTP_TIMEOUT": str(max(1, round(answer_seconds)))}
     if retries is not None:
         wishes["UV_HTTP_RETRIES"] = str(retries)
@@ -203,13 +178,7 @@ def uv_command(
 
 
 def start_uv(command: Invocation, runner: Runner, *, what: str, limit_seconds: float) -> Finished:
-    """Runs a command of ``uv_command`` with a time limit.
-
-    Args:
-        command: as planned.
-        runner: starts it.
-        what: the first line of the error, should it fail.
-        limit_seconds: of the whole run.
+    """Runs a command of ``uv_command`` with a time limit; ``what`` begins its error, should it fail.
 
     Raises:
         IndexUnreachableError: an index did not answer.
@@ -245,11 +214,7 @@ def _failure(what: str, output: str) -> EnvironmentResolutionError | IndexUnreac
 
 
 def refuse_cuda(locked: Lock) -> None:
-    """Makes sure, before anything big is downloaded, that a lock holds CPU torch and no part of CUDA.
-
-    Raises:
-        CudaTorchError: torch is not a ``+cpu`` build, or a package belongs to CUDA.
-    """
+    """Raises CudaTorchError, before anything big is downloaded, for a lock without CPU torch or with a part of CUDA."""
     torch = locked.find("torch")
     if torch is None or torch.version.local != "cpu":
         found = f"torch {torch.version}" if torch else "no torch at all"

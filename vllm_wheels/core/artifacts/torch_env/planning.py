@@ -52,10 +52,7 @@ class Resolution:
     """What the index answered to a spec.
 
     Attributes:
-        lock: exact versions.
         backend: with which it was resolved, and has to be installed.
-        left_out: packages that are not in it although the release has them.
-        notices: what the user must be told.
         earlier: folder of an environment with these packages, which is copied; None where they have to be installed.
     """
 
@@ -68,15 +65,7 @@ class Resolution:
 
 @dataclass(frozen=True, kw_only=True)
 class Locking:
-    """Arguments of ``write_lock``; the text is None while nothing is resolved.
-
-    Attributes:
-        text: of the lock.
-        left_out: packages that are not in it although the release has them.
-        deviations: from what the release demands.
-        builds_with: packages whose versions decide about what is compiled.
-        path: of the file.
-    """
+    """Arguments of ``write_lock``; no text while nothing is resolved; what is compiled depends on ``builds_with``."""
 
     text: str | None
     left_out: tuple[str, ...] = ()
@@ -88,11 +77,7 @@ class Locking:
 def plan(context: PlanContext) -> Plan:
     """The plan of artifact ``torch_env``; asks the index.
 
-    Raises:
-        SettingsError: ``torch.packages`` or ``torch.version`` make no sense.
-        EnvironmentResolutionError: the requirements cannot be met, or only with substitutes that are refused.
-        CudaTorchError: what the index offers is a CUDA build.
-        IndexUnreachableError: the index does not answer and no earlier environment is in the store.
+    Raises what ``torch_spec`` and ``resolve`` do, and CudaTorchError where the index offers a CUDA build.
     """
     target, settings = context.target, context.settings
     upstream = upstream_of(context)
@@ -112,15 +97,7 @@ def plan(context: PlanContext) -> Plan:
 
 
 def planned(spec: EnvironmentSpec, resolution: Resolution, target: Target, settings: Settings, *, torch: bool) -> Plan:
-    """The plan of an environment from what the index answered.
-
-    Args:
-        spec: what was asked for.
-        resolution: the answer.
-        target: of the artifact.
-        settings: of the user.
-        torch: whether it has torch, which must then prove that it is a CPU build.
-    """
+    """The plan of an environment from what the index answered; torch in it must prove that it is a CPU build."""
     inputs = {**_asked(spec), "left_out": list(resolution.left_out), "lock": resolution.lock.sha256}
     steps = _steps(spec.python, resolution, settings, torch=torch, spec=spec)
     notices = (*spec.notices, *resolution.notices)
@@ -133,12 +110,7 @@ def _asked(spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def _steps(
-    python: str,
-    resolution: Resolution | None,
-    settings: Settings,
-    *,
-    torch: bool,
-    spec: EnvironmentSpec | None = None,
+    python: str, resolution: Resolution | None, settings: Settings, *, torch: bool, spec: EnvironmentSpec | None = None
 ) -> tuple[Step[Any], ...]:
     lock_path, env = f"{STAGE}/{LOCK}", f"{STAGE}/{ENV}"
     count = f"{len(resolution.lock.packages)} packages" if resolution else "the packages"
@@ -149,21 +121,9 @@ def _steps(
         builds_with=spec.names if spec else (),
         path=lock_path,
     )
-    proof = Step(
-        title="prove that torch is a CPU build",
-        action=prove,
-        arguments=env,
-        reads=(env,),
-        seconds=1,
-    )
+    proof = Step(title="prove that torch is a CPU build", action=prove, arguments=env, reads=(env,), seconds=1)
     return (
-        Step(
-            title=f"lock {count} with hashes",
-            action=write_lock,
-            arguments=locked,
-            writes=(lock_path,),
-            seconds=1,
-        ),
+        Step(title=f"lock {count} with hashes", action=write_lock, arguments=locked, writes=(lock_path,), seconds=1),
         _providing(python, resolution, settings, torch=torch, lock_path=lock_path),
         *((proof,) if torch else ()),
     )

@@ -22,8 +22,6 @@ class EnvironmentSpec:
     """What an environment shall hold, before the index is asked.
 
     Attributes:
-        artifact: kind of the artifact in the store.
-        python: version without the micro part.
         requirements: requirement lines without torch's companions.
         companions: requirement lines of torchvision and the like, by canonical name.
         compiler_cache: requirement lines of what only makes compiling faster.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_wheels.core.engine.plan import Plan
-from vllm_wheels.core.engine.rule import PlanContext, Rule, Scope
+from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 from vllm_wheels.core.variants import variants
 
 
@@ -15,19 +14,13 @@ def constants(name: str | None) -> Mapping[str, Any]:
     return {"flags": variants()[name].flags if name else ()}
 
 
-def _plan(context: PlanContext) -> Plan:
-    from vllm_wheels.core.artifacts.wheel import planning  # noqa: PLC0415 - as in ``artifacts.source``
-
-    return planning.plan(context)
-
-
 RULE = Rule(
     kind="wheel",
     title="The variant's wheel: named, repaired, with its provenance",
     needs=("compiled", "metadata", "tools"),
     scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
-    plan=_plan,
-    code=("vllm_wheels.core.artifacts.wheel",),
+    plan=planned_by(__name__),
+    code=(__name__,),
     constants=constants,
     stage="wheel",
     sidecars=("build.log", "provenance.json", "intoto.json"),

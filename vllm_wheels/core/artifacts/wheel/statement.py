@@ -62,12 +62,7 @@ def _redacted(value: Any) -> Any:
 
 
 def dependencies(artifacts: Mapping[str, Artifact], builder: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Everything that a wheel is made of, each with a digest and, as annotations, what the digest was taken over.
-
-    Args:
-        artifacts: ``source``, ``onednn``, ``torch_env``, ``tools``, ``native`` and ``metadata``.
-        builder: identity of the builder.
-    """
+    """Everything that a wheel is made of, each with a digest and, as annotations, what the digest was taken over."""
     source, onednn, metadata = artifacts["source"], artifacts["onednn"], artifacts["metadata"]
     found = [
         _dependency("source", {"tree": source.facts["tree_sha256"]}, dict(source.details["origin"])),
@@ -92,18 +87,11 @@ def slsa(target: Target, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """The predicate, without what only making the wheel tells."""
     compiled = artifacts["compiled"]
     builder = compiled.inputs["builder"]
-    times = {
-        "startedOn": _time(compiled.made_at - compiled.seconds),
-        "finishedOn": _time(compiled.made_at),
-    }
+    times = {"startedOn": _time(compiled.made_at - compiled.seconds), "finishedOn": _time(compiled.made_at)}
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": {
-                "release": target.release,
-                "variant": target.variant,
-                "python": target.python,
-            },
+            "externalParameters": {"release": target.release, "variant": target.variant, "python": target.python},
             "internalParameters": {
                 "compile": {**compiled.inputs, "build": BUILD},
                 "variant": asdict(variant(str(target.variant))),
@@ -125,14 +113,7 @@ def _time(seconds: float) -> str:
 
 
 def in_toto(wheel: Path, predicate: Mapping[str, Any], *, settings: Mapping[str, Any], log: Path) -> dict[str, Any]:
-    """The whole statement about a finished wheel.
-
-    Args:
-        wheel: its subject.
-        predicate: that ``slsa`` gave.
-        settings: that ``settings_of`` gave.
-        log: of the build, named by its hash.
-    """
+    """The whole statement about a finished wheel, from what ``slsa`` and ``settings_of`` gave."""
     definition, details = dict(predicate["buildDefinition"]), dict(predicate["runDetails"])
     definition["externalParameters"] = {**definition["externalParameters"], "settings": settings}
     details["byproducts"] = [{"name": log.name, "digest": {"sha256": sha256_of(log)}}]

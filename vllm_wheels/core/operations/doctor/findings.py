@@ -17,14 +17,7 @@ State = Literal["ok", "problem", "note"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the doctor.
-
-    Attributes:
-        name: of what was looked at.
-        state: ``problem`` stops a build with these settings; ``note`` does not.
-        found: what is there, or what is wrong.
-        remedy: what to type; empty where nothing is to be done.
-    """
+    """One line of the doctor: a ``problem`` stops a build with these settings, a ``note`` does not."""
 
     name: str
     state: State
@@ -34,16 +27,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The machine and the settings that are checked.
-
-    Attributes:
-        settings: the user's.
-        python: version that wheels are built on.
-        distribution: of the machine.
-        engine: why no container engine answers; None where one does.
-        seconds: limit of one question to a server or program.
-        runner: starts programs.
-    """
+    """Machine and settings that are checked; ``engine`` tells why no container engine answers, None where one does."""
 
     settings: Settings
     python: str

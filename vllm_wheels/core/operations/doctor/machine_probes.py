@@ -24,17 +24,9 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """A program that some builds start.
-
-    Attributes:
-        name: of the program.
-        version: arguments that make it tell its version.
-        purpose: what it is for.
-        needed: whether a build with these settings fails without it.
-    """
+    """A program that some builds start; ``needed`` where a build with these settings fails without it."""
 
     name: str
-    version: tuple[str, ...]
     purpose: str
     needed: Callable[[Scene], bool]
 
@@ -49,16 +41,11 @@ def _clones(scene: Scene) -> bool:
 
 
 TOOLS = (
-    Tool(name="git", version=("--version",), purpose="takes oneDNN, and sources by tag", needed=_clones),
-    Tool(name="ccache", version=("--version",), purpose="makes further builds fast", needed=lambda _: False),
-    Tool(name="debootstrap", version=("--version",), purpose="makes the Debian builder image", needed=_takes_debian),
-    Tool(name="dpkg-source", version=("--version",), purpose="unpacks Debian's oneDNN", needed=_takes_debian),
-    Tool(
-        name="qemu-x86_64-static",
-        version=("--version",),
-        purpose="tries the baseline on an emulated old processor",
-        needed=lambda _: False,
-    ),
+    Tool(name="git", purpose="takes oneDNN, and sources by tag", needed=_clones),
+    Tool(name="ccache", purpose="makes further builds fast", needed=lambda _: False),
+    Tool(name="debootstrap", purpose="makes the Debian builder image", needed=_takes_debian),
+    Tool(name="dpkg-source", purpose="unpacks Debian's oneDNN", needed=_takes_debian),
+    Tool(name="qemu-x86_64-static", purpose="tries the baseline on an emulated old processor", needed=lambda _: False),
 )
 
 
@@ -98,7 +85,7 @@ def tools(scene: Scene) -> Iterator[Finding]:
             yield lacking(tool.name, found, scene.install(tool.name), needed=tool.needed(scene))
             continue
         answer = scene.runner.run(
-            [path, *tool.version], env={"LC_ALL": "C"}, timeout_seconds=scene.seconds, keep_output=True, quiet=True
+            [path, "--version"], env={"LC_ALL": "C"}, timeout_seconds=scene.seconds, keep_output=True, quiet=True
         )
         yield ok(tool.name, (answer.output.splitlines() or ["no version"])[0])
 

@@ -74,12 +74,7 @@ def _trouble(answer: requests.Response) -> str:
 
 
 def clock(date: str, now: datetime) -> Iterator[Finding]:
-    """This machine's clock against a server's.
-
-    Args:
-        date: its HTTP header Date.
-        now: this machine's time.
-    """
+    """This machine's clock against a server's, by its HTTP header Date."""
     try:
         off = (now - parsedate_to_datetime(date)).total_seconds()
     except (TypeError, ValueError):

@@ -26,13 +26,7 @@ LIMIT_SECONDS = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One check of the machine.
-
-    Attributes:
-        name: of its finding, should it not come to one.
-        ask: what it does; an error of the tree is a problem.
-        remedy: should it take too long.
-    """
+    """One check of the machine; name and remedy are those of its finding, should it not come to one in time."""
 
     name: str
     ask: Callable[[Scene], Iterable[Finding]]
@@ -75,14 +69,7 @@ class _Look:
 def examine(
     settings: Settings, *, python: str, probes: Iterable[Probe] = PROBES, limit_seconds: float = LIMIT_SECONDS
 ) -> Iterator[Finding]:
-    """Runs all checks and gives their findings in the order of the table.
-
-    Args:
-        settings: whose builds are meant.
-        python: version that wheels would be built on.
-        probes: what to look at.
-        limit_seconds: after which what has not come to an end is a problem.
-    """
+    """Runs all checks and gives their findings in the order of the table; what outlasts the limit is a problem."""
     scene = _scene(settings, python)
     deadline = time.monotonic() + limit_seconds
     looks = [_Look(probe) for probe in probes]
