@@ -14,17 +14,11 @@ from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.defs import staleness
+from vllm_wheels.defs import abandoned, staleness
 from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
 from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, registered
 
-UNFINISHED = (
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
+UNFINISHED = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *abandoned.UNFINISHED)
 
 
 def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
