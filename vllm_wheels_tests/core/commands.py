@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished, Runner
 
-UNKNOWN = re.compile(r"\{[a-z ]+\}|<[^<>]*not made yet>")
+UNKNOWN = re.compile(r"\{[a-z_ ]+\}|<[^<>]*not made yet>")
 """What a plan has in place of a word, or a part of one, that nobody knows yet."""
 
 SEVERAL = {"{index}", "{extensions}", "{mirror}"}

@@ -114,17 +114,18 @@ def plan(context: PlanContext) -> Plan:
     compiler_cache.check(context.settings.builder)
     builder = context.find_builder()
     upstream = upstream_of(context)
-    known = bool(upstream and builder)
+    toolchain = builder.identity() if builder else {"kind": "container"}  # Of which the image has yet to be made.
     inputs: dict[str, Any] = {}
     if upstream and builder:
-        inputs = {"builder": builder.identity(), "abi": stable_abi(upstream, context.target.python)}
-    draft = _Draft(context=context, upstream=upstream, inputs=inputs, jobs=jobs(context.settings))
+        inputs = {"builder": toolchain, "abi": stable_abi(upstream, context.target.python)}
+    contained = toolchain["kind"] == "container"
+    draft = _Draft(context=context, inputs=inputs, contained=contained, jobs=jobs(context.settings))
     return Plan(
         artifact="compiled",
         target=context.target,
         inputs=inputs,
         steps=draft.steps(),
-        unknown=() if known else ("source",) if builder else ("builder",),
+        unknown=() if inputs else ("source",) if builder else ("builder",),
     )
 
 
@@ -133,8 +134,8 @@ class _Draft:
     """What the steps of a compile are written from; inputs are empty while something is not known."""
 
     context: PlanContext
-    upstream: Upstream | None
     inputs: Mapping[str, Any]
+    contained: bool
     jobs: int
 
     def steps(self) -> tuple[Step[Any], ...]:
@@ -211,14 +212,12 @@ class _Draft:
     def _invocation(self) -> Invocation:
         settings, target = self.context.settings, self.context.target
         abi = self.inputs.get("abi") or "<abi of source, not made yet>"
-        # A builder that is not there yet is a container whose image has yet to be made.
-        fixed = self.inputs.get("builder", {}).get("kind", "container") == "container"
         output = ("--dist-dir", f"{PLACE}/build/out")
         return Invocation(
             argv=(PYTHON, "setup.py", "bdist_wheel", f"--py-limited-api={abi}", *output),
             launcher=compiler_cache.launcher(settings.builder),
             environment=_environment(target, self.jobs)
-            | compiler_cache.environment(settings.builder, fixed_places=fixed),
+            | compiler_cache.environment(settings.builder, fixed_places=self.contained),
             folder=f"{PLACE}/build/source",
             place="builder",
         )
