@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -110,6 +110,12 @@ def convicted(
     return Judgement(
         verdict="convicted", line=line, evidence=evidence, remedy=remedy, severity=severity, measures=measures
     )
+
+
+def convicted_of(faults: Sequence[str], *, remedy: str, before: str = "") -> Judgement:
+    """Something is wrong: the line has the first fault and how many more there are, the evidence all of them."""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return convicted(f"{before}{faults[0]}{more}", evidence="\n".join(faults), remedy=remedy)
 
 
 def skipped(line: str) -> Judgement:

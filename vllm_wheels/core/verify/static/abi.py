@@ -11,7 +11,7 @@ from typing import Any
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.host.commands import EXTENSIONS, Invocation
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted_of, passed, skipped
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
@@ -47,8 +47,7 @@ def _stable(unpacked: UnpackedWheel) -> Judgement:
     audited = _audit(unpacked, extensions, lowest)
     faults = bound + [line for each in extensions for line in _faults(each.name, audited[str(each.path)], lowest)]
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return convicted(f"{faults[0]}{more}", evidence="\n".join(faults), remedy=REMEDY)
+        return convicted_of(faults, remedy=REMEDY)
     return passed(f"all extensions ({len(extensions)}) keep to the stable ABI of Python {lowest}")
 
 

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.engine.builder import PLACE
 from vllm_wheels.core.formats.elf import Binary
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed, skipped
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOLS = ("packaging", "pyelftools")
@@ -91,9 +91,8 @@ def _search_paths(unpacked: UnpackedWheel) -> Judgement:
 def _no_gpu(unpacked: UnpackedWheel) -> Judgement:
     found = list(_gpu_traces(unpacked))
     if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         remedy = "build with VLLM_TARGET_DEVICE=cpu against the CPU build of torch"
-        return convicted(f"{found[0]}{more}", evidence="\n".join(found), remedy=remedy)
+        return convicted_of(found, remedy=remedy)
     return passed("no GPU library, code or requirement")
 
 

@@ -14,7 +14,7 @@ from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.host.limits import WISHED_WHEEL_BYTES
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
@@ -76,8 +76,7 @@ def _paths(unpacked: UnpackedWheel) -> Judgement:
         what = "pydistcheck did not come to an end"
         why = (finished.tail or ("it said nothing",))[-1]
         raise CannotVerifyError(what, why=why, remedy="install it anew")
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return convicted(f"{found[0]}{more}", evidence="\n".join(found), remedy="rename these files, or leave them out")
+    return convicted_of(found, remedy="rename these files, or leave them out")
 
 
 def _size(unpacked: UnpackedWheel) -> Judgement:

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from readme_renderer import markdown
 
 from vllm_wheels.core.host.commands import WHEEL, Invocation
-from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
@@ -26,9 +26,8 @@ def _valid(unpacked: UnpackedWheel) -> Judgement:
     except ExceptionGroup as group:
         faults = [f"{error.field}: {error}" for error in group.exceptions if isinstance(error, InvalidMetadata)]
         faults = faults or [str(error) for error in group.exceptions]
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         remedy = "correct these fields of METADATA (core metadata specification)"
-        return convicted(f"{faults[0]}{more}", evidence="\n".join(faults), remedy=remedy)
+        return convicted_of(faults, remedy=remedy)
     return passed(f"core metadata {found.metadata_version}")
 
 

@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
 from vllm_wheels.core.formats.wheelfile import SIGNATURES, RecordEntry
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 STRONG = ("sha256", "sha384", "sha512")
@@ -21,8 +21,7 @@ def _record(unpacked: UnpackedWheel) -> Judgement:
         return convicted(line, evidence=evidence, remedy=remedy)
     wrong = [*_unlisted(unpacked), *_untrue(unpacked)]
     if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return convicted(f"{wrong[0]}{more}", evidence="\n".join(wrong), remedy=remedy)
+        return convicted_of(wrong, remedy=remedy)
     return passed(f"{len(file.record)} entries, all true")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.commands import PYTHON, Invocation
-from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.pythons import host_python
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -36,9 +36,8 @@ def _compiles(unpacked: UnpackedWheel) -> Judgement:
         raise CannotVerifyError(what, why=why, remedy=f"reinstall Python {oldest}")
     seen = json.loads(finished.output.splitlines()[-1])
     if faults := seen["faults"]:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         remedy = f"raise Requires-Python above {oldest}, or write what it understands"
-        return convicted(f"on Python {oldest}{beside}: {faults[0]}{more}", evidence="\n".join(faults), remedy=remedy)
+        return convicted_of(faults, before=f"on Python {oldest}{beside}: ", remedy=remedy)
     return passed(f"{seen['files']} files compile on Python {oldest}{beside}")
 
 
