@@ -21,7 +21,7 @@ from vllm_wheels.core.artifacts import compiled
 from vllm_wheels.core.artifacts.torch_env import planning as environments
 from vllm_wheels.core.engine.code import Code, normalised
 from vllm_wheels.core.engine.graph import IMAGE, BuildGraph
-from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.errors import CannotVerifyError, SourceError
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import RepositorySettings, Section, Settings
 from vllm_wheels.core.verify import parts
@@ -265,7 +265,7 @@ LEFT_OUT = {
 }
 """Changes of settings that are not made here, with the reason."""
 
-REFUSED = {"smoke.location=container": CannotVerifyError}
+REFUSED = {"smoke.location=container": CannotVerifyError, "onednn.path": SourceError}
 """Changes after which no plan can be drawn up here; what is known stays as it is."""
 
 MOVES = {
@@ -278,7 +278,6 @@ MOVES = {
     "torch.packages": {"torch_env", "verification"},
     "torch.version": {"metadata"},
     "onednn.origin=pinned": {"onednn"},
-    "onednn.path": set(),
     "builder.kind=auto": None,
     "builder.kind=container": {"compiled"},
     "builder.compiler_cache=sccache": {"torch_env"},
