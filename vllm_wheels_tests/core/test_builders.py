@@ -358,7 +358,7 @@ def test_no_container_outlives_its_owner(tmp_path, number):
     program.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from vllm_wheels.core.builders import Command\n"
+        "from vllm_wheels.core.engine.builder import Command\n"
         "from vllm_wheels.core.builders.container import ContainerBuilder\n"
         "from vllm_wheels.core.builders.image import ensure_image\n"
         "from vllm_wheels.core.settings import Settings\n"
