@@ -72,6 +72,14 @@ def test_variants_go_from_the_lowest_to_the_highest():
         assert all(names.index(rule.same_code_as) < names.index(each.name) for rule in each.same_code)
 
 
+def test_each_step_of_the_ladder_includes_those_below():
+    """Every CPU of a variant has what the lower ones need, so that the highest that runs is never the lesser choice."""
+    steps = list(variants().values())
+    for lower, higher in zip(steps[1:], steps[2:], strict=False):
+        for name in ("floor", "flags", "cpuinfo", "promises"):
+            assert set(getattr(lower, name)) <= set(getattr(higher, name)), (lower.name, higher.name, name)
+
+
 def test_unknown_variant_is_answered_with_the_nearest(with_a_sixth):
     """A typing error is answered with what was meant, from the table."""
     with pytest.raises(UnknownVariantError, match="avx512fp61") as caught:
