@@ -14,7 +14,7 @@ from vllm_wheels.core.patches.labels import as_labelled, lacking, same_code_in
 from vllm_wheels.core.patches.upstream import Family
 from vllm_wheels.core.settings import BuilderSettings, Settings, WheelSettings
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels_tests.core import elf
+from vllm_wheels_tests.core import elf, vnni_tree
 from vllm_wheels_tests.core.patch_tree import upstream, write
 from vllm_wheels_tests.fixtures.releases import RELEASES, TREES
 
@@ -95,10 +95,16 @@ def test_label_stands_in_the_summary_and_in_the_description(tmp_path):
 
 def test_variant_with_a_gain_has_no_label(tmp_path):
     """Nothing is said of a variant whose name is the whole truth."""
-    patches = made(tmp_path, "amxbf16")
+    patches = made(vnni_tree.write(tmp_path), "avx512bf16")
     assert "in this release" not in described(patches)
     assert "same machine code" not in patches.metadata
     assert "\n\n\n" not in patches.metadata.partition("---")[0]
+
+
+def test_description_says_that_int4_is_computed_with_8_bits(tmp_path):
+    """Who installs a wheel with the VNNI kernels reads of W4A8, its error and the switch; others do not."""
+    assert "`VLLM_CPU_INT4_W4A8=0` switches back" in made(vnni_tree.write(tmp_path), "avx512vnni").metadata
+    assert "W4A8" not in made(tmp_path, "avx512").metadata
 
 
 def test_hollow_variant_can_be_refused(tmp_path):
@@ -183,6 +189,7 @@ def test_promise_that_a_release_cannot_keep_is_not_made(tmp_path, code_of):
     """Where no kernel uses VNNI, avx512bf16 is compiled without it, says so, and is judged by that."""
     patches = made(tmp_path, "avx512bf16")
     assert described(patches).endswith("; in this release without AVX512_VNNI instructions")
+    assert "**In this release it holds no AVX512_VNNI instructions**: upstream's kernels" in patches.metadata
     assert "-mavx512vnni" not in patches.native["cmake/cpu_extension.cmake"].partition("COMPILE_FLAGS")[2]
     judged = as_labelled(variant("avx512bf16"), described(patches), NAMES)
     assert "AVX512_VNNI" not in judged.promises

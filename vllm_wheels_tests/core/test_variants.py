@@ -6,6 +6,7 @@ from dataclasses import replace
 from email.parser import HeaderParser
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_variants_go_from_the_lowest_to_the_highest():
 def test_each_step_of_the_ladder_includes_those_below():
     """Every CPU of a variant has what the lower ones need, so that the highest that runs is never the lesser choice."""
     steps = list(variants().values())
-    for lower, higher in zip(steps[1:], steps[2:], strict=False):
+    for lower, higher in pairwise(steps[1:]):
         for name in ("floor", "flags", "cpuinfo", "promises"):
             assert set(getattr(lower, name)) <= set(getattr(higher, name)), (lower.name, higher.name, name)
 
