@@ -27,8 +27,8 @@ SAME_CODE_NOTE = (
 )
 LACKING_NOTE = "**In this release it holds no {promise} instructions**: {why}."
 W4A8_NOTE = """\
-**Models with 4-bit weights (AWQ, GPTQ) are computed with 8-bit activations (W4A8)**, by kernels that upstream's wheels use
-on CPUs with AMX only. One matrix product was 3 to 8 times as fast as with 16-bit activations, and its error 0.009 in
+**Models with 4-bit weights (AWQ, GPTQ) are computed with 8-bit activations (W4A8)**, by kernels that upstream's wheels
+use on CPUs with AMX only. A matrix product was 3 to 8 times as fast as with 16-bit activations, and its error 0.009 in
 place of 0.005 of the result. `VLLM_CPU_INT4_W4A8=0` switches back. Mixtures of experts with 4-bit and 8-bit weights run
 too. FP8 and MXFP4 models need a CPU with AMX."""
 
