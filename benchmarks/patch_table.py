@@ -37,7 +37,8 @@ What the pipeline makes of each release's source. Written by `python -m benchmar
 which patches every source archive for every variant without compiling it; `./run test -m real -k patch_table` repeats
 it.
 
-- **yes**: all patches took.
+- **yes**: all patches took. avx512bf16 holds VNNI instructions where the release has kernels for them, and else says
+  that it has none (`docs/variants.md`).
 - **= NAME**: it holds the machine code of that variant, and says so (`docs/variants.md`); with
   `wheel.same_code_variants = "refuse"` it is refused.
 - **no**: refused before anything is compiled, for the reason with that number.

@@ -19,15 +19,36 @@ class SameCode:
 
     Attributes:
         same_code_as: the lower variant.
-        files: patterns of the files in which a gain would show.
         sign: regular expression of a gain; the rule applies to trees without it.
         why: in one line, as a clause.
+        files: patterns of the files in which a gain would show; without them, all that the variant compiles.
     """
 
     same_code_as: str
-    files: tuple[str, ...]
     sign: str
     why: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalPromise:
+    """A promise that a variant keeps only in releases that have kernels for it; elsewhere it is built without.
+
+    Attributes:
+        promise: the CPU feature, as in ``promises``.
+        flag: compile flag that goes with it.
+        cpuinfo: word of ``cpuinfo`` that goes with it.
+        sign: regular expression of a kernel.
+        why: of the releases without one, as a clause.
+        files: as in a rule of same code.
+    """
+
+    promise: str
+    flag: str
+    cpuinfo: str
+    sign: str
+    why: str
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +69,7 @@ class Variant:
     platforms: tuple[str, ...]
     ceiling: tuple[str, ...]
     same_code: tuple[SameCode, ...] = ()
+    optional: tuple[OptionalPromise, ...] = ()
     emulated: str = ""
 
 
@@ -60,7 +82,8 @@ def variants() -> dict[str, Variant]:
 
 def _variant(name: str, entry: dict[str, Any]) -> Variant:
     same_code = tuple(SameCode(**_frozen(rule)) for rule in entry.pop("same_code", ()))
-    return Variant(name=name, same_code=same_code, **_frozen(entry))
+    optional = tuple(OptionalPromise(**_frozen(rule)) for rule in entry.pop("optional", ()))
+    return Variant(name=name, same_code=same_code, optional=optional, **_frozen(entry))
 
 
 def _frozen(entry: dict[str, Any]) -> dict[str, Any]:

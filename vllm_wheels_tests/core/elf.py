@@ -21,7 +21,7 @@ CARRIERS = {
     "baseline": (AVX2, FMA),
     "avx512": (AVX2, FMA, AVX512, AVX512VL, AVX512BW, AVX512DQ),
     "avx512vnni": (AVX2, FMA, AVX512, AVX512VL, AVX512BW, AVX512DQ, VNNI),
-    "avx512bf16": (AVX2, FMA, AVX512, AVX512VL, AVX512BW, AVX512DQ, BF16),
+    "avx512bf16": (AVX2, FMA, AVX512, AVX512VL, AVX512BW, AVX512DQ, VNNI, BF16),
     "amxbf16": (AVX2, FMA, AVX512, AVX512VL, AVX512BW, AVX512DQ, VNNI, BF16, AMX_TILE, AMX_BF16),
 }
 """One instruction of every feature that a variant promises."""

@@ -10,11 +10,11 @@ from vllm_wheels.core.artifacts.metadata.planning import PatchSet, patch_set
 from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.formats.instructions import judge, scan
 from vllm_wheels.core.names import distributions
-from vllm_wheels.core.patches.labels import as_labelled, same_code_in
+from vllm_wheels.core.patches.labels import as_labelled, lacking, same_code_in
 from vllm_wheels.core.patches.upstream import Family
 from vllm_wheels.core.settings import BuilderSettings, Settings, WheelSettings
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels_tests.core import elf
+from vllm_wheels_tests.core import elf, vnni_tree
 from vllm_wheels_tests.core.patch_tree import upstream, write
 from vllm_wheels_tests.fixtures.releases import RELEASES, TREES
 
@@ -42,20 +42,27 @@ def code_of(tmp_path):
 
 
 def test_vnni_variant_is_hollow_where_no_kernel_uses_vnni(tmp_path):
-    """Kernels in sgl-kernels need BF16 and AMX too, so they give VNNI alone nothing."""
-    kernel = tmp_path / "csrc/cpu/sgl-kernels/gemm_int8.cpp"
+    """Kernels in the list for AMX give VNNI alone nothing, and avx512bf16 promises none there."""
+    kernel = write(tmp_path) / "csrc/cpu/sgl-kernels/gemm.cpp"
     kernel.parent.mkdir(parents=True)
     kernel.write_text(VNNI_KERNEL)
     same_code = same_code_in(variant("avx512vnni"), tmp_path)
     assert same_code is not None
     assert same_code.same_code_as == "avx512"
+    assert [each.promise for each in lacking(variant("avx512bf16"), tmp_path)] == ["AVX512_VNNI"]
 
 
-def test_vnni_variant_is_not_hollow_once_a_kernel_of_its_own_uses_vnni(tmp_path):
-    """The day upstream uses VNNI outside of sgl-kernels, the wheel is built and judged as promised."""
-    (tmp_path / "csrc/cpu").mkdir(parents=True)
-    (tmp_path / "csrc/cpu/cpu_wna16.cpp").write_text(VNNI_KERNEL)
+@pytest.mark.parametrize("kernel", [VNNI_KERNEL, 'asm("vpdpbusd %zmm0, %zmm1, %zmm2");\n'])
+@pytest.mark.parametrize("path", ["csrc/cpu/shm.cpp", "csrc/cpu/int8/vnni_gemm.hpp"])
+def test_vnni_variant_is_not_hollow_once_a_kernel_that_it_compiles_uses_vnni(tmp_path, path, kernel):
+    """The day upstream uses VNNI in what the variant compiles, wherever that lies, the wheel is judged as promised."""
+    sources = {"csrc/cpu/shm.cpp": '#include "cpu/int8/vnni_gemm.hpp"\n', path: kernel}
+    for name, text in sources.items():
+        file = write(tmp_path) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     assert same_code_in(variant("avx512vnni"), tmp_path) is None
+    assert lacking(variant("avx512bf16"), tmp_path) == ()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +95,16 @@ def test_label_stands_in_the_summary_and_in_the_description(tmp_path):
 
 def test_variant_with_a_gain_has_no_label(tmp_path):
     """Nothing is said of a variant whose name is the whole truth."""
-    patches = made(tmp_path, "avx512bf16")
+    patches = made(vnni_tree.write(tmp_path), "avx512bf16")
+    assert "in this release" not in described(patches)
     assert "same machine code" not in patches.metadata
     assert "\n\n\n" not in patches.metadata.partition("---")[0]
+
+
+def test_description_says_that_int4_is_computed_with_8_bits(tmp_path):
+    """Who installs a wheel with the VNNI kernels reads of W4A8, its error and the switch; others do not."""
+    assert "`VLLM_CPU_INT4_W4A8=0` switches back" in made(vnni_tree.write(tmp_path), "avx512vnni").metadata
+    assert "W4A8" not in made(tmp_path, "avx512").metadata
 
 
 def test_hollow_variant_can_be_refused(tmp_path):
@@ -169,3 +183,21 @@ def test_every_variant_promises_more_than_the_ones_it_may_stand_for():
             lower = variants()[rule.same_code_as]
             assert names.index(lower.name) < names.index(each.name)
             assert set(lower.promises) < set(each.promises)
+
+
+def test_promise_that_a_release_cannot_keep_is_not_made(tmp_path, code_of):
+    """Where no kernel uses VNNI, avx512bf16 is compiled without it, says so, and is judged by that."""
+    patches = made(tmp_path, "avx512bf16")
+    assert described(patches).endswith("; in this release without AVX512_VNNI instructions")
+    assert "**In this release it holds no AVX512_VNNI instructions**: upstream's kernels" in patches.metadata
+    assert "-mavx512vnni" not in patches.native["cmake/cpu_extension.cmake"].partition("COMPILE_FLAGS")[2]
+    judged = as_labelled(variant("avx512bf16"), described(patches), NAMES)
+    assert "AVX512_VNNI" not in judged.promises
+    assert [fault.feature for fault in judge(code_of("avx512bf16"), judged)] == ["AVX512_VNNI"]
+
+
+@pytest.mark.parametrize("feature", ["AVX512_BF16", "AVX512F", "NONSENSE"])
+def test_wheel_cannot_excuse_itself_from_another_promise(feature):
+    """Only promises that variants.toml calls optional can be taken back by a label."""
+    each = variant("avx512bf16")
+    assert as_labelled(each, f"...; in this release without {feature} instructions", NAMES) == each

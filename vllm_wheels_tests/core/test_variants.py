@@ -6,6 +6,7 @@ from dataclasses import replace
 from email.parser import HeaderParser
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 
@@ -70,6 +71,14 @@ def test_variants_go_from_the_lowest_to_the_highest():
     assert lowest().name == names[0]
     for each in variants().values():
         assert all(names.index(rule.same_code_as) < names.index(each.name) for rule in each.same_code)
+
+
+def test_each_step_of_the_ladder_includes_those_below():
+    """Every CPU of a variant has what the lower ones need, so that the highest that runs is never the lesser choice."""
+    steps = list(variants().values())
+    for lower, higher in pairwise(steps[1:]):
+        for name in ("floor", "flags", "cpuinfo", "promises"):
+            assert set(getattr(lower, name)) <= set(getattr(higher, name)), (lower.name, higher.name, name)
 
 
 def test_unknown_variant_is_answered_with_the_nearest(with_a_sixth):

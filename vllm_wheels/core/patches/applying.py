@@ -16,6 +16,7 @@ from vllm_wheels.core.patches import (
     native_onednn,
     native_setup,
     native_unified,
+    native_vnni,
     questions,
 )
 from vllm_wheels.core.patches.patch import Patch, Wanted
@@ -23,6 +24,7 @@ from vllm_wheels.core.patches.tree import Tree
 
 PATCHES: tuple[Patch, ...] = (
     native_unified.PATCH,
+    native_vnni.PATCH,
     native_host_detected.PATCH,
     native_cpuinfo.PATCH,
     native_onednn.PATCH,

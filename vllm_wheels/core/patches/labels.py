@@ -2,42 +2,59 @@
 
 A variant has the *same code* in a release whose source gives it nothing over a lower variant. Its wheel then holds the
 lower variant's machine code and says so in ``Summary`` of METADATA, where people and ``as_labelled`` read it. So does a
-baseline wheel that holds all of upstream's extensions.
+wheel that cannot keep an optional promise, and a baseline wheel that holds all of upstream's extensions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vllm_wheels.core.variants import SameCode, Variant, variants
+from vllm_wheels.core.patches.compiled import compiled
+from vllm_wheels.core.variants import OptionalPromise, SameCode, Variant, variants
 
 SAME_CODE = "; in this release the same machine code as {distribution}"
 SAME_CODE_STATED = re.compile(re.escape(SAME_CODE).replace(re.escape("{distribution}"), r"([\w.-]*\w)"))
+WITHOUT = "; in this release without {features} instructions"
+WITHOUT_STATED = re.compile(re.escape(WITHOUT).replace(re.escape("{features}"), r"(\w+(?:, \w+)*)"))
 ALL_EXTENSIONS = "; with all of upstream's extensions, one of which is chosen on import"
 
 
 def same_code_in(variant: Variant, tree: Path) -> SameCode | None:
     """Why the variant's code is a lower variant's in a release, by its source tree; None where it has its own."""
-    return next((rule for rule in variant.same_code if not _holds(tree, rule)), None)
+    return next((rule for rule in variant.same_code if not _holds(tree, variant, rule)), None)
 
 
-def _holds(tree: Path, rule: SameCode) -> bool:
+def lacking(variant: Variant, tree: Path) -> tuple[OptionalPromise, ...]:
+    """The optional promises of a variant that it cannot keep in a release, by its source tree."""
+    return tuple(promise for promise in variant.optional if not _holds(tree, variant, promise))
+
+
+def _holds(tree: Path, variant: Variant, rule: SameCode | OptionalPromise) -> bool:
     sign = re.compile(rule.sign)
-    return any(
-        sign.search(file.read_text("utf-8", errors="replace"))
-        for pattern in rule.files
-        for file in tree.glob(pattern)
-        if file.is_file()
-    )
+    files = (file for pattern in rule.files for file in tree.glob(pattern) if file.is_file())
+    texts = (file.read_text("utf-8", errors="replace") for file in files) if rule.files else compiled(tree, variant)
+    return any(sign.search(text) for text in texts)
 
 
 def same_code(variant: Variant, lower: Variant) -> Variant:
     """The variant built with a lower one's machine code, under its own name and with its own floor."""
-    taken = {name: getattr(lower, name) for name in ("sources", "flags", "defines", "cpuinfo", "promises", "forbids")}
-    return replace(variant, **taken, ceiling=lower.ceiling)
+    names = ("sources", "flags", "defines", "cpuinfo", "promises", "forbids", "optional")
+    return replace(variant, **{name: getattr(lower, name) for name in names}, ceiling=lower.ceiling)
+
+
+def without(variant: Variant, lacking: Iterable[OptionalPromise]) -> Variant:
+    """The variant built without what it promises only where a release has the kernels."""
+    for each in lacking:
+        variant = replace(
+            variant,
+            flags=tuple(flag for flag in variant.flags if flag != each.flag),
+            cpuinfo=tuple(word for word in variant.cpuinfo if word != each.cpuinfo),
+            promises=tuple(name for name in variant.promises if name != each.promise),
+        )
+    return variant
 
 
 def all_extensions(variant: Variant) -> Variant:
@@ -51,7 +68,10 @@ def as_labelled(variant: Variant, summary: str, distributions: Mapping[str, str]
     if ALL_EXTENSIONS in summary:
         return all_extensions(variant)
     lower = stated(variant, summary, distributions)
-    return same_code(variant, lower) if lower else variant
+    code = same_code(variant, lower) if lower else variant
+    found = WITHOUT_STATED.search(summary)
+    named = found[1].split(", ") if found else ()
+    return without(code, [each for each in code.optional if each.promise in named])
 
 
 def stated(variant: Variant, summary: str, distributions: Mapping[str, str]) -> Variant | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
 
-from vllm_wheels.core.patches.labels import ALL_EXTENSIONS, SAME_CODE, all_extensions, same_code
+from vllm_wheels.core.patches.labels import ALL_EXTENSIONS, SAME_CODE, WITHOUT, all_extensions, same_code, without
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import Family, Upstream
-from vllm_wheels.core.variants import SameCode, Variant, variants
+from vllm_wheels.core.variants import OptionalPromise, SameCode, Variant, variants
 
 ANY_RELEASE = SpecifierSet()
 BOTH_FAMILIES: tuple[Family, ...] = ("host-detected", "unified")
@@ -22,6 +22,7 @@ class Wanted:
 
     Attributes:
         same_code: why the variant has a lower one's machine code in the release; None where it has its own.
+        lacking: what of its optional promises the machine code cannot keep in the release.
         whole: keep all of upstream's extensions.
     """
 
@@ -29,6 +30,7 @@ class Wanted:
     variant: Variant
     distributions: Mapping[str, str]
     same_code: SameCode | None = None
+    lacking: tuple[OptionalPromise, ...] = ()
     whole: bool = False
 
     @property
@@ -41,16 +43,20 @@ class Wanted:
         """The variant with the flags, sources and promises that it is compiled with."""
         if self.whole:
             return all_extensions(self.variant)
-        return same_code(self.variant, variants()[self.same_code.same_code_as]) if self.same_code else self.variant
+        code = same_code(self.variant, variants()[self.same_code.same_code_as]) if self.same_code else self.variant
+        return without(code, self.lacking)
 
     @property
     def summary(self) -> str:
         """The wheel's description in one line, which ``labels.as_labelled`` understands."""
         if self.whole:
             return self.variant.summary + ALL_EXTENSIONS
+        summary = self.variant.summary
         if self.same_code:
-            return self.variant.summary + SAME_CODE.format(distribution=self.distributions[self.same_code.same_code_as])
-        return self.variant.summary
+            summary += SAME_CODE.format(distribution=self.distributions[self.same_code.same_code_as])
+        if self.lacking:
+            summary += WITHOUT.format(features=", ".join(each.promise for each in self.lacking))
+        return summary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from vllm_wheels.core.errors import VariantNotInReleaseError
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.applying import patched
-from vllm_wheels.core.patches.labels import same_code_in
+from vllm_wheels.core.patches.labels import lacking, same_code_in
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.variants import SameCode, Variant, lowest, platform_for, variant
+from vllm_wheels.core.variants import SameCode, Variant, lowest, platform_for, variant, variants
 
 KIND = "native"
 PACKAGE = "vllm/"
@@ -114,14 +114,22 @@ def wanted_for(tree: Path, upstream: Upstream, variant: Variant, settings: Setti
         why = f"it would have the same machine code as {same_code.same_code_as}: {same_code.why}"
         remedy = f'build --variant {same_code.same_code_as}, or allow it with wheel.same_code_variants = "label"'
         raise VariantNotInReleaseError(what, why=why, remedy=remedy)
+    code = variants()[same_code.same_code_as] if same_code else variant
     return Wanted(
-        upstream=upstream, variant=variant, distributions=distributions(settings), same_code=same_code, whole=whole
+        upstream=upstream,
+        variant=variant,
+        distributions=distributions(settings),
+        same_code=same_code,
+        lacking=() if whole else lacking(code, tree),
+        whole=whole,
     )
 
 
 def same_code_notices(wanted: Wanted) -> tuple[str, ...]:
     """What the user must be told of a variant that gains nothing in a release."""
-    return (_label(wanted, wanted.same_code),) if wanted.same_code else ()
+    same = (_label(wanted, wanted.same_code),) if wanted.same_code else ()
+    name, release = wanted.variant.name, wanted.upstream.release
+    return same + tuple(f"{name} of vLLM {release} has no {each.promise}: {each.why}" for each in wanted.lacking)
 
 
 def _label(wanted: Wanted, same_code: SameCode) -> str:

@@ -1,0 +1,93 @@
+"""Which files of a release a variant compiles, those included, and those that the patch "vnni" adds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vllm_wheels.core.formats.cmake import CMakeCommand, commands, unquoted
+from vllm_wheels.core.patches.upstream import CMAKE
+from vllm_wheels.core.variants import Variant, variants
+
+KERNELS = "csrc/cpu/sgl-kernels"
+WIDE_LIST, AMX_LIST = "VLLM_EXT_SRC_AVX512", "VLLM_EXT_SRC_SGL"
+ANY_CPU = "VLLM_EXT_SRC"
+"""The one list of the host-detected family."""
+
+VNNI_SOURCES = ("gemm.cpp", "gemm_int8.cpp", "gemm_int4.cpp", "moe.cpp", "moe_int8.cpp", "moe_int4.cpp")
+CONVOLUTION = "conv.cpp"
+GATED_DELTA = "vllm/model_executor/layers/mamba/ops/cpu/gdn_attention.py"
+BF16_QUESTION = "torch.cpu._is_avx512_bf16_supported()"
+
+HOLDS_KERNELS = re.compile(r"\bconstexpr bool brgemm_supported\(\)")
+"""In gemm.h from 0.23.0 on: its kernels can do without brgemm, which needs AMX."""
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+
+
+def compiled(root: Path, variant: Variant) -> Iterator[str]:
+    """Texts of the sources that the variant compiles, and of the release's own files that they include."""
+    todo = {*_listed(root, variant), *(root / path for path in vnni_sources(root, variant))}
+    found = set[Path]()
+    while todo:
+        path = todo.pop().resolve()
+        if path in found or not path.is_file():
+            continue
+        found.add(path)
+        text = path.read_text("utf-8", errors="replace")
+        yield text
+        todo |= {folder / name for name in INCLUDE.findall(text) for folder in (path.parent, root / "csrc")}
+
+
+def vnni_sources(root: Path, variant: Variant) -> tuple[str, ...]:
+    """Kernels with VNNI instructions that upstream compiles for AMX alone, and the patch "vnni" for the variant.
+
+    Nothing for a variant without VNNI, for one that has AMX, and where the release's kernels need AMX.
+    """
+    takes = "-mavx512vnni" in variant.flags and AMX_LIST not in variant.sources
+    if not takes or not HOLDS_KERNELS.search(_text(root / KERNELS / "gemm.h")):
+        return ()
+    names = (*VNNI_SOURCES, CONVOLUTION) if convolves(root, variant) else VNNI_SOURCES
+    return tuple(f"{KERNELS}/{name}" for name in names if (root / KERNELS / name).is_file())
+
+
+def convolves(root: Path, variant: Variant) -> bool:
+    """Whether Python calls the convolutions of gated-delta models where there is BF16 without AMX (from 0.29.0 on)."""
+    return "-mavx512bf16" in variant.flags and BF16_QUESTION in _text(root / GATED_DELTA)
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _listed(root: Path, variant: Variant) -> Iterator[Path]:
+    found = commands(_text(root / CMAKE))
+    conditions = {command.start: command.arguments for command in found}
+    lists = [command for command in found if command.name in ("set", "list")]
+    unified = any(command.arguments[:1] == (WIDE_LIST,) for command in lists)
+    for command in lists:
+        if unified:
+            ours = command.arguments[0] in variant.sources
+        else:
+            ours = ANY_CPU in command.arguments[:2] and _can(variant, conditions.get(command.branch or -1, ()))
+        if ours:
+            yield from (root / path for path in _paths(command))
+
+
+def _paths(command: CMakeCommand) -> Iterator[str]:
+    for argument in command.arguments:
+        path = unquoted(argument)
+        if path.startswith("csrc/"):
+            yield path
+
+
+def _can(variant: Variant, condition: Iterable[str]) -> bool:
+    """Whether the variant has the features that a condition such as ``ENABLE_AVX512BF16`` asks for."""
+    known = {_plain(word) for each in variants().values() for word in each.cpuinfo}
+    asked = {_plain(word.removeprefix("ENABLE_")) for word in condition if word.startswith("ENABLE_")}
+    return asked & known <= {_plain(word) for word in variant.cpuinfo}
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", "").lower()
