@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from email.parser import HeaderParser
 
 import pytest
@@ -201,3 +202,11 @@ def test_wheel_cannot_excuse_itself_from_another_promise(feature):
     """Only promises that variants.toml calls optional can be taken back by a label."""
     each = variant("avx512bf16")
     assert as_labelled(each, f"...; in this release without {feature} instructions", NAMES) == each
+
+
+def test_promise_is_not_made_where_what_it_registers_is_compiled_for_amx_alone(tmp_path):
+    """A kernel with VNNI in the common list does not bring the flag along by which others, left out, are registered."""
+    folder = tmp_path / "tree"
+    shutil.copytree(TREES / "unified", folder)
+    (folder / "csrc/cpu/shm.cpp").write_text("auto x = _mm512_dpbusd_epi32(a, b, c);\n", "utf-8")
+    assert [each.promise for each in lacking(variant("avx512bf16"), folder)] == ["AVX512_VNNI"]

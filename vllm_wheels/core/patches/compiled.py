@@ -23,6 +23,12 @@ BF16_QUESTION = "torch.cpu._is_avx512_bf16_supported()"
 HOLDS_KERNELS = re.compile(r"\bconstexpr bool brgemm_supported\(\)")
 """In gemm.h from 0.23.0 on: its kernels can do without brgemm, which needs AMX."""
 
+BINDINGS = "csrc/cpu/torch_bindings.cpp"
+REGISTERS = re.compile(
+    r"^[ \t]*#[ \t]*if\b(?:[^\n\\]|\\.)*__AVX512BF16__(?:[^\n\\]|\\.)*__AVX512VNNI__", re.MULTILINE | re.DOTALL
+)
+"""The condition under which upstream registers what its kernels for AMX hold."""
+
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
@@ -50,6 +56,15 @@ def vnni_sources(root: Path, variant: Variant) -> tuple[str, ...]:
         return ()
     names = (*VNNI_SOURCES, CONVOLUTION) if convolves(root, variant) else VNNI_SOURCES
     return tuple(f"{KERNELS}/{name}" for name in names if (root / KERNELS / name).is_file())
+
+
+def leaves_kernels_out(root: Path, variant: Variant) -> bool:
+    """Whether the release registers kernels for BF16 with VNNI from a list that the variant does not compile.
+
+    An extension that registers what it does not hold cannot be loaded.
+    """
+    apart = AMX_LIST in _text(root / CMAKE) and AMX_LIST not in variant.sources
+    return apart and bool(REGISTERS.search(_text(root / BINDINGS))) and not vnni_sources(root, variant)
 
 
 def convolves(root: Path, variant: Variant) -> bool:

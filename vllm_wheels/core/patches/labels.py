@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vllm_wheels.core.patches.compiled import compiled
+from vllm_wheels.core.patches.compiled import compiled, leaves_kernels_out
 from vllm_wheels.core.variants import OptionalPromise, SameCode, Variant, variants
 
 SAME_CODE = "; in this release the same machine code as {distribution}"
@@ -29,7 +29,8 @@ def same_code_in(variant: Variant, tree: Path) -> SameCode | None:
 
 def lacking(variant: Variant, tree: Path) -> tuple[OptionalPromise, ...]:
     """The optional promises of a variant that it cannot keep in a release, by its source tree."""
-    return tuple(promise for promise in variant.optional if not _holds(tree, variant, promise))
+    out_of_reach = leaves_kernels_out(tree, variant)
+    return tuple(promise for promise in variant.optional if out_of_reach or not _holds(tree, variant, promise))
 
 
 def _holds(tree: Path, variant: Variant, rule: SameCode | OptionalPromise) -> bool:

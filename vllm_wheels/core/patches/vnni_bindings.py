@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vllm_wheels.core.patches.compiled import BINDINGS
 from vllm_wheels.core.patches.tree import Tree
 
-BINDINGS = "csrc/cpu/torch_bindings.cpp"
 OPS = (
     "weight_packed_linear",
     "convert_weight_packed",
