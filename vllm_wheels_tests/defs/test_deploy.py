@@ -196,6 +196,6 @@ def test_second_machine_compiles_from_the_shared_cache(redis, settings_environme
         place = Workplace()
         place.materialize(["wheel/avx512"])
         (artifact,) = place.builds.store.artifacts("compiled")
-        counts.append(artifact.facts["ccache"])
+        counts.append(artifact.details["ccache"])
     assert counts[0]["hits"] == counts[1]["misses"] == 0
     assert counts[1]["hits"] == counts[0]["misses"] > 0

@@ -95,7 +95,8 @@ def containers(folder: Path) -> list[Container]:
 
 def slots() -> tuple[int, int] | None:
     """Taken and all places of the pool of compilers; None while one is taken."""
-    info = home.instance(configuration.load()).event_log_storage.get_concurrency_info("compile")
+    instance = home.instance(configuration.load())
+    info = instance.event_log_storage.get_concurrency_info("compile")
     return (info.active_slot_count, info.slot_count) if info.active_slot_count == 0 else None
 
 
