@@ -23,6 +23,8 @@ RULE = Rule(
     code=(__name__,),
     constants=constants,
     stage="wheel",
+    # Asked for alone, its step compiles what is missing.
+    pool="compile",
     sidecars=("build.log", "provenance.json", "intoto.json"),
     labels=frozenset({"python"}),
 )
