@@ -318,10 +318,7 @@ def place(everything_built, tmp_path_factory):
     repository = releases.git_repository("unified", "0.32.0", root / "vllm")
     pinned = releases.git_repository("unified", "0.32.0", root / "oneDNN")
     subprocess.run(["git", "-C", pinned, "tag", "v3.13"], check=True)
-    named = {
-        "source": {"git_url": str(repository), "path": repository},
-        "onednn": {"git_url": str(pinned)},
-    }
+    named = {"source": {"git_url": str(repository), "path": repository}, "onednn": {"git_url": str(pinned)}}
     settings = everything_built.settings
     for section, values in named.items():
         settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
