@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,16 @@ class LocalBuilder:
         return "local"
 
     def identity(self) -> Mapping[str, Any]:
-        """Compiler, its executables' hash, C library and machine.
+        """Compiler, its executables' hash, C library and machine; found out once.
 
         Raises:
             CompilerError: there is no g++, or only one that is too old.
             MachineError: the headers of libnuma are missing.
         """
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> Mapping[str, Any]:
         compiler = self.compiler()
         self._require_numa(compiler)
         programs = [self._ask([*compiler.cxx, f"-print-prog-name={name}"]).output.strip() for name in PROGRAMS]

@@ -64,18 +64,7 @@ class Runner:
             FileNotFoundError: there is no such command.
         """
         started = time.monotonic()
-        process = subprocess.Popen(
-            list(argv),
-            env=_environment(env or {}),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        process = _started(argv, env or {}, cwd)
         expired = threading.Event()
         timer = _timer(process, timeout_seconds, expired)
         try:
@@ -124,6 +113,21 @@ class Runner:
             if stream:
                 stream.close()
         return tail, "".join(kept)
+
+
+def _started(argv: Sequence[str], env: Mapping[str, str | None], cwd: Path | None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        list(argv),
+        env=_environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def end_group(process: subprocess.Popen[str], *, grace_seconds: float = TERMINATE_SECONDS) -> None:
