@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.code import Code, installed
+from vllm_wheels.core.engine.code import Code, installed, normalised
 
 ROOT = installed().root
 READER = ROOT / "core/formats/elf.py"
@@ -68,3 +69,12 @@ def test_imports_for_types_are_no_code():
     text = text.replace("if TYPE_CHECKING:", "def use():")
     code = Code(ROOT, changed={READER: text})
     assert ROOT / "core/publish/upload.py" in code.reached(["vllm_wheels.core.formats.elf"])
+
+
+def test_syntax_tree_of_a_newer_python_has_the_same_hash():
+    """Newer Pythons give nodes further fields, which are empty where the syntax is not used."""
+    text = "def one(two):\n    return two\n"
+    newer = ast.parse(text)
+    newer.body[0]._fields = (*newer.body[0]._fields, "of_a_newer_python")
+    newer.body[0].of_a_newer_python = []
+    assert normalised(newer) == normalised(ast.parse(text))

@@ -128,12 +128,22 @@ def installed() -> Code:
 
 
 def normalised(tree: ast.Module) -> str:
-    """The syntax tree as text, without docstrings; comments, blank lines and positions are not in it anyway."""
+    """The syntax tree as text, without docstrings; comments, blank lines and positions are not in it anyway.
+
+    Empty fields are left out, as newer Pythons have more of them: machines with different ones share a store.
+    """
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
-    return ast.dump(tree, annotate_fields=False)
+    return _plain(tree)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, ast.AST):
+        fields = (f"{name}={_plain(each)}" for name, each in ast.iter_fields(value) if each not in (None, []))
+        return f"{type(value).__name__}({','.join(fields)})"
+    return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else repr(value)
 
 
 def _is_text(node: ast.AST) -> bool:
