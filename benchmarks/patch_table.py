@@ -40,7 +40,8 @@ it.
 - **yes**: all patches took. avx512bf16 holds VNNI instructions where the release has kernels for them, and else says
   that it has none (`docs/variants.md`).
 - **= NAME**: it holds the machine code of that variant, and says so (`docs/variants.md`); with
-  `wheel.same_code_variants = "refuse"` it is refused.
+  `wheel.same_code_variants = "refuse"` it is refused. From 0.9.2 to 0.11.0 amxbf16 calls kernels of that code that
+  avx512bf16 leaves unused.
 - **no**: refused before anything is compiled, for the reason with that number.
 
 """

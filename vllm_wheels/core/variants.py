@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -22,12 +22,15 @@ class SameCode:
         sign: regular expression of a gain; the rule applies to trees without it.
         why: in one line, as a clause.
         files: patterns of the files in which a gain would show; without them, all that the variant compiles.
+        own_ceiling: the variant answers questions about the CPU by its own ceiling, not by the lower one's: then vLLM
+            calls kernels of this code that it leaves unused in the lower variant.
     """
 
     same_code_as: str
     sign: str
     why: str
     files: tuple[str, ...] = ()
+    own_ceiling: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,13 @@ def variants() -> dict[str, Variant]:
     """All variants by name, lowest instruction set first."""
     table = tomllib.loads(files(__package__).joinpath("variants.toml").read_text("utf-8"))
     return {name: _variant(name, entry) for name, entry in table.items()}
+
+
+def deciding(name: str) -> dict[str, Any]:
+    """The entries that decide about a variant: its own, and those of the variants whose code it may hold."""
+    own = variants()[name]
+    below = {key: entry for rule in own.same_code for key, entry in deciding(rule.same_code_as).items()}
+    return {name: asdict(own), **below}
 
 
 def _variant(name: str, entry: dict[str, Any]) -> Variant:

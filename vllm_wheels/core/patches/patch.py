@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.specifiers import SpecifierSet
 
@@ -43,7 +43,12 @@ class Wanted:
         """The variant with the flags, sources and promises that it is compiled with."""
         if self.whole:
             return all_extensions(self.variant)
-        code = same_code(self.variant, variants()[self.same_code.same_code_as]) if self.same_code else self.variant
+        code = self.variant
+        if self.same_code:
+            lower = variants()[self.same_code.same_code_as]
+            code = same_code(code, lower)
+            if not self.same_code.own_ceiling:
+                code = replace(code, ceiling=lower.ceiling)
         return without(code, self.lacking)
 
     @property

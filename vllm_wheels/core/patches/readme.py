@@ -21,10 +21,9 @@ RULE = "\n\n---\n\n"
 GAP = re.compile(r"\n{3,}")
 """Left behind by a value that is empty."""
 
-SAME_CODE_NOTE = (
-    "**In this release it holds the same machine code as `{other}`**: {why}. Nothing is gained by installing it in "
-    "place of `{other}`."
-)
+SAME_CODE_NOTE = "**In this release it holds the same machine code as `{other}`**: {why}. {gain}"
+NO_GAIN = "Nothing is gained by installing it in place of `{other}`."
+CALLED_GAIN = "It calls kernels of it that `{other}` leaves unused."
 LACKING_NOTE = "**In this release it holds no {promise} instructions**: {why}."
 W4A8_NOTE = """\
 **Models with 4-bit weights (AWQ, GPTQ) are computed with 8-bit activations (W4A8)**, by kernels that upstream's wheels
@@ -86,7 +85,8 @@ def _code(tree: Tree, wanted: Wanted) -> str:
     notes = []
     if wanted.same_code:
         other = wanted.distributions[wanted.same_code.same_code_as]
-        notes.append(SAME_CODE_NOTE.format(other=other, why=wanted.same_code.why))
+        gain = (CALLED_GAIN if wanted.same_code.own_ceiling else NO_GAIN).format(other=other)
+        notes.append(SAME_CODE_NOTE.format(other=other, why=wanted.same_code.why, gain=gain))
     notes += [LACKING_NOTE.format(promise=each.promise, why=each.why) for each in wanted.lacking]
     if tree.has(PREDICATES):
         notes.append(W4A8_NOTE)

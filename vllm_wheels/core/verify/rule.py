@@ -1,11 +1,10 @@
 """The rule of artifact "verification"."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
-from vllm_wheels.core.variants import variants
+from vllm_wheels.core.variants import deciding, variants
 
 
 def constants(name: str | None) -> Mapping[str, Any]:
@@ -15,7 +14,7 @@ def constants(name: str | None) -> Mapping[str, Any]:
     """
     known = variants()
     promised = {each.name: [each.promises, each.forbids] for each in known.values()}
-    return {"variant": asdict(known[name]) if name else None, "promised": promised, "order": list(known)}
+    return {"variant": deciding(name) if name else None, "promised": promised, "order": list(known)}
 
 
 RULE = Rule(

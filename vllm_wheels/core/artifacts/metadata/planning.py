@@ -104,9 +104,9 @@ def write(context: ActionContext, arguments: Naming) -> Made:
     """Writes the patch set, without the build files, into the stage; raises what ``patch_set`` does.
 
     Returns:
-        Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``requires_dist``,
-        ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``), ``additions`` (files new to the
-        wheel) and ``sha256`` (of all that was written).
+        Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``flags`` (of the
+        compiler), ``requires_dist``, ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``),
+        ``additions`` (files new to the wheel) and ``sha256`` (of all that was written).
     """
     tree, upstream = context.path(arguments.tree), arguments.upstream
     assert upstream is not None  # noqa: S101 - a plan without it has no key, and is not carried out
@@ -156,6 +156,7 @@ def patch_set(
         "version": version,
         "platform": platform_for(wanted.variant),
         "same_code_as": wanted.same_code.same_code_as if wanted.same_code else None,
+        "flags": list(wanted.code.flags),
         "requires_dist": list(described_as.requires_dist),
         **_left_out((requirements, *extras.values())),
         "license": described_as.license,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
-from vllm_wheels.core.variants import variants
+from vllm_wheels.core.variants import deciding, variants
 
 
 def constants(name: str | None) -> Mapping[str, Any]:
-    """What of variants.toml decides about a variant: its own entry, and what the guard tells of the others."""
-    known = variants()
+    """What of variants.toml decides about a variant: its entry; of all what the guard and CMake's conditions use."""
     return {
-        "variant": asdict(known[name]) if name else None,
-        "variants": {each: [other.floor, other.processors] for each, other in known.items()},
+        "variant": deciding(name) if name else None,
+        "variants": {each: [other.floor, other.processors, other.cpuinfo] for each, other in variants().items()},
     }
 
 

@@ -17,7 +17,6 @@ from packageurl import PackageURL
 
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.formats.wheelfile import sha256_of
-from vllm_wheels.core.variants import variant
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact
@@ -56,7 +55,7 @@ class Contents:
             onednn_sha256=onednn.facts["tree_sha256"],
             torch=artifacts["torch_env"].facts["torch"],
             builder=artifacts["compiled"].inputs["builder"],
-            flags=variant(str(target.variant)).flags,
+            flags=metadata["flags"],
         )
 
 
