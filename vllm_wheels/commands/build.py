@@ -14,14 +14,14 @@ from vllm_wheels.commands.display import shown
 from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
-from vllm_wheels.core.host.machine import require_writable
+from vllm_wheels.core.operations.preflight import draw_up
 from vllm_wheels.core.operations.set_up import set_up as set_machine_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vllm_wheels.commands.planning import Planned
     from vllm_wheels.core.errors import VllmWheelsError
+    from vllm_wheels.core.operations.preflight import Planned
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.defs.resources import BuildOptions
 
@@ -30,7 +30,7 @@ QUESTION = "Build this?"
 
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
 @options.wheel_options
-@click.option("--dry-run", is_flag=True, help="Show every step; do and record nothing.")
+@click.option("--dry-run", is_flag=True, help="Show every step, and build nothing.")
 @options.json_option
 @click.option("--yes", is_flag=True, help="Do not ask before building.")
 @click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
@@ -38,13 +38,10 @@ QUESTION = "Build this?"
 def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, **asked: Unpack[options.Asked]) -> None:
     """Build the wheels of one release, and try them."""
     settings, wheels, kinds = options.wheels_of(asked)
-    if not dry_run:
-        require_writable(settings.state_folder, setting="state_folder")
-        require_writable(settings.output_folder, setting="output_folder")
-        if set_up:
-            set_machine_up(settings, options.say)
+    if set_up and not dry_run:
+        set_machine_up(settings, options.say)
     with remembering():
-        planned = planning.draw_up(settings, wheels, kinds[-1])
+        planned = draw_up(settings, wheels, kinds[-1], say=options.say, set_up=set_up and dry_run)
         if json_file:
             planning.write_json(json_file, planned)
         if dry_run:

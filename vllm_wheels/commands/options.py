@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vllm_wheels.commands import completion
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.errors import CommandLineError
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant as variant_named
 from vllm_wheels.core.variants import variants
@@ -136,7 +137,7 @@ def this_python() -> str:
 
 def targets_of(settings: Settings, *, release: str | None, pythons: Sequence[str]) -> list[Target]:
     """The targets that the options name, one for each Python, with the defaults filled in."""
-    wanted = _listed(pythons) or [this_python()]
+    wanted = _required(pythons, "--python-version", "a Python such as 3.12") if pythons else [this_python()]
     return [Target(release=release or settings.default_release, python=python) for python in wanted]
 
 
@@ -150,11 +151,20 @@ def variant_names(chosen: Sequence[str], settings: Settings) -> list[str]:
 
     Raises:
         UnknownVariantError: no variant has the name.
+        CommandLineError: none is named.
     """
-    named = _listed(chosen)
+    named = _required(chosen, "--variant", "a variant, or all")
     own = {distribution: name for name, distribution in settings.wheel.distributions.items()}
     wanted = list(variants()) if "all" in named else [variant_named(own.get(name, name)).name for name in named]
     return list(dict.fromkeys(wanted))
+
+
+def _required(values: Sequence[str], option: str, what: str) -> list[str]:
+    found = _listed(values)
+    if not found:
+        nothing = f"{option} names nothing"
+        raise CommandLineError(nothing, why=f"its value is {values[0]!r}", remedy=f"name {what}")
+    return found
 
 
 def _listed(values: Sequence[str]) -> list[str]:

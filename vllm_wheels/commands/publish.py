@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllm_wheels.commands.options import read_settings, say, variant_names
+from vllm_wheels.commands.options import read_settings, say, target_of, variant_names
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.publish.candidate import required_variants
@@ -42,7 +42,7 @@ def command(
     settings = read_settings()
     wanted = None if "all" in chosen else variant_names(chosen, settings)
     names = required_variants(settings) if wanted is None else required_variants(settings, wanted)
-    prepared = prepare(settings, release or settings.default_release, to=repositories(settings, repository))
+    prepared = prepare(settings, target_of(settings, release=release).release, to=repositories(settings, repository))
     plans = [stage.plan for stage in prepared.stages]
     for plan in plans:
         _show(plan)

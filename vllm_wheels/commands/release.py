@@ -23,11 +23,11 @@ def add(releases: tuple[str, ...]) -> None:
     """Register releases, so that they are partitions in Dagster."""
     settings = read_settings()
     for name in releases:
-        target_of(settings, release=name)
+        release = target_of(settings, release=name).release
         if settings.source.origin == "index":
-            sdist(settings, name)
-        added = partitions.register(home.instance(settings), name)
-        say(f"{name} {'registered' if added else 'was registered already'}")
+            sdist(settings, release)
+        added = partitions.register(home.instance(settings), release)
+        say(f"{release} {'registered' if added else 'was registered already'}")
 
 
 @command.command("list", epilog="Example: vllm-wheels release list")
@@ -51,5 +51,7 @@ def listing(*, limit: int, only_registered: bool) -> None:
 @click.argument("name", shell_complete=completion.releases)
 def remove(name: str) -> None:
     """Forget a release; what was built of it stays in the store."""
-    removed = partitions.unregister(home.instance(read_settings()), name)
-    say(f"{name} {'removed' if removed else 'was not registered'}")
+    settings = read_settings()
+    release = target_of(settings, release=name).release
+    removed = partitions.unregister(home.instance(settings), release)
+    say(f"{release} {'removed' if removed else 'was not registered'}")

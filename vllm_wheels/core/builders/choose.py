@@ -21,11 +21,22 @@ from vllm_wheels.core.settings import Settings
 
 @dataclass(frozen=True)
 class ConfiguredBuilders:
-    """Where compilers can run, by the settings; what the build graph asks."""
+    """Where compilers can run, by the settings; what the build graph asks.
+
+    With ``set_up`` an engine that does not answer yet is taken for one that will.
+    """
+
+    set_up: bool = False
 
     def steps(self, settings: Settings, runner: Runner) -> tuple[Step[Any], ...]:
         """What making the image of the container takes; nothing where it is there, or this host compiles."""
-        return planned_image(settings) if kind(settings, runner) == "container" else ()
+        try:
+            chosen = kind(settings, runner)
+        except MachineError:
+            if not self.set_up:
+                raise
+            chosen = "container"
+        return planned_image(settings) if chosen == "container" else ()
 
     def ready(self, settings: Settings, runner: Runner, say: Callable[[str], None]) -> Builder:
         """The builder; see ``choose``."""

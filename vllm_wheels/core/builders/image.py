@@ -107,11 +107,24 @@ def ready_image(kind: str) -> Image | None:
 
 
 def planned_image(settings: Settings) -> tuple[Step[Any], ...]:
-    """What ``ensure_image`` would do now; nothing where the image is there, everything where no engine answers."""
+    """What ``ensure_image`` would do now; nothing where the image is there, everything where no engine answers.
+
+    Raises:
+        ImageError: the image would have to be pulled, its registry does not answer, and substitutes are refused.
+    """
     chosen = recipe(settings.builder.image)
     try:
         with engine() as client:
-            return _steps(chosen, present=lambda name: _find(client, name) is not None)
+            steps = _steps(chosen, present=lambda name: _find(client, name) is not None)
+            if not any(step.action is _pull for step in steps):
+                return steps
+            try:
+                client.api.inspect_distribution(chosen.base)
+            except DockerException as error:
+                if settings.substitutes == "refuse":
+                    raise _cannot_pull(chosen.base, error) from error
+                return _steps(recipe("debian"), present=lambda name: _find(client, name) is not None)
+            return steps
     except EngineUnreachableError:
         return _steps(chosen, present=lambda _: False)
 
@@ -243,9 +256,13 @@ def _pull(_: ActionContext, reference: str) -> None:
         with engine() as client:
             _last_lines(client.api.pull(reference, stream=True, decode=True))
     except (DockerException, _EngineSaysNoError) as error:
-        what = f"the image {reference} cannot be pulled"
-        remedy = "builder.image = debian, or --allow-substitutes; or see that the registry can be reached"
-        raise PullError(what, why=explanation(error), remedy=remedy) from error
+        raise _cannot_pull(reference, error) from error
+
+
+def _cannot_pull(reference: str, error: Exception) -> PullError:
+    what = f"the image {reference} cannot be pulled"
+    remedy = "builder.image = debian, or --allow-substitutes; or see that the registry can be reached"
+    return PullError(what, why=explanation(error), remedy=remedy)
 
 
 def _bootstrap(context: ActionContext, arguments: Bootstrapping) -> None:

@@ -12,7 +12,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Plan, Step, carry_out
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import BuildError
+from vllm_wheels.core.errors import BuildError, MachineError
 from vllm_wheels.core.host.processes import Runner
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 """Kind of the plan that makes a builder's image, which the store does not keep."""
+
+
+SET_UP = "set-up"
+"""What a plan waits for whose tools this machine has only after it is set up."""
 
 
 class Watcher(Protocol):
@@ -40,6 +44,10 @@ class Watcher(Protocol):
 
 class Builders(Protocol):
     """Where compilers can run, by the settings."""
+
+    @property
+    def set_up(self) -> bool:
+        """Whether this machine is set up before anything is made, so that plans may count on what it lacks now."""
 
     def steps(self, settings: Settings, runner: Runner) -> tuple[Step[Any], ...]:
         """What getting a builder ready takes; nothing where it is ready."""
@@ -111,9 +119,13 @@ class BuildGraph:
             if rule.stage == "compile" and (steps := self._image_steps()):
                 yield Plan(artifact=IMAGE, target=target.shared(), inputs={}, steps=steps), None
             try:
-                plan = self._plan(rule, target, known, find_builder=self._existing_builder)
+                plan = self._plan(rule, target, known, find_builder=self.ready_builder)
             except ImageNotMadeError:
-                plan = Plan(artifact=needed, target=rule.target(target), inputs={}, steps=(), unknown=(IMAGE,))
+                plan = _unknown(rule, target, IMAGE)
+            except MachineError:
+                if not self.builders.set_up:
+                    raise
+                plan = _unknown(rule, target, SET_UP)
             artifact = self.store.find(needed, plan.key) if plan.key else None
             if artifact:
                 known[needed] = artifact
@@ -127,12 +139,17 @@ class BuildGraph:
                 needed.update(self.rules[candidate].needs)
         return [candidate for candidate in self.rules if candidate in needed - {kind}]
 
-    def _image_steps(self) -> tuple[Step[Any], ...]:
-        # What once was ready stays so while the run lasts.
-        return () if self.run_cache.builders else self.builders.steps(self.settings, self.runner)
-
-    def _existing_builder(self) -> Builder | None:
+    def ready_builder(self) -> Builder | None:
+        """The builder if it is ready to work; None where its image has yet to be made."""
         return None if self._image_steps() else self.builder
+
+    def _image_steps(self) -> tuple[Step[Any], ...]:
+        # What once was ready stays so while the run lasts, and a registry is asked once.
+        if self.run_cache.builders:
+            return ()
+        if self.run_cache.image_steps is None:
+            self.run_cache.image_steps = self.builders.steps(self.settings, self.runner)
+        return self.run_cache.image_steps
 
     def _ensure_one(self, rule: Rule, target: Target, known: Mapping[str, Artifact]) -> Artifact:
         name = rule.name(target)
@@ -181,3 +198,7 @@ class BuildGraph:
             made = carry_out(plan.steps, context)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
             return self.store.keep(plan, stage, made, made_from=made_from, seconds=round(time.monotonic() - started, 1))
+
+
+def _unknown(rule: Rule, target: Target, what: str) -> Plan:
+    return Plan(artifact=rule.kind, target=rule.target(target), inputs={}, steps=(), unknown=(what,))

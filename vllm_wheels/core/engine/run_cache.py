@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.builder import Builder
-    from vllm_wheels.core.engine.plan import Plan
+    from vllm_wheels.core.engine.plan import Plan, Step
     from vllm_wheels.core.engine.store import Artifact
 
 Name = tuple[str, ...]
@@ -20,11 +20,12 @@ Name = tuple[str, ...]
 
 @dataclass
 class RunCache:
-    """What is known by now; builders are kept by whether their output is heard."""
+    """What is known by now; builders are kept by whether their output is heard, and what getting one ready takes."""
 
     artifacts: dict[Name, Artifact] = field(default_factory=dict)
     reported: set[Name] = field(default_factory=set)
     builders: dict[bool, Builder] = field(default_factory=dict)
+    image_steps: tuple[Step[Any], ...] | None = None
     _plans: dict[Name, Plan] = field(default_factory=dict)
     _asking: dict[Name, Lock] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vllm_wheels.core.errors import DiskSpaceError, FolderError, MemoryShortageError
@@ -55,15 +55,16 @@ def room(folder: Path) -> float:
 
 
 def require_writable(folder: Path, *, setting: str) -> None:
-    """Makes sure, before anything long begins, that files can be put into a folder; makes the folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as probe:
-            probe.write(b"vllm-wheels")
-    except FileExistsError as error:
-        what = f"{folder} is not a folder"
+    """Makes sure, before anything long begins, that files can be put into a folder, which need not exist yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        what = f"{existing} is not a folder"
         remedy = f"remove that file, or name another {setting}"
-        raise FolderError(what, why=f"{setting} names it", remedy=remedy) from error
+        raise FolderError(what, why=f"{setting} names it", remedy=remedy)
+    try:
+        # Really made, and removed again: permission bits do not tell of read-only and full disks, nor of /proc.
+        with TemporaryDirectory(dir=existing) as probe:
+            Path(probe, "file").write_bytes(b"vllm-wheels")
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise of_system(error, path=folder) from error
@@ -78,7 +79,7 @@ def require_memory(gigabytes: float = limits.BUILD_MEMORY_GIGABYTES, *, root: Pa
     if present < gigabytes:
         what = "there is too little memory for the build"
         why = f"{gigabytes:.1f} GB are needed, {present:.1f} GB are available"
-        remedy = "stop other programs, raise the container's memory limit, or lower builder.max_jobs"
+        remedy = "stop other programs, raise the container's memory limit, or lower --max-jobs (builder.max_jobs)"
         raise MemoryShortageError(what, why=why, remedy=remedy)
 
 

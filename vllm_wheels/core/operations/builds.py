@@ -52,8 +52,12 @@ def build_graph(
     on_artifact: Callable[[Target, Artifact, bool], None] | None = None,
     watcher: Watcher | None = None,
     own_rules: Mapping[str, Rule] | None = None,
+    set_up: bool = False,
 ) -> BuildGraph:
-    """The build graph of an installation; see ``BuildGraph``. ``own_rules`` take the place of the installation's."""
+    """The build graph of an installation; see ``BuildGraph``. ``own_rules`` take the place of the installation's.
+
+    With ``set_up``, which is for plans only, what this machine lacks is taken for there.
+    """
     # Whoever only asks for the rules does not load what making an artifact needs.
     from vllm_wheels.core.builders.choose import ConfiguredBuilders  # noqa: PLC0415
     from vllm_wheels.core.engine.graph import BuildGraph  # noqa: PLC0415
@@ -61,7 +65,7 @@ def build_graph(
     return BuildGraph(
         settings=settings,
         rules=own_rules or rules(),
-        builders=ConfiguredBuilders(),
+        builders=ConfiguredBuilders(set_up=set_up),
         say=say,
         echo=echo,
         on_artifact=on_artifact,
