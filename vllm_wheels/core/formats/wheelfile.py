@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import stat
 import zipfile
 import zlib
@@ -42,6 +43,9 @@ FIRST_TIME = datetime(1980, 1, 1, tzinfo=UTC)
 """The earliest time that a zip file can express."""
 
 PLAIN, EXECUTABLE = 0o644, 0o755
+
+TAG = re.compile(r"[\w.]{1,64}-[\w.]{1,64}-[\w.]{1,255}")
+"""As long as a file name may have it; compressed tags multiply."""
 
 REMEDY = "take another copy of the file, or build it anew"
 
@@ -116,7 +120,14 @@ class WheelFile:
     @property
     def wheel_tags(self) -> frozenset[Tag]:
         """Tags that WHEEL inside the file names."""
-        return frozenset(tag for text in self.wheel.get_all("Tag", []) for tag in parse_tag(text))
+        return frozenset(tag for text in self.wheel.get_all("Tag", []) for tag in tags_in(str(text)) or ())
+
+
+def tags_in(text: str) -> frozenset[Tag] | None:
+    """The tags that a ``Tag`` line of WHEEL names; None for one that names none."""
+    if not TAG.fullmatch(text):
+        return None
+    return parse_tag(text)
 
 
 def _unsound(path: Path, why: str) -> WheelError:

@@ -11,8 +11,15 @@ from vllm_wheels.core.formats.wheel_name import DIST_INFO
 from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.variants import variants
 
-BASELINE_FEATURES = frozenset({"INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "FPU", "CMOV"})
-"""Features of every x86-64 CPU; left out of pictures, where they would dwarf all others."""
+BASELINE_FEATURES = frozenset(
+    {
+        *("INTEL8086", "INTEL8086_ONLY", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "SMM", "TSC", "CPUID"),
+        *("FPU", "FPU287", "FPU387", "CMOV", "CX8", "MMX", "FXSR", "SSE", "SSE2", "SYSCALL", "CLFSH"),
+        *("PAUSE", "MULTIBYTENOP", "CET_IBT"),
+    }
+)
+"""Features of every x86-64 CPU (x86-64 psABI, "x86-64-v1"), with what such a CPU takes for no operation; left out of
+pictures, where they would dwarf all others."""
 
 DIST, LIBRARIES, CODE, DATA = "dist-info", "grafted libraries", "Python code", "data"
 SHARES = {DIST: "metadata", LIBRARIES: "grafted", CODE: "python", DATA: "data"}

@@ -45,6 +45,8 @@ def opened(
         CannotVerifyError: it is no wheel, is damaged, or is made to do harm; nothing is left behind.
         UnknownVariantError: no variant has the name.
     """
+    # Tools run in other folders.
+    path = path.absolute()
     require_wheel(path)
     with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
         folder = Path(temporary, "wheel")

@@ -10,9 +10,12 @@ from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.static import (
     abi,
+    archive,
     binaries,
+    commands,
     contents,
     described,
+    grafted,
     guard,
     index,
     licence,
@@ -21,7 +24,9 @@ from vllm_wheels.core.verify.static import (
     platform,
     provenance,
     record,
+    requirements,
     sbom,
+    startup,
     syntax,
     torch,
 )
@@ -29,15 +34,20 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 STATIC: tuple[Check[UnpackedWheel], ...] = listed(
     names,
+    archive,
     record,
     contents,
+    startup,
     described,
     licence,
     index,
     torch,
+    requirements,
+    commands,
     platform,
     abi,
     binaries,
+    grafted,
     machine_code,
     guard,
     syntax,

@@ -13,9 +13,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.formats.markers import applies
 from vllm_wheels.core.formats.python_ranges import supports
-from vllm_wheels.core.formats.wheel_name import WheelName
+from vllm_wheels.core.formats.wheel_name import OWN_SBOM, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.variants import Variant
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class UnpackedWheel:
 
     @property
     def ours(self) -> bool:
-        """Whether vllm-wheels built it."""
-        return str(self.file.wheel["Generator"] or "").startswith(GENERATOR)
+        """Whether vllm-wheels built it: one trace is enough, so that taking out one of them excuses nothing."""
+        generator = str(self.file.wheel["Generator"] or "").startswith(GENERATOR)
+        return generator or not self.file.members.keys().isdisjoint({GUARD, f"{self.file.dist_info}/{OWN_SBOM}"})
 
     @property
     def summary(self) -> str:

@@ -14,13 +14,12 @@ from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.wheel.assemble import assemble
 from vllm_wheels.core.artifacts.wheel.provenance import DO_NOT_UPLOAD, statement
 from vllm_wheels.core.artifacts.wheel.repair import grafting, repair
-from vllm_wheels.core.artifacts.wheel.sbom import PLACE as SBOM
 from vllm_wheels.core.artifacts.wheel.sbom import Contents, bill_of_materials
 from vllm_wheels.core.artifacts.wheel.statement import in_toto, settings_of, slsa
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
-from vllm_wheels.core.formats.wheel_name import wheel_in
+from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.commands import STAGE
 
@@ -157,7 +156,7 @@ def fit(context: ActionContext, arguments: Repairing) -> Made:
         epoch=EPOCH,
         invocation=invocation,
         log=context.stage / "repair.log",
-        describe=lambda folder, grafted: {SBOM: bill_of_materials(contents, folder, grafted, epoch=EPOCH)},
+        describe=lambda folder, grafted: {OWN_SBOM: bill_of_materials(contents, folder, grafted, epoch=EPOCH)},
     )
     shutil.rmtree(assembled)
     return Made(

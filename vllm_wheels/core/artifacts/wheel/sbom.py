@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.target import Target
 
-PLACE = "sboms/vllm-wheels.cdx.json"
-"""Path in dist-info; auditwheel's own list of what it grafted stands beside it."""
-
 ROLE = "vllm-wheels:role"
 
 

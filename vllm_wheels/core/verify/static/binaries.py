@@ -1,5 +1,6 @@
 """The compiled files are stripped, hold no paths of the build machine, and none is for a GPU."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -7,8 +8,9 @@ from fnmatch import fnmatchcase
 from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.engine.builder import PLACE
-from vllm_wheels.core.formats.elf import Binary
+from vllm_wheels.core.formats.elf import Binary, loaded_data
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed, skipped
+from vllm_wheels.core.verify.static.known import patterns
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOLS = ("packaging", "pyelftools")
@@ -16,10 +18,18 @@ DEBUG = (".debug_*", ".zdebug_*", ".gdb_index", ".stab", ".stabstr")
 SYMBOLS = (".symtab",)
 
 SOURCE_PATH = re.compile(rb"(?<![\w./-])/(?:[\w.@+~=-]+/)+[\w.@+-]+\.(?:cpp|cxx|cc|c|hpp|hxx|hh|h|inl|py|cmake)\b")
-FIXED = (f"{PLACE}/", "/usr/", "/opt/")
-"""Folders that are the same on every machine that builds with the same image."""
+FIXED = (f"{PLACE}/", "/usr/", "/opt/rh/", "/opt/python/", "/opt/_internal/")
+"""Folders that are the same on every machine that builds with the same image (manylinux)."""
 
-ORIGIN = ("$ORIGIN", "${ORIGIN}")
+OWN_FOLDER = re.compile(
+    r"(?<![\w./:-])/(?:home/[\w.-]+|Users/[\w.-]+|root|__w|github/workspace|workspace|builds|build|tmp/(?:tmp|pip-)\w+)"
+    r"(?:/[\w.@+~=-]+){2,}"
+)
+"""A path below the folder of a person or of a CI system, as it gets into texts."""
+
+TEXTS = (".py", ".json", ".txt", ".toml", ".cfg", ".yaml", ".yml", ".h", ".cmake")
+COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?:/(?P<rest>.*))?")
 
 GPU_LIBRARIES = (
     "libcuda*",
@@ -31,10 +41,11 @@ GPU_LIBRARIES = (
     "libhip*",
     "libroc*",
     "librccl*",
+    "libOpenCL*",
+    "libze_loader*",
 )
 GPU_SECTIONS = (".nv_fatbin", ".nvFatBinSegment", "__nv_*", ".hip_fatbin", ".hipFatBinSegment")
 GPU_FILES = ("*.cubin", "*.fatbin", "*.ptx", "*.hsaco")
-GPU_PACKAGES = ("nvidia-*", "cuda-*", "pytorch-triton-rocm", "flashinfer-*", "cupy-*")
 
 
 def _stripped(unpacked: UnpackedWheel) -> Judgement:
@@ -61,6 +72,7 @@ def _bytes(binary: Binary, patterns: tuple[str, ...]) -> int:
 
 def _build_paths(unpacked: UnpackedWheel) -> Judgement:
     found = sorted({path for binary in unpacked.binaries for path in _source_paths(binary)})
+    found += [f"{path} in {name}" for name in unpacked.file.members for path in _folders(unpacked, name)]
     if not found:
         return passed("no path of a build machine is inside")
     line = f"{len(found)} paths of the build machine are inside, such as {found[0]}"
@@ -69,10 +81,17 @@ def _build_paths(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _source_paths(binary: Binary) -> Iterator[str]:
-    for match in SOURCE_PATH.finditer(binary.path.read_bytes()):
-        path = match[0].decode("ascii")
-        if not path.startswith(FIXED):
-            yield path
+    """Paths in what is loaded into memory; those in debug information are for the check of that to convict."""
+    for content in loaded_data(binary.path):
+        for match in SOURCE_PATH.finditer(content):
+            path = match[0].decode("ascii")
+            if not path.startswith(FIXED):
+                yield path
+
+
+def _folders(unpacked: UnpackedWheel, name: str) -> Iterator[str]:
+    if name.endswith(TEXTS) and not name.endswith("METADATA"):
+        yield from dict.fromkeys(match[0] for match in OWN_FOLDER.finditer(COMMENT.sub("", unpacked.text(name))))
 
 
 def _search_paths(unpacked: UnpackedWheel) -> Judgement:
@@ -80,12 +99,29 @@ def _search_paths(unpacked: UnpackedWheel) -> Judgement:
         f"{binary.name} searches {path or 'the working folder'}"
         for binary in unpacked.binaries
         for path in binary.search_paths
-        if not path.startswith(ORIGIN)
+        if not _inside(binary.name, path)
     ]
     if found:
         remedy = "set the run path relative to $ORIGIN (patchelf --set-rpath), or remove it"
         return convicted(found[0], evidence="\n".join(found), remedy=remedy)
     return passed("libraries are searched for beside the extensions only")
+
+
+def _inside(name: str, path: str) -> bool:
+    """Whether a search path of a file leads to a folder of the wheel, or beside it in site-packages."""
+    match = ORIGIN.fullmatch(path)
+    if match is None:
+        return False
+    below = posixpath.normpath(posixpath.join(posixpath.dirname(name), match["rest"] or "."))
+    return below.partition("/")[0] != ".."
+
+
+def _unsafe_memory(unpacked: UnpackedWheel) -> Judgement:
+    found = [f"{binary.name} {danger}" for binary in unpacked.binaries for danger in binary.dangers]
+    if found:
+        remedy = "link with -z noexecstack and without -z execstack, --omagic or -z notext"
+        return convicted_of(found, remedy=remedy)
+    return passed("no memory is writable and executable")
 
 
 def _no_gpu(unpacked: UnpackedWheel) -> Judgement:
@@ -104,7 +140,7 @@ def _gpu_traces(unpacked: UnpackedWheel) -> Iterator[str]:
     required = {str(each): each for python in unpacked.claims for each in unpacked.required(python)}
     for line, each in required.items():
         local = [specifier.version for specifier in each.specifier if re.search(r"\+(cu|rocm|xpu)", specifier.version)]
-        if local or _any(canonicalize_name(each.name), GPU_PACKAGES):
+        if local or _any(canonicalize_name(each.name), patterns("requirements", "gpu")):
             yield f"it requires {line}"
 
 
@@ -116,5 +152,6 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check("stripped", "look for debug information", _stripped, tools=TOOLS),
     Check("build-paths", "look for paths of the build machine", _build_paths, severity="warning", tools=TOOLS),
     Check("search-paths", "look where libraries are searched for", _search_paths, tools=TOOLS),
+    Check("memory-protection", "look for memory that is writable and executable", _unsafe_memory, tools=TOOLS),
     Check("no-gpu", "look for GPU code and requirements", _no_gpu, tools=TOOLS),
 )

@@ -25,6 +25,8 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
         return convicted(line, remedy=REMEDY, severity=severity)
     table = _table(unpacked.text(GUARD))
     faults = list(_faults(unpacked, table)) if table else [f"{GUARD} has no table {TABLE}"]
+    if not _refuses(unpacked.text(GUARD)):
+        faults.append(f"{GUARD} refuses nobody: importing it calls nothing that raises an error")
     if not _comes_first(unpacked.text(INIT)):
         faults.append(f"{INIT} does not import it before anything else")
     if faults:
@@ -45,6 +47,38 @@ def _table(source: str) -> Mapping[str, Any]:
     return {}
 
 
+def _refuses(source: str) -> bool:
+    """Whether importing the module calls, directly or not, a function of it that raises an error."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    todo: list[ast.AST] = [
+        node for node in body if isinstance(node, ast.Expr | ast.If | ast.Raise) and not _never(node)
+    ]
+    seen: set[str] = set()
+    while todo:
+        for node in ast.walk(todo.pop()):
+            if isinstance(node, ast.Raise):
+                return True
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if name in functions and name not in seen:
+                seen.add(name)
+                todo.extend(_reachable(functions[name].body))
+    return False
+
+
+def _never(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Constant) and not node.test.value
+
+
+def _reachable(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a function up to a ``return`` that nothing is a condition of."""
+    ends = next((index for index, node in enumerate(body) if isinstance(node, ast.Return)), len(body))
+    return [node for node in body[:ends] if not _never(node)]
+
+
 def _faults(unpacked: UnpackedWheel, table: Mapping[str, Any]) -> Iterator[str]:
     if canonicalize_name(str(table.get("distribution"))) != unpacked.distribution:
         yield f"the guard speaks of {table.get('distribution')}, the wheel is {unpacked.distribution}"
@@ -62,8 +96,10 @@ def _comes_first(source: str) -> bool:
     for node in body:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            return any(alias.name == MODULE for alias in node.names)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        imported = isinstance(node, ast.Import | ast.ImportFrom) and node.names[0].name in {MODULE, f"vllm.{MODULE}"}
+        return imported and (not isinstance(node, ast.ImportFrom) or node.level == 1 or node.module == "vllm")
     return False
 
 

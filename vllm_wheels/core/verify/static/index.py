@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
+from vllm_wheels.core.errors import NetworkError
 from vllm_wheels.core.host.limits import MIB
 from vllm_wheels.core.index.published import allowed, files_of, pythons_of, wheels_of
 from vllm_wheels.core.index.rules import CHECKS as JUDGES
@@ -14,7 +15,8 @@ from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, con
 from vllm_wheels.core.verify.unpacked import KNOWN, UnpackedWheel
 
 PRIVATE = "private-classifier"
-FREE = frozenset({"file-size", "platform-tag"})
+FILE_SIZE = "file-size"
+FREE = frozenset({FILE_SIZE, "platform-tag"})
 """Rules that can be judged though METADATA is not valid."""
 
 REMEDIES = {
@@ -39,10 +41,21 @@ def _by_itself(rule: Rule, unpacked: UnpackedWheel) -> Judgement:
         now=datetime.now(UTC),
     )
     fault = JUDGES[rule.name](rule, upload)
+    if fault and rule.name == FILE_SIZE and _is_served(unpacked):
+        return passed(f"{fault}; the configured index serves it all the same, so its limit is a higher one")
     if fault:
         remedy = REMEDIES.get(rule.name, "change the wheel so that it keeps the rule")
         return convicted(f"{fault}, but {rule.says}", evidence=_cited(rule), remedy=remedy)
     return passed(f"kept: {rule.says}")
+
+
+def _is_served(unpacked: UnpackedWheel) -> bool:
+    """Whether the configured index has exactly this file; one that does not answer has told nothing."""
+    try:
+        served = files_of(unpacked.settings, unpacked.distribution)
+    except NetworkError:
+        return False
+    return any((each.filename, each.digests.get("sha256")) == (unpacked.path.name, unpacked.sha256) for each in served)
 
 
 def _project_size(unpacked: UnpackedWheel) -> Judgement:
@@ -101,6 +114,7 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
             partial(_unless_private, partial(_by_itself, rule)),
             needs=() if name in FREE else (METADATA_VALID,),
             tools=("packaging", "readme-renderer"),
+            lasting=name != FILE_SIZE,
         )
         for name, rule in rules().items()
         if rule.scope == "wheel" and name != PRIVATE

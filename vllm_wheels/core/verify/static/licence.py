@@ -2,6 +2,8 @@
 
 import re
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
@@ -10,7 +12,10 @@ UPSTREAM = "Apache-2.0"
 
 UPSTREAM_NAMES = re.compile(r"apache([- ]|$)", re.IGNORECASE)
 UPSTREAM_TEXT = "Apache License"
-OPERATOR = re.compile(r"\s+(?:AND|OR|WITH)\s+|[()]")
+BESIDE = re.compile(r"(?:MIT|ISC|Zlib|PSF-2\.0|BSD-[\w-]+|LGPL-[\w.-]+)\b")
+"""Licences of what a wheel may hold beside upstream's code, such as libnuma (SPDX identifiers)."""
+
+OPERATORS = frozenset({"AND", "OR", "WITH", "(", ")"})
 CLASSIFIER = "License :: "
 
 
@@ -22,7 +27,7 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     stated += [f"License: {text.splitlines()[0]}"] if text else []
     stated += classifiers
     wrong = [
-        *([f"License-Expression: {expression}"] if expression and UPSTREAM not in OPERATOR.split(expression) else []),
+        *([f"License-Expression: {expression}"] if expression and not _as_upstream(str(expression)) else []),
         *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.search(text.splitlines()[0]) else []),
         *(line for line in classifiers if line.count("::") > 1 and "Apache" not in line),
     ]
@@ -36,6 +41,16 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     if not stated:
         return convicted("METADATA states no licence", remedy=remedy)
     return passed(f"{stated[0]}, as upstream")
+
+
+def _as_upstream(expression: str) -> bool:
+    """Whether it asks for upstream's licence, and for no other that asks for more."""
+    try:
+        words = str(canonicalize_license_expression(expression)).replace("(", " ( ").replace(")", " ) ").split()
+    except InvalidLicenseExpression:
+        return False
+    named = [word for word in words if word not in OPERATORS]
+    return UPSTREAM in named and all(word == UPSTREAM or BESIDE.match(word) for word in named)
 
 
 def _files(unpacked: UnpackedWheel) -> Judgement:

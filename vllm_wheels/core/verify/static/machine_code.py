@@ -14,6 +14,12 @@ from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
 DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
 """Upstream's own extensions, of which vLLM imports the one that fits the CPU (unified family, from 0.17.0)."""
 
+CHOICE = "vllm/platforms/cpu.py"
+"""Where vLLM chooses."""
+
+LEAST_SHARE = 20
+"""An extension with less than a twentieth of the instructions of the largest stands in for none."""
+
 IDENTICAL_CODE = "identical-code"
 SCAN_TOOLS = ("iced-x86", "pyelftools")
 """Tools that decode the machine code."""
@@ -55,10 +61,11 @@ def _promised(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _forbidden(unpacked: UnpackedWheel) -> Judgement:
-    if unpacked.variant is None:
+    code, _ = _judged_as(unpacked)
+    if unpacked.variant is None or code is None:
         return skipped(UNKNOWN)
     found = [fault for fault in _faults(unpacked) if fault.file is not None]
-    own = [fault for fault in found if not fault.grafted and fault.file not in _left_alone(unpacked, found)]
+    own = [fault for fault in found if not fault.grafted and fault.file not in _left_alone(unpacked, code, found)]
     evidence = "\n".join(str(fault) for fault in found)
     if own:
         counts = ", ".join(f"{fault.count} of {fault.feature} in {fault.file}" for fault in own)
@@ -71,10 +78,25 @@ def _forbidden(unpacked: UnpackedWheel) -> Judgement:
     return passed(f"nothing above {unpacked.variant.name}")
 
 
-def _left_alone(unpacked: UnpackedWheel, found: list[Fault]) -> set[str]:
+def _left_alone(unpacked: UnpackedWheel, code: Variant, found: list[Fault]) -> set[str]:
     """Extensions that vLLM does not import on a CPU of the variant's level, since another one is for that level."""
-    siblings = {file.name for file in unpacked.scan.own if DISPATCHED.fullmatch(file.name)}
-    return siblings if siblings - {fault.file for fault in found} else set()
+    guilty = {fault.file for fault in found}
+    siblings = [file for file in unpacked.scan.own if DISPATCHED.fullmatch(file.name)]
+    largest = max((file.instructions for file in siblings), default=0)
+    whole = [
+        file
+        for file in siblings
+        if file.name not in guilty
+        and file.instructions * LEAST_SHARE >= largest
+        and any(file.features.get(name) for name in code.promises)
+    ]
+    return {file.name for file in siblings} if any(_is_imported(unpacked, file.name) for file in whole) else set()
+
+
+def _is_imported(unpacked: UnpackedWheel, name: str) -> bool:
+    """Whether the code that chooses an extension knows this one."""
+    module = name.removeprefix("vllm/").partition(".")[0]
+    return re.search(rf"\bvllm\.{module}\b", unpacked.text(CHOICE)) is not None
 
 
 def _histogram(unpacked: UnpackedWheel) -> str:
@@ -104,7 +126,11 @@ def _identical(unpacked: UnpackedWheel) -> Judgement:
         return convicted(line, evidence=evidence, remedy=remedy)
     if twins:
         return passed(f"its machine code is that of {admitted}, and it says so")
-    return passed(f"differs from {', '.join(sorted({each.distribution for each in others}))}")
+    higher = sorted({each.distribution for each in others if each.code == own.code})
+    unlike = sorted({each.distribution for each in others if each.code != own.code})
+    lines = [f"differs from {', '.join(unlike)}"] if unlike else []
+    lines += [f"is also that of {', '.join(higher)}, which is a higher variant and convicted for it"] if higher else []
+    return passed(f"its machine code {'; '.join(lines)}")
 
 
 def _higher(other: Neighbour, own: Neighbour) -> bool:

@@ -1,5 +1,6 @@
 """File name, dist-info folder, METADATA and WHEEL agree on name, version and tags."""
 
+import re
 from collections.abc import Iterable
 
 from packaging.tags import Tag
@@ -7,8 +8,12 @@ from packaging.utils import canonicalize_name
 
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import named_by
+from vllm_wheels.core.formats.wheelfile import tags_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
+
+FORMAT = "1.0"
+"""The only version of the binary distribution format."""
 
 
 def _names(unpacked: UnpackedWheel) -> Judgement:
@@ -30,6 +35,8 @@ def _normal(name: str, version: str) -> tuple[str, str]:
 def _tags(unpacked: UnpackedWheel) -> Judgement:
     file = unpacked.file
     remedy = "let auditwheel write both, or repack with 'wheel tags'"
+    if malformed := [str(text) for text in file.wheel.get_all("Tag", []) if tags_in(str(text)) is None]:
+        return convicted(f"WHEEL inside says Tag: {malformed[0]}, which is no tag", remedy=remedy)
     if file.tags != file.wheel_tags:
         line = f"the file name says {_shown(file.tags)}, WHEEL inside says {_shown(file.wheel_tags) or 'nothing'}"
         return convicted(line, remedy=remedy)
@@ -39,6 +46,21 @@ def _tags(unpacked: UnpackedWheel) -> Judgement:
     return passed(f"file name and WHEEL say {_shown(file.tags)}")
 
 
+def _wheel_version(unpacked: UnpackedWheel) -> Judgement:
+    stated = str(unpacked.file.wheel["Wheel-Version"] or "")
+    remedy = f"write Wheel-Version: {FORMAT}"
+    if not re.fullmatch(r"\d+\.\d+", stated):
+        return convicted(f"WHEEL says Wheel-Version: {stated or 'nothing'}, which is no version", remedy=remedy)
+    if stated.partition(".")[0] != FORMAT.partition(".")[0]:
+        return convicted(f"WHEEL says Wheel-Version: {stated}, which installers refuse", remedy=remedy)
+    if stated != FORMAT:
+        return convicted(f"WHEEL says Wheel-Version: {stated}, of which installers warn", remedy=remedy)
+    if str(unpacked.file.wheel["Root-Is-Purelib"]).lower() not in {"true", "false"}:
+        line = f"WHEEL says Root-Is-Purelib: {unpacked.file.wheel['Root-Is-Purelib']}, which is neither true nor false"
+        return convicted(line, remedy="write Root-Is-Purelib: false")
+    return passed(f"WHEEL is of the format {stated}")
+
+
 def _shown(tags: Iterable[Tag]) -> str:
     return " ".join(sorted(str(tag) for tag in tags))
 
@@ -46,4 +68,5 @@ def _shown(tags: Iterable[Tag]) -> str:
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
     Check("names-agree", "compare the names and versions inside", _names),
     Check("tags-agree", "compare the tags of file name and WHEEL", _tags),
+    Check("wheel-version", "read which format WHEEL is of", _wheel_version),
 )

@@ -1,7 +1,10 @@
 """RECORD names every file with its true hash and size, and nothing else (PEP 376, binary distribution format)."""
 
+import csv
 import hashlib
+import io
 from base64 import urlsafe_b64encode
+from collections import Counter
 from collections.abc import Iterator
 
 from vllm_wheels.core.formats.wheelfile import SIGNATURES, RecordEntry
@@ -19,7 +22,7 @@ def _record(unpacked: UnpackedWheel) -> Judgement:
         line = "RECORD cannot be split into path, hash and size"
         evidence = _unsplit(unpacked.text(f"{file.dist_info}/RECORD"))
         return convicted(line, evidence=evidence, remedy=remedy)
-    wrong = [*_unlisted(unpacked), *_untrue(unpacked)]
+    wrong = [*_twice(unpacked), *_unlisted(unpacked), *_untrue(unpacked)]
     if wrong:
         return convicted_of(wrong, remedy=remedy)
     return passed(f"{len(file.record)} entries, all true")
@@ -27,6 +30,12 @@ def _record(unpacked: UnpackedWheel) -> Judgement:
 
 def _unsplit(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if '"' not in line and line.count(",") != 2)[:2000]  # noqa: PLR2004 - path,hash,size
+
+
+def _twice(unpacked: UnpackedWheel) -> Iterator[str]:
+    text = unpacked.text(f"{unpacked.file.dist_info}/RECORD")
+    counted = Counter(row[0] for row in csv.reader(io.StringIO(text, newline="")) if row)
+    yield from (f"{name} is {count} times in RECORD" for name, count in counted.items() if count > 1)
 
 
 def _unlisted(unpacked: UnpackedWheel) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The wheel carries an SBOM (PEP 770) that describes this wheel."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,8 +55,15 @@ def _fault(unpacked: UnpackedWheel, document: Any) -> str | None:
         return "it is not JSON"
     if document.get("bomFormat") != FORMAT:
         return f"it is not of the format {FORMAT}"
-    subject = _subject(document)
+    if not re.fullmatch(r"1\.\d+", str(document.get("specVersion"))):
+        return f"it names no version of {FORMAT}"
+    return _fault_of_subject(unpacked, _subject(document))
+
+
+def _fault_of_subject(unpacked: UnpackedWheel, subject: Mapping[str, Any]) -> str | None:
     name, version = str(subject.get("name", "")), str(subject.get("version", ""))
+    if not name:
+        return "it does not say what it speaks of"
     if name and canonicalize_name(name) == unpacked.distribution and version not in {"", unpacked.version}:
         return f"it speaks of {name} {version}, the wheel is {unpacked.version}"
     if name and canonicalize_name(name) != unpacked.distribution:

@@ -15,13 +15,22 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 TORCH = "torch"
 
 
-def _torch(unpacked: UnpackedWheel) -> Judgement:
-    pins = {
+def required_torch(unpacked: UnpackedWheel) -> list[Version]:
+    """The versions of torch that it pins."""
+    return sorted({version for each in _requirements(unpacked).values() for version in _pins(each)})
+
+
+def _requirements(unpacked: UnpackedWheel) -> dict[str, Requirement]:
+    return {
         str(requirement): requirement
         for python in unpacked.claims
         for requirement in unpacked.required(python)
         if canonicalize_name(requirement.name) == TORCH
     }
+
+
+def _torch(unpacked: UnpackedWheel) -> Judgement:
+    pins = _requirements(unpacked)
     faults = list(_faults(unpacked, list(pins.values())))
     evidence = "\n".join(f"Requires-Dist: {line}" for line in pins)
     if faults:

@@ -1,0 +1,74 @@
+"""The zip file is laid out as every installer reads it: member after member, two compressions, plain modes."""
+
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from vllm_wheels.core.verify.checks import Check, Judgement, convicted_of, passed
+from vllm_wheels.core.verify.unpacked import UnpackedWheel
+
+COMPRESSIONS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+"""What installers read; uv refuses all others (and so does the public index)."""
+
+LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+"""APPNOTE.TXT of the zip format, 4.3.7; names and extra fields follow."""
+
+DESCRIPTOR_FLAG, DESCRIPTOR_BYTES = 0x08, (12, 16, 20, 24)
+"""Sizes of a data descriptor: with or without a signature, of 32 or 64 bits (4.3.9)."""
+
+FORBIDDEN_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX | stat.S_IWOTH
+UNIX = 3
+
+
+def _structure(unpacked: UnpackedWheel) -> Judgement:
+    with unpacked.path.open("rb") as stream, zipfile.ZipFile(unpacked.path) as archive:
+        faults = [*_packed_otherwise(archive), *_out_of_line(stream, archive)]
+    if faults:
+        return convicted_of(faults, remedy="pack the files anew with a zip library")
+    return passed("member follows member from the first byte to the directory at the end")
+
+
+def _packed_otherwise(archive: zipfile.ZipFile) -> Iterator[str]:
+    for info in archive.infolist():
+        if info.compress_type not in COMPRESSIONS:
+            name = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))
+            yield f"{info.filename} is compressed as {name}, which installers do not read"
+    if archive.comment:
+        yield f"a comment of {len(archive.comment)} bytes stands behind its directory"
+
+
+def _out_of_line(stream: BinaryIO, archive: zipfile.ZipFile) -> Iterator[str]:
+    """Bytes that belong to no member, members in one another, and headers that differ from the directory."""
+    end, gap = 0, (0,)
+    for info in sorted(archive.infolist(), key=lambda each: each.header_offset):
+        stream.seek(info.header_offset)
+        header = LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
+        name = stream.read(header[9])
+        if info.header_offset - end not in gap:
+            yield f"{info.header_offset - end} bytes before {info.filename} belong to no member"
+        if name.decode("utf-8" if header[2] & 0x800 else "cp437", "replace") != info.orig_filename:
+            yield f"{info.filename} is called {name.decode('utf-8', 'replace')} in its own header"
+        described = header[2] & DESCRIPTOR_FLAG
+        if not described and (header[3], header[7]) != (info.compress_type, info.compress_size):
+            yield f"{info.filename} has another size or compression in its own header"
+        end = info.header_offset + LOCAL_HEADER.size + header[9] + header[10] + info.compress_size
+        gap = DESCRIPTOR_BYTES if described else (0,)
+    if archive.start_dir - end not in gap:
+        yield f"{archive.start_dir - end} bytes between the last member and the directory belong to no member"
+
+
+def _modes(unpacked: UnpackedWheel) -> Judgement:
+    with zipfile.ZipFile(unpacked.path) as archive:
+        modes = {info.filename: info.external_attr >> 16 for info in archive.infolist() if info.create_system == UNIX}
+    wrong = [f"{name} has mode {stat.filemode(mode)}" for name, mode in modes.items() if mode & FORBIDDEN_BITS]
+    if wrong:
+        return convicted_of(wrong, remedy="give files the mode 644 or 755 before packing them")
+    return passed("no member is set-uid, set-gid, sticky, or writable by everybody")
+
+
+CHECKS: tuple[Check[UnpackedWheel], ...] = (
+    Check("zip-structure", "read the zip file member by member", _structure, tools=()),
+    Check("file-modes", "look at the modes of the files", _modes, tools=()),
+)
