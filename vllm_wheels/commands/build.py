@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -14,15 +16,20 @@ from vllm_wheels.commands.display import shown
 from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
+from vllm_wheels.core.operations.delivery import deliver
 from vllm_wheels.core.operations.preflight import draw_up
 from vllm_wheels.core.operations.set_up import set_up as set_machine_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from dagster import DagsterInstance
+
+    from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.errors import VllmWheelsError
     from vllm_wheels.core.operations.preflight import Planned
     from vllm_wheels.core.settings import Settings
+    from vllm_wheels.core.target import Target
     from vllm_wheels.defs.resources import BuildOptions
 
 QUESTION = "Build this?"
@@ -40,6 +47,8 @@ def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, *
     settings, wheels, kinds = options.wheels_of(asked)
     if set_up and not dry_run:
         set_machine_up(settings, options.say)
+    if not dry_run:
+        _load_dagster()
     with remembering():
         planned = draw_up(settings, wheels, kinds[-1], say=options.say, set_up=set_up and dry_run)
         if json_file:
@@ -51,6 +60,11 @@ def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, *
         planning.show(planned, settings)
         if _is_wanted(planned, yes=yes):
             _build(settings, planned, kinds)
+
+
+def _load_dagster() -> None:
+    # Planning mostly waits for package indexes, and importing Dagster takes as long.
+    threading.Thread(target=importlib.import_module, args=("vllm_wheels.defs.launch",), daemon=True).start()
 
 
 def _is_wanted(planned: Planned, *, yes: bool) -> bool:
@@ -67,18 +81,18 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     from vllm_wheels.defs import home, launch, partitions  # noqa: PLC0415
     from vllm_wheels.defs.keys import key  # noqa: PLC0415
 
-    names = list(dict.fromkeys(str(target.variant) for target in planned.targets))
-    instance = home.instance(settings)
+    instance, options = home.instance(settings), _for_run(settings)
     failures: list[VllmWheelsError] = []
     try:
         with shown(planned.estimates()) as show:
             tell = _once(show, planned)
             for target in dict.fromkeys(wheel.shared() for wheel in planned.targets):
+                wheels = [wheel for wheel in planned.targets if wheel.shared() == target]
+                if not planned.to_be_made() and _delivered(wheels, kinds, instance, options.builds(say=tell)):
+                    continue
                 partitions.register(instance, target.release)
-                chosen = [key(kind, name) for name in names for kind in kinds]
-                outcome = launch.launch(
-                    target, chosen, instance=instance, options=_for_run(settings), dry_run=False, say=tell
-                )
+                chosen = [key(kind, wheel.variant) for wheel in wheels for kind in kinds]
+                outcome = launch.launch(target, chosen, instance=instance, options=options, dry_run=False, say=tell)
                 failures += outcome.failures
     except KeyboardInterrupt:
         raise _interrupted() from None
@@ -89,6 +103,17 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     if failures:
         sys.exit(failures[0].exit_code)
     closing.require_no_conviction(made)
+
+
+def _delivered(wheels: Sequence[Target], kinds: tuple[str, ...], instance: DagsterInstance, builds: BuildGraph) -> bool:
+    """Puts wheels of which Dagster knows all there is to know into the output folder, without a run."""
+    from vllm_wheels.defs.launch import is_recorded  # noqa: PLC0415 - as in ``_build``
+
+    if not all(is_recorded(wheel, kinds, instance=instance, builds=builds) for wheel in wheels):
+        return False
+    for wheel in wheels:
+        deliver(builds, kinds[-1], wheel)
+    return True
 
 
 def _once(show: Callable[[str], None], planned: Planned) -> Callable[[str], None]:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key that makes a result an observation: the step succeeds and nothing is recorded as built."""
 
+KEY = "key"
+"""Metadata entry that holds an artifact's key in the store."""
+
 UNOBSERVED = "INITIAL"
 """Data version that Dagster takes for an external asset nobody has observed."""
 
@@ -73,6 +76,14 @@ def latest_data_version(
 ) -> str | None:
     """Data version of the newest materialization, or observation, of a partition; None where there is none."""
     return _version(instance.get_latest_data_version_record(asset, is_source=observed, partition_key=partition))
+
+
+def latest_key(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> str | None:
+    """Store key of the artifact that the newest materialization of a partition reported; None where there is none."""
+    found = instance.get_latest_data_version_record(asset, is_source=False, partition_key=partition)
+    materialization = found.event_log_entry.asset_materialization if found else None
+    value = materialization.metadata.get(KEY) if materialization else None
+    return str(value.value) if value else None
 
 
 def refresh_inputs(context: dg.AssetExecutionContext) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.defs.internals import KEY
 from vllm_wheels.defs.keys import key
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def metadata(artifact: Artifact) -> Metadata:
     """The artifact as the UI shows it: common entries first, then those of its kind."""
     common: Metadata = {
         "folder": dg.MetadataValue.path(str(artifact.folder)),
-        "key": dg.MetadataValue.text(artifact.key),
+        KEY: dg.MetadataValue.text(artifact.key),
         "seconds": dg.MetadataValue.float(float(artifact.seconds)),
     }
     return {**common, **DETAILS.get(artifact.kind, _facts)(artifact)}
