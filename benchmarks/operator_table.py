@@ -2,8 +2,8 @@
 
     python -m benchmarks.operator_table TREE...
 
-Each TREE is an unpacked release, from 0.8.5 on. What a later release no longer has stays in the table: wheels of earlier
-ones are verified with it as well.
+Each TREE is an unpacked release, from 0.8.5 on. What a later release no longer has stays in the table: wheels of
+earlier ones are verified with it as well.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vllm_wheels.core.patches.compiled import BINDINGS
 from vllm_wheels.core.verify.static.operators import KNOWN
 
 HEAD = """\
-# Operators that csrc/cpu/torch_bindings.cpp of some release registers on some processor. A wheel whose Python calls one of
-# them needs it; all others are of GPUs. Written by: python -m benchmarks.operator_table TREE...
+# Operators that csrc/cpu/torch_bindings.cpp of some release registers on some processor. A wheel whose Python calls
+# one of them needs it; all others are of GPUs. Written by: python -m benchmarks.operator_table TREE...
 
 operators = [
 """

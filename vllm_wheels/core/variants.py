@@ -12,7 +12,6 @@ from typing import Any
 
 from vllm_wheels.core.errors import MachineError, UnknownVariantError
 
-
 ANY_VARIANT = "_is_avx2_supported"
 """The question that is answered with yes wherever some variant runs."""
 

@@ -63,7 +63,9 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "RECORD with a lost file": ("record", Recipe(record=lambda text: "vllm/lost.py,sha256=x,1\n" + text)),
     "4-bit weights without their operator": (
         "operators",
-        Recipe(code=library("baseline", SILU), files={"vllm/int4.py": "import torch\n\ntorch.ops._C.cpu_gemm_wna16()\n"}),
+        Recipe(
+            code=library("baseline", SILU), files={"vllm/int4.py": "import torch\n\ntorch.ops._C.cpu_gemm_wna16()\n"}
+        ),
     ),
     "placeholder called with arguments": (
         "operators",

@@ -1,5 +1,6 @@
 """What a wheel's Python code can reach on a CPU, read without running it."""
 
+# ruff: noqa: E501 - a shape of code on one line each
 from __future__ import annotations
 
 import pytest
@@ -95,7 +96,7 @@ def test_way_names_each_place_up_to_a_module(tmp_path):
 
 
 def test_code_of_another_platforms_folder_does_not_count(tmp_path):
-    """vLLM keeps code that only GPUs run in folders of their names."""
+    """Upstream keeps code that only GPUs run in folders of their names."""
     assert chain(tmp_path, "", {}, **{"models/nvidia/code": f"{CALL}\n"}) is None
 
 

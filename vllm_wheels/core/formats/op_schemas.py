@@ -56,7 +56,7 @@ def in_binary(path: Path) -> dict[str, Operator]:
 
 
 def in_source(text: str, macros: Collection[str] | None = None) -> dict[str, Operator]:
-    """The operators that a C++ source registers, by name: under all macros that are defined, or in all its branches.
+    """The operators that a C++ source registers, by name: under the macros that are defined, or in all branches.
 
     Raises:
         ValueError: a condition cannot be understood.
@@ -80,7 +80,7 @@ def _count(parameters: str) -> int:
 
 
 def _compiled(text: str, macros: Collection[str]) -> Iterator[str]:
-    """The lines that the preprocessor leaves: per open block, whether a branch was taken, and whether it is this one."""
+    """The lines that the preprocessor leaves; of each open block it keeps whether a branch was taken, and this one."""
     opened: list[tuple[bool, bool]] = []
     for line in text.splitlines():
         directive = DIRECTIVE.match(line)
@@ -107,5 +107,6 @@ def holds(condition: str, macros: Collection[str]) -> bool:
 
     named = TOKEN.sub(answer, condition).replace("&&", " and ").replace("||", " or ").replace("!", " not ")
     if not BOOLEAN.fullmatch(named):
-        raise ValueError(f"the condition {' '.join(condition.split())!r} is not understood")
+        message = f"the condition {' '.join(condition.split())!r} is not understood"
+        raise ValueError(message)
     return bool(eval(named.strip(), {"__builtins__": {}}))  # noqa: S307 - nothing but True, False, and, or, not

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TypedDict
 
@@ -116,9 +117,9 @@ def _is_installed(name: str) -> bool:
 def cap_host() -> None:
     """Makes torch deny the CPU features above this wheel's level, for which it has no code.
 
-    vLLM asks torch about the CPU and then calls kernels of that level. What a later torch can be asked besides is denied
-    as well: no variant has code for it. Called by ``vllm/__init__.py`` once vLLM's own start has imported torch; a torch
-    that is not there yet is not imported.
+    vLLM asks torch about the CPU and then calls kernels of that level. What a later torch can be asked besides is
+    denied as well: no variant has code for it. Called by ``vllm/__init__.py`` once vLLM's own start has imported
+    torch; a torch that is not there yet is not imported.
     """
     torch = sys.modules.get("torch")
     for owner in (getattr(torch, "cpu", None), getattr(getattr(torch, "_C", None), "_cpu", None)):
@@ -130,14 +131,15 @@ def cap_host() -> None:
 
 def answer(question: str) -> bool:
     """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``."""
-    return question not in WHEEL["ceiling"] and bool(getattr(sys.modules["torch"].ops._C, question)())
+    return question not in WHEEL["ceiling"] and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
 
 
 def refuse(operator: str, what: str) -> None:
     """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so."""
-    import vllm._custom_ops  # noqa: F401, PLC0415 - registers the operators, which is too much for vLLM's start
+    # This registers the operators, which is too much for vLLM's start.
+    import_module(f"{UPSTREAM}._custom_ops")
 
-    if not hasattr(sys.modules["torch"].ops._C, operator):
+    if not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
         raise NotImplementedError(lacks(operator, what))
 
 

@@ -1,7 +1,7 @@
 """Has vLLM quantize to FP8 by PyTorch on CPUs, in place of calling upstream's placeholders.
 
-``csrc/cpu/torch_bindings.cpp`` registers ``static_scaled_fp8_quant() -> ()`` and its kin, which take no arguments, only so
-that names in patterns of the compiler are there. Loading an FP8 checkpoint calls them with four.
+``csrc/cpu/torch_bindings.cpp`` registers ``static_scaled_fp8_quant() -> ()`` and its kin, which take no arguments, only
+so that names in patterns of the compiler are there. Loading an FP8 checkpoint calls them with four.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantizes to FP8 on CPUs, where upstream registers placeholders that take no arguments.
 
-vllm-wheels puts this file into wheels. Upstream calls it while it loads FP8 checkpoints whose parts have scales of their
-own (q, k and v in one layer); without it they end in "static_scaled_fp8_quant() expected at most 0 argument(s)".
+vllm-wheels puts this file into wheels. Upstream calls it while it loads FP8 checkpoints whose parts have scales of
+their own (q, k and v in one layer); without it they end in "static_scaled_fp8_quant() expected at most 0 argument(s)".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SMALLEST_STEPS = 512.0
 """Upstream's kernels for GPUs take no scale below that of the largest FP8 value, divided by this."""
 
 
-def quantized(
+def quantized(  # noqa: PLR0917 - upstream's parameters
     input: Any,  # noqa: A002 - upstream's name
     scale: Any = None,
     num_token_padding: int | None = None,

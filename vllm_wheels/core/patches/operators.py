@@ -1,4 +1,4 @@
-"""Which operators the extension of each variant registers in a release, by its source, and what that means for models."""
+"""Which operators the extension of each variant registers in a release, by its source, and what that leaves out."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def registered(root: Path, release: str, variant: Variant) -> dict[str, Operator
 
 
 def elsewhere(root: Path, wanted: Wanted) -> dict[str, str]:
-    """The operators that this variant lacks, each with the distribution of the lowest variant that has it, or "" for none.
+    """The operators that this variant lacks, each with the lowest distribution that has it, or "" for none.
 
     Operators that the source registers on other processors only belong to the latter.
     """

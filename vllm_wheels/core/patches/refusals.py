@@ -1,7 +1,7 @@
 """Has vLLM refuse in one sentence what it would start on and die of, for want of an operator that the wheel lacks.
 
-Upstream asks before most of its operators whether the CPU has what they need. The places here ask nothing: 4-bit weights
-without AVX-512 (upstream's issue 55613) and DeepSeek-V4 without AMX.
+Upstream asks before most of its operators whether the CPU has what they need. The places here ask nothing: 4-bit
+weights without AVX-512 (upstream's issue 55613) and DeepSeek-V4 without AMX.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ INT4 = "4-bit weights (AWQ, GPTQ)"
 DEEPSEEK = "DeepSeek-V4"
 INT4_KERNELS = "vllm/model_executor/kernels/linear/mixed_precision"
 HYPER_CONNECTIONS = "vllm/model_executor/kernels/mhc/cpu.py"
-IS_DEEPSEEK = (
-    'getattr(getattr(vllm_config.model_config, "hf_config", None), "model_type", None) == "deepseek_v4"'
-)
+IS_DEEPSEEK = 'getattr(getattr(vllm_config.model_config, "hf_config", None), "model_type", None) == "deepseek_v4"'
 
 
 @dataclass(frozen=True, kw_only=True)

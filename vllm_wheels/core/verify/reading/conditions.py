@@ -21,7 +21,7 @@ ARCHITECTURE, MACHINE = "get_cpu_architecture", "CpuArchEnum"
 X86 = "X86"
 OTHERS = re.compile(r"is_(cuda|cuda_alike|rocm|xpu|tpu|hpu|neuron|out_of_tree|unspecified)")
 REFUSES, ANSWERS = re.compile(r"(^|\.)_cpu_guard\.refuse"), re.compile(r"(^|\.)_cpu_guard\.answer")
-"""Functions of the wheel's own guard: it refuses what needs an operator that is not there, and answers for operators."""
+"""Functions of the wheel's guard: it refuses what needs an operator that is not there, and answers for operators."""
 
 MEMBER = re.compile(r"(?:^|\.)[A-Z]\w*\.[A-Z][A-Z0-9_]*$")
 """A member of an enumeration."""
@@ -96,7 +96,7 @@ class Conditions:
     _set: dict[tuple[int, str], Value] = field(default_factory=dict, repr=False)
     _names: dict[tuple[int, int, str], Value] = field(default_factory=dict, repr=False)
 
-    def value(self, node: ast.AST | None, at: Place) -> Value:
+    def value(self, node: ast.AST | None, at: Place) -> Value:  # noqa: C901, PLR0911 - one for each kind of node
         """What an expression comes to as a condition."""
         match node:
             case ast.Constant(value=value):
@@ -151,7 +151,7 @@ class Conditions:
         return found.inverted() if negative else found
 
     def _stands_for_refused(self, member: str) -> Value:
-        """False for a member of an enumeration that vLLM turns into classes which all refuse, so that it is never chosen.
+        """False for a member of an enumeration that stands for classes which all refuse, so that it is never chosen.
 
         The branch that turns it into them holds nothing else: ``if backend == Backend.CPU: return [CPUExperts]``.
         """
@@ -178,7 +178,11 @@ class Conditions:
             found = self.named_class(dotted(each, source), source) if each is not None else None
             because.append(self.refused(*found) if found else None)
         reasons = [each.because for each in because if each is not None]
-        return Value(False, frozenset().union(*reasons)) if reasons and len(reasons) == len(because) else None
+        return (
+            Value(known=False, because=frozenset().union(*reasons))
+            if reasons and len(reasons) == len(because)
+            else None
+        )
 
     def named_class(self, name: str, source: Source) -> tuple[Source, ast.ClassDef] | None:
         """The class of a dotted name, in the module that an import names or in the file itself."""
@@ -195,27 +199,28 @@ class Conditions:
                 return values[0]
         return node
 
-    def _called(self, node: ast.Call, at: Place) -> Value:
+    def _called(self, node: ast.Call, at: Place) -> Value:  # noqa: PLR0911 - one for each function that is understood
         name = dotted(node.func, at.source)
         if asked := QUESTION.fullmatch(name) or OP_QUESTION.fullmatch(name):
             known = self.host.answers.get(asked[1])
             return Value(known, frozenset({asked[1]}))
-        texts = [each.value for each in map(lambda each: self._given(each, at), node.args) if _is_text(each)]
+        given = [self._given(argument, at) for argument in node.args]
+        texts = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
         if REFUSES.search(name) and texts:
             return Value(texts[0] not in self.host.operators, frozenset({f"has operator {texts[0]}"}))
         if ANSWERS.search(name) and texts:
             return Value(self.host.answers.get(texts[0]), frozenset({texts[0]}))
-        if name == "hasattr" and len(node.args) == 2 and texts:
+        if name == "hasattr" and texts:
             return self._has(node.args[0], str(texts[-1]), at)
-        if name == "getattr" and len(node.args) == 3 and texts:
+        if name == "getattr" and texts and node.args[2:]:
             return self._attribute_or(str(texts[-1] if len(texts) == 1 else texts[0]), node.args[2], at)
         if name == "bool" and len(node.args) == 1:
             return self.value(node.args[0], at)
         last = name.rpartition(".")[2]
         if last == "is_cpu" and not node.args:
-            return Value(True, frozenset({last}))
+            return Value(known=True, because=frozenset({last}))
         if OTHERS.fullmatch(last) and not node.args:
-            return Value(False, frozenset({last}))
+            return Value(known=False, because=frozenset({last}))
         return self._returned_by(node, at)
 
     def _attribute_or(self, name: str, default: ast.expr, at: Place) -> Value:
@@ -266,8 +271,7 @@ class Conditions:
             if own:
                 for each in own:
                     around = source.parents[each]
-                    simple = isinstance(around, ast.Assign | ast.AnnAssign | ast.NamedExpr)
-                    yield around.value if simple else None
+                    yield around.value if isinstance(around, ast.Assign | ast.AnnAssign | ast.NamedExpr) else None
                 return
             if isinstance(scope, ast.Module):
                 return
@@ -293,9 +297,8 @@ class Conditions:
         """What a file sets an attribute to, wherever it does."""
         source = at.source
         around = [source.parents[each] for each in source.stored.get(name, ()) if isinstance(each, ast.Attribute)]
-        if not all(isinstance(each, ast.Assign | ast.AnnAssign) for each in around):
-            return UNKNOWN
-        return _agreed([self.value(each.value, Place(source)) for each in around])
+        set_to = [each.value if isinstance(each, ast.Assign | ast.AnnAssign) else None for each in around]
+        return _agreed([self.value(each, Place(source)) for each in set_to])
 
     def function(self, node: ast.Call, at: Place) -> tuple[Source, Function] | None:
         """The function of the package that a call runs, where that can be told."""
@@ -315,7 +318,7 @@ class Conditions:
         if not found and module and last in source.imports:
             module, _, last = source.imports[last].rpartition(".")
             source = self.package.module(module)
-            found = [each for each in source.defined.get(last, ())] if source else []
+            found = list(source.defined.get(last, ())) if source else []
         if source is None or len(found) != 1 or not isinstance(found[0], Function):
             return None
         return source, found[0]
@@ -346,16 +349,16 @@ class Conditions:
             if isinstance(node, ast.Return) and source.scope(node) is function:
                 found = self.barred(node, at)
                 if found is None:
-                    values.append(self.value(node.value, at) if node.value else Value(False))
+                    values.append(self.value(node.value, at) if node.value else Value(known=False))
                 else:
                     decided |= found.because
         ended = self.ends(function.body, at)
         if ended is None:
-            values.append(Value(False))
+            values.append(Value(known=False))
         else:
             decided |= ended.because
         # A function that never returns refuses as one that returns false.
-        agreed = _agreed(values or [Value(False)])
+        agreed = _agreed(values or [Value(known=False)])
         return Value(agreed.known, agreed.because | decided)
 
     def ends(self, block: list[ast.stmt], at: Place) -> Value | None:
@@ -365,17 +368,17 @@ class Conditions:
                 return found
         return None
 
-    def _leaves(self, statement: ast.stmt, at: Place) -> Value | None:
+    def _leaves(self, statement: ast.stmt, at: Place) -> Value | None:  # noqa: PLR0911 - one for each statement
         match statement:
             case ast.Return() | ast.Raise() | ast.Continue() | ast.Break():
-                return Value(True)
+                return Value(known=True)
             case ast.If(test=test, body=body, orelse=orelse):
                 found = self.value(test, at)
                 if found.known is not None:
                     inner = self.ends(body if found.known else orelse, at)
-                    return Value(True, found.because | inner.because) if inner else None
+                    return Value(known=True, because=found.because | inner.because) if inner else None
                 one, other = self.ends(body, at), self.ends(orelse, at)
-                return Value(True, one.because | other.because) if one and other else None
+                return Value(known=True, because=one.because | other.because) if one and other else None
             case ast.With(body=body):
                 return self.ends(body, at)
             case ast.Assert(test=test):
@@ -432,7 +435,3 @@ def _agreed(values: list[Value]) -> Value:
     if values and values[0].known is not None and all(each.known is values[0].known for each in values):
         return Value(values[0].known, frozenset().union(*(each.because for each in values)))
     return UNKNOWN
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)

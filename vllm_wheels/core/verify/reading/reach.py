@@ -80,11 +80,11 @@ class Reach:
         around = source.scope(scope)
         if isinstance(around, ast.ClassDef):
             used = self._method_used(source, around, scope, seen)
-            if used is None or not self._called_by_name(source, scope):
+            if used is None or not self._called_by_name(scope):
                 return used
         return self._used_from(source, scope, scope.name, seen)
 
-    def _called_by_name(self, source: Source, method: Function) -> bool:
+    def _called_by_name(self, method: Function) -> bool:
         """Whether the places that name a method are all that call it; others are called through an interface."""
         name = method.name
         if name.startswith("__") or len(self.package.defining.get(name, ())) >= COMMON:
@@ -107,9 +107,10 @@ class Reach:
                 return found
         for user, node in self.package.uses(scope.name):
             around = user.parents.get(node)
-            if _is_base(user, node) and isinstance(around, ast.ClassDef) and not _overrides(around, method.name):
-                if (found := self._method_used(user, around, method, seen)) is not None:
-                    return found
+            if not isinstance(around, ast.ClassDef) or node not in around.bases or _overrides(around, method.name):
+                continue
+            if (found := self._method_used(user, around, method, seen)) is not None:
+                return found
         return None
 
     def _used_from(
@@ -163,7 +164,9 @@ class Reach:
                 break
         return None
 
-    def _methods(self, source: Source, scope: ast.ClassDef, name: str, depth: int = 0) -> Iterator[tuple[Source, Function]]:
+    def _methods(
+        self, source: Source, scope: ast.ClassDef, name: str, depth: int = 0
+    ) -> Iterator[tuple[Source, Function]]:
         """Definitions of a method in a class and those it derives from, nearest first."""
         for each in scope.body:
             if isinstance(each, Function) and each.name == name:
@@ -197,7 +200,7 @@ def _is_base(source: Source, node: ast.AST) -> bool:
     return isinstance(around, ast.ClassDef) and node in around.bases
 
 
-def _counts(source: Source, node: ast.AST) -> bool:
+def _counts(source: Source, node: ast.AST) -> bool:  # noqa: PLR0911 - one for each kind of place
     """Whether a place uses the name: it is no comparison, no type, and no list of what a module exports."""
     inner, around = node, source.parents.get(node)
     while isinstance(around, ast.expr | ast.arg | ast.keyword | ast.Assign | ast.AnnAssign | ast.FunctionDef):

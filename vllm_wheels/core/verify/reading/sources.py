@@ -108,7 +108,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Package:
-    """The Python files below a folder of an unpacked wheel, without those of other platforms and the guard, which only names operators.
+    """The Python files of a wheel, without those of other platforms and the guard, which only names operators.
 
     Attributes:
         root: folder that holds the package.

@@ -1,7 +1,7 @@
 """Every operator that the wheel's Python code can reach is registered by the extension that vLLM imports there.
 
-Which question about the CPU guards which operator is read from the code. So are new questions: one that no ceiling knows
-would be answered by the CPU, past the wheel's level.
+Which question about the CPU guards which operator is read from the code. So are new questions: one that no ceiling
+knows would be answered by the CPU, past the wheel's level.
 """
 
 import ast
@@ -70,9 +70,12 @@ def _operators(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _levels(
-    unpacked: UnpackedWheel, package: Package, extensions: Mapping[str, Mapping[str, Operator]], said: Mapping[str, object]
+    unpacked: UnpackedWheel,
+    package: Package,
+    extensions: Mapping[str, Mapping[str, Operator]],
+    said: Mapping[str, object],
 ) -> Iterator[Level]:
-    """The CPUs to look at: one for a wheel that caps what vLLM sees and has one extension, else each step of the ladder."""
+    """The CPUs to look at: one for a wheel with a ceiling and one extension, else each step of the ladder."""
     own = unpacked.variant or lowest()
     ceiling = said.get("ceiling")
     if isinstance(ceiling, tuple | list) and ceiling and set(extensions) == {PLAIN}:
