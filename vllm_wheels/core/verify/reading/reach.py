@@ -23,6 +23,9 @@ TRANSPARENT = re.compile(
 NO_USE = re.compile(r"^(isinstance|issubclass|hasattr|cast|typing\.cast)$|(^|\.)_cpu_guard\.\w+$")
 """Functions that are told a name without using what it names."""
 
+WIDESPREAD = 60
+"""A name that stands in more files is taken for used: nothing so common, such as ModelConfig, depends on the CPU."""
+
 COMMON = 4
 """A method that as many classes define is called through an interface: it runs wherever its class is used."""
 
@@ -116,6 +119,9 @@ class Reach:
     def _used_from(
         self, source: Source, defined: ast.AST, name: str, seen: set[int], *, only_bases: bool = False
     ) -> tuple[str, ...] | None:
+        files = len(self.package.holding(name))
+        if files > WIDESPREAD and not only_bases:
+            return (f"{name}, which stands in {files} files",)
         for user, node in self.package.uses(name):
             if not _counts(user, node) or (user is source and _inside(user, node, defined)):
                 continue
