@@ -110,7 +110,7 @@ def test_core_names_no_dagster(name):
     assert [each for each in found if each.split(".")[0].startswith("dagster")] == []
 
 
-IN_WHEELS = {"vllm_wheels.core.patches.vnni_kernels"}
+IN_WHEELS = {"vllm_wheels.core.patches.fp8_quantization", "vllm_wheels.core.patches.vnni_kernels"}
 
 
 def test_core_can_be_imported_without_dagster():

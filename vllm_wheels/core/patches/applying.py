@@ -7,6 +7,7 @@ from pathlib import Path
 from vllm_wheels.core.patches import (
     cpu_platform,
     fixes,
+    fp8,
     guard,
     kernels,
     lookups,
@@ -18,6 +19,7 @@ from vllm_wheels.core.patches import (
     native_unified,
     native_vnni,
     questions,
+    refusals,
 )
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
@@ -35,6 +37,8 @@ PATCHES: tuple[Patch, ...] = (
     cpu_platform.PATCH,
     questions.PATCH,
     kernels.PATCH,
+    fp8.PATCH,
+    refusals.PATCH,
     guard.PATCH,
 )
 """In the order in which they are applied; refusals of a variant come first."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TypedDict
 
@@ -28,12 +29,18 @@ class Variant(TypedDict):
 
 
 class Wheel(TypedDict, total=False):
-    """This wheel: the features it needs, torch's questions about features it has no code for, all variants."""
+    """This wheel: the features it needs, what it answers about those it has no code for, all variants.
+
+    ``ceiling`` are questions that are answered with no, ``known`` all that may be answered by the CPU or with no, and
+    ``elsewhere`` operators that the wheel lacks, each with the distribution that has it, or an empty text.
+    """
 
     variant: str
     distribution: str
     floor: tuple[str, ...]
     ceiling: tuple[str, ...]
+    known: tuple[str, ...]
+    elsewhere: dict[str, str]
     variants: list[Variant]
 
 
@@ -110,14 +117,41 @@ def _is_installed(name: str) -> bool:
 def cap_host() -> None:
     """Makes torch deny the CPU features above this wheel's level, for which it has no code.
 
-    vLLM asks torch about the CPU and then calls kernels of that level. Called by ``vllm/__init__.py`` once vLLM's own
-    start has imported torch; a torch that is not there yet is not imported.
+    vLLM asks torch about the CPU and then calls kernels of that level. What a later torch can be asked besides is
+    denied as well: no variant has code for it. Called by ``vllm/__init__.py`` once vLLM's own start has imported
+    torch; a torch that is not there yet is not imported.
     """
     torch = sys.modules.get("torch")
     for owner in (getattr(torch, "cpu", None), getattr(getattr(torch, "_C", None), "_cpu", None)):
-        for question in WHEEL["ceiling"]:
+        asked = [name for name in dir(owner) if name.startswith("_is_") and name.endswith("_supported")]
+        for question in {*WHEEL["ceiling"], *(name for name in asked if name not in WHEEL["known"])}:
             if hasattr(owner, question):
                 setattr(owner, question, _no)
+
+
+def answer(question: str) -> bool:
+    """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``."""
+    return question not in WHEEL["ceiling"] and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
+
+
+def refuse(operator: str, what: str) -> None:
+    """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so."""
+    # This registers the operators, which is too much for vLLM's start.
+    import_module(f"{UPSTREAM}._custom_ops")
+
+    if not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
+        raise NotImplementedError(lacks(operator, what))
+
+
+def lacks(operator: str, what: str) -> str:
+    """That the wheel has no code for something, and what to install instead."""
+    name, flags = WHEEL["distribution"], cpu_flags()
+    for other in WHEEL["variants"]:
+        if other["distribution"] == WHEEL["elsewhere"].get(operator):
+            missing = [flag for flag in other["floor"] if flags is not None and flag not in flags]
+            needs = f", on a CPU with {', '.join(missing)}" if missing else ""
+            return f"{name} has no code for {what}: install {other['distribution']} in its place{needs}"
+    return f"{name} has no code for {what}: no variant of this build has"
 
 
 def _no() -> bool:

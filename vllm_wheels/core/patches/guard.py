@@ -7,25 +7,31 @@ The floor is checked before anything else of vLLM is imported. The cap needs tor
 from __future__ import annotations
 
 import ast
+import re
 from importlib.resources import files
 from pprint import pformat
 
 from vllm_wheels.core.patches.cpu_guard import Wheel
 from vllm_wheels.core.patches.guard_files import GUARD, INIT
+from vllm_wheels.core.patches.operators import elsewhere
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
-from vllm_wheels.core.variants import variants
+from vllm_wheels.core.variants import known_questions, variants
 
 TEMPLATE = "cpu_guard.py"
 TABLE = "WHEEL: Wheel = {}\n"
+PACKAGE = "vllm"
+OPERATOR_QUESTION = re.compile(r"\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
+OWN_IMPORT = re.compile(r"^(?:from|import) +vllm\b", re.MULTILINE)
 TORCH_IMPORT = "vllm.env_override"
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
     """Adds the module and calls it from ``vllm/__init__.py``."""
     source = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
-    table = pformat(data(wanted), sort_dicts=False, width=100)
+    table = pformat(data(tree, wanted), sort_dicts=False, width=100)
     tree.write(GUARD, source.replace(TABLE, f"WHEEL: Wheel = {table}\n"))
+    _ask_guard(tree)
     text = tree.text(INIT)
     lines = text.splitlines(keepends=True)
     first, torch = _places(tree, text)
@@ -33,6 +39,20 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     lines.insert(torch, "\n_cpu_guard.cap_host()\n")
     lines.insert(first, "from . import _cpu_guard  # isort:skip\n")
     tree.write(INIT, "".join(lines))
+
+
+def _ask_guard(tree: Tree) -> None:
+    """Has the guard answer in place of operators that read the CPU's features themselves, past ``torch.cpu``."""
+    for file in sorted((tree.root / PACKAGE).rglob("*.py")):
+        path = file.relative_to(tree.root).as_posix()
+        text = tree.text(path)
+        if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
+            tree.write(path, _importing(asked))
+
+
+def _importing(text: str) -> str:
+    """The text with an import of the guard before its first import of vLLM's own."""
+    return OWN_IMPORT.sub(r"from vllm import _cpu_guard\n\g<0>", text, count=1)
 
 
 def _places(tree: Tree, text: str) -> tuple[int, int]:
@@ -45,13 +65,15 @@ def _places(tree: Tree, text: str) -> tuple[int, int]:
     return effective[0].lineno - 1, torch[0].end_lineno
 
 
-def data(wanted: Wanted) -> Wheel:
+def data(tree: Tree, wanted: Wanted) -> Wheel:
     """What the module knows about its wheel and the other variants, lowest first."""
     return {
         "variant": wanted.variant.name,
         "distribution": wanted.distribution,
         "floor": wanted.variant.floor,
         "ceiling": wanted.code.ceiling,
+        "known": known_questions(),
+        "elsewhere": elsewhere(tree.root, wanted),
         "variants": [
             {"distribution": wanted.distributions[name], "floor": other.floor} for name, other in variants().items()
         ],

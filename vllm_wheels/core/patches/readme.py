@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 
 from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.patches.operators import elsewhere, lacking_features
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.vnni_python import PREDICATES
@@ -25,11 +26,17 @@ SAME_CODE_NOTE = "**In this release it holds the same machine code as `{other}`*
 NO_GAIN = "Nothing is gained by installing it in place of `{other}`."
 CALLED_GAIN = "It calls kernels of it that `{other}` leaves unused."
 LACKING_NOTE = "**In this release it holds no {promise} instructions**: {why}."
+DOES_NOT_RUN = """\
+**What does not run in this package**, and which of the packages below runs it; vLLM refuses it in one sentence:
+
+| does not run here | runs in |
+|---|---|
+{rows}"""
 W4A8_NOTE = """\
 **Models with 4-bit weights (AWQ, GPTQ) are computed with 8-bit activations (W4A8)**, by kernels that upstream's wheels
 use on CPUs with AMX only. A matrix product was 3 to 8 times as fast as with 16-bit activations, and its error 0.009 in
 place of 0.005 of the result. `VLLM_CPU_INT4_W4A8=0` switches back. Mixtures of experts with 4-bit and 8-bit weights run
-too. FP8 and MXFP4 models need a CPU with AMX."""
+too."""
 
 
 def template(settings: Settings) -> str:
@@ -90,6 +97,9 @@ def _code(tree: Tree, wanted: Wanted) -> str:
     notes += [LACKING_NOTE.format(promise=each.promise, why=each.why) for each in wanted.lacking]
     if tree.has(PREDICATES):
         notes.append(W4A8_NOTE)
+    if missing := lacking_features(elsewhere(tree.root, wanted)):
+        rows = "\n".join(f"| {words} | `{other}` |" for words, other in missing.items())
+        notes.append(DOES_NOT_RUN.format(rows=rows))
     return "\n\n".join(notes)
 
 

@@ -23,7 +23,7 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
     if GUARD not in unpacked.file.members:
         line = "on a lesser CPU it dies of an illegal instruction: there is no guard"
         return convicted(line, remedy=REMEDY, severity=severity)
-    table = _table(unpacked.text(GUARD))
+    table = guard_table(unpacked.text(GUARD))
     faults = list(_faults(unpacked, table)) if table else [f"{GUARD} has no table {TABLE}"]
     if not _refuses(unpacked.text(GUARD)):
         faults.append(f"{GUARD} refuses nobody: importing it calls nothing that raises an error")
@@ -34,7 +34,7 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
     return passed(f"refuses CPUs without {', '.join(table['floor'])}")
 
 
-def _table(source: str) -> Mapping[str, Any]:
+def guard_table(source: str) -> Mapping[str, Any]:
     """The table in the module's source, read without running it; empty where there is none."""
     try:
         body = ast.parse(source).body

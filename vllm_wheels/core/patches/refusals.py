@@ -1,0 +1,111 @@
+"""Has vLLM refuse in one sentence what it would start on and die of, for want of an operator that the wheel lacks.
+
+Upstream asks before most of its operators whether the CPU has what they need. The places here ask nothing: 4-bit
+weights without AVX-512 (upstream's issue 55613) and DeepSeek-V4 without AMX.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from vllm_wheels.core.formats.op_schemas import in_source
+from vllm_wheels.core.patches.compiled import BINDINGS
+from vllm_wheels.core.patches.patch import Patch, Wanted
+from vllm_wheels.core.patches.tree import Tree
+
+CALL = "_cpu_guard.refuse"
+IMPORT = "from vllm import _cpu_guard"
+INT4 = "4-bit weights (AWQ, GPTQ)"
+DEEPSEEK = "DeepSeek-V4"
+INT4_KERNELS = "vllm/model_executor/kernels/linear/mixed_precision"
+HYPER_CONNECTIONS = "vllm/model_executor/kernels/mhc/cpu.py"
+IS_DEEPSEEK = 'getattr(getattr(vllm_config.model_config, "hf_config", None), "model_type", None) == "deepseek_v4"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A place that is never passed without an operator.
+
+    Attributes:
+        path: file; a release that has no such file has no such feature.
+        function: name of the function that refuses first of all; empty where importing the module refuses.
+        operator: what is needed.
+        what: the feature, for people.
+        condition: expression in the function, under which it refuses; empty for always.
+    """
+
+    path: str
+    function: str
+    operator: str
+    what: str
+    condition: str = ""
+
+    def lines(self, indent: str) -> str:
+        """The statements that refuse."""
+        call = f'{CALL}("{self.operator}", "{self.what}")'
+        asked = f"if {self.condition}:\n{indent}    {call}" if self.condition else call
+        return f"{indent}{IMPORT}\n\n{indent}{asked}\n\n"
+
+
+REFUSALS = (
+    *(
+        # zentorch's kernel leaves layers that it does not take to the other one.
+        Refusal(path=f"{INT4_KERNELS}/{file}", function="can_implement", operator="cpu_gemm_wna16", what=INT4)
+        for file in ("cpu.py", "zentorch.py")
+    ),
+    Refusal(
+        path="vllm/platforms/cpu.py",
+        function="check_and_update_config",
+        operator="hc_pre_fused_cpu",
+        what=DEEPSEEK,
+        condition=IS_DEEPSEEK,
+    ),
+    Refusal(path="vllm/models/deepseek_v4/cpu/__init__.py", function="", operator="hc_pre_fused_cpu", what=DEEPSEEK),
+    *(
+        Refusal(path=HYPER_CONNECTIONS, function=function, operator=operator, what=f"hyper-connections ({DEEPSEEK})")
+        for function, operator in (
+            ("mhc_pre_cpu", "hc_pre_fused_cpu"),
+            ("mhc_post_cpu", "hc_post_fused_cpu"),
+            ("hc_head_fused_cpu", "hc_head_fused_cpu"),
+        )
+    ),
+    Refusal(
+        path="vllm/model_executor/layers/sparse_attn_indexer.py",
+        function="forward_cpu",
+        operator="fp8_paged_mqa_logits_cpu",
+        what=f"the sparse attention of {DEEPSEEK}",
+    ),
+    Refusal(
+        path="vllm/model_executor/layers/fused_moe/router/cpu_router.py",
+        function="_sqrtsoftplus_bias_topk",
+        operator="biased_topk_cpu",
+        what=f"the routing of {DEEPSEEK}",
+    ),
+)
+
+
+def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants: what they lack is in the guard
+    """Adds each refusal whose operator and file the release has."""
+    operators = in_source(tree.text(BINDINGS)) if tree.has(BINDINGS) else {}
+    for refusal in REFUSALS:
+        if refusal.operator in operators and tree.has(refusal.path):
+            _refuse(tree, refusal)
+
+
+def _refuse(tree: Tree, refusal: Refusal) -> None:
+    text = tree.text(refusal.path)
+    if not refusal.function:
+        tree.write(refusal.path, f"{text.rstrip()}\n\n{refusal.lines('').rstrip()}\n".lstrip())
+        return
+    nodes = ast.walk(ast.parse(text))
+    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == refusal.function]
+    if len(found) != 1:
+        raise tree.missing(refusal.path, f"def {refusal.function}", found=len(found))
+    first = found[0].body[1 if ast.get_docstring(found[0]) is not None else 0]
+    lines = text.splitlines(keepends=True)
+    lines.insert(first.lineno - 1, refusal.lines(" " * first.col_offset))
+    tree.write(refusal.path, "".join(lines))
+
+
+PATCH = Patch(name="refusals", apply=apply)

