@@ -30,6 +30,7 @@ from vllm_wheels.core.settings import load
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import locations as location
 from vllm_wheels.core.verify.runs.installation import left_out
+from vllm_wheels.core.verify.runs.models import COPY, write_table
 from vllm_wheels.core.verify.runs.processor import lacking
 from vllm_wheels.core.verify.test_run import HERE, INSTALLS, PROGRAMS, TestRun, sandboxed
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
@@ -73,6 +74,7 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Test
     if judgement.verdict != "passed":
         sys.exit(f"{wheel.name}: {judgement.line}\n{judgement.evidence}")
     shutil.copy(PROBE, test_run.folder / "probes" / "measure.py")
+    write_table(test_run)
     return test_run
 
 
@@ -83,7 +85,7 @@ def say(line: str) -> None:
 
 def measured(test_run: TestRun) -> Mapping[str, float]:
     """One start of vLLM in the environment."""
-    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py")
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py", COPY)
     finished = test_run.start(sandboxed(*probe, VLLM_CPU_KVCACHE_SPACE="1"))
     answers = [line for line in finished.output.splitlines() if line.startswith('{"probe": ')]
     if not answers:

@@ -1,6 +1,7 @@
 """Prints how fast the vLLM of this environment reads prompts and writes tokens, with a small random Llama.
 
 Lies beside the probes of ``vllm_wheels/core/verify`` while it runs, whose tiny Llama it takes in a larger size.
+Called with the path of models.toml as JSON.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 # Behind the others, for that folder holds modules of everyday names.
 sys.path.append(str(Path(__file__).parent))
 
-from generation import CONFIG, loaded  # type: ignore[import-not-found, unused-ignore]
+from tiny_models import loaded  # type: ignore[import-not-found, unused-ignore]
 
 LARGER = {
     "vocab_size": 16384,
@@ -33,7 +34,14 @@ def main() -> None:
     """Measures after one round of warming up; the fastest round counts, which others disturbed the least."""
     from vllm import SamplingParams  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - vLLM starts this file again in each of its processes
 
-    with loaded(CONFIG | LARGER, load_format="dummy", enable_prefix_caching=False, max_model_len=512) as model:
+    table = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    given = {
+        "load_format": "dummy",
+        "max_model_len": 512,
+        "max_num_batched_tokens": None,
+        "num_gpu_blocks_override": None,
+    }
+    with loaded(table, {"family": "llama", "config": LARGER}, weights=False, **given) as (model, _):
 
         def seconds(tokens: int) -> float:
             wishes = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)

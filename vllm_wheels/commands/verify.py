@@ -17,8 +17,9 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant as variant_named
-from vllm_wheels.core.verify.page import as_html
+from vllm_wheels.core.verify.page import COLOURS, as_html
 from vllm_wheels.core.verify.report import Report
+from vllm_wheels.core.verify.runs.models import wanted as wanted_models
 from vllm_wheels.core.verify.verdicts import Verdicts, verify
 
 STYLES = {"passed": "green", "convicted": "red", "warning": "yellow", "could-not-judge": "magenta", "skipped": "dim"}
@@ -38,6 +39,7 @@ TO_DO = ("convicted", "could-not-judge", "warning")
 @click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
+@click.option("--models", help="Tiny models to try: chosen, all, or names with commas. [default: smoke.models]")
 @click.option("--no-install", is_flag=True, help="Run the static checks only; install nothing.")
 def command(
     *,
@@ -46,6 +48,7 @@ def command(
     variant: str | None,
     json_file: Path | None,
     html_file: Path | None,
+    models: str | None,
     no_install: bool,
 ) -> None:
     """Tell what is wrong with wheels: files, or name==version from the package index.
@@ -55,6 +58,9 @@ def command(
     for file in (json_file, html_file):
         _require_folder(file)
     settings = read_settings()
+    if models:
+        settings = settings.model_copy(update={"smoke": settings.smoke.model_copy(update={"models": models})})
+    wanted_models(settings.smoke.models)
     name = variant_named(variant).name if variant else None
     wanted = tuple(part.strip() for part in pythons.split(",")) if pythons else ()
     for python in wanted:
@@ -79,9 +85,18 @@ def _show(report: Report) -> None:
     OUT.print(table, soft_wrap=False)
     OUT.print(Text.assemble((report.verdict, STYLES[report.verdict]), f": {report.summary}"))
     OUT.print(f"sha256 {report.sha256}", markup=False)
+    if report.outcomes:
+        _show_outcomes(report)
     for each in report.findings:
         if each.remedy and each.shown in TO_DO:
             OUT.print(f"do ({each.check}): {each.remedy}", markup=False)
+
+
+def _show_outcomes(report: Report) -> None:
+    table = Table("tiny model", "outcome", Column("", overflow="fold"), box=None, pad_edge=False)
+    for each in report.outcomes:
+        table.add_row(Text(each.title), Text(each.kind, STYLES[COLOURS[each.kind]]), Text(each.line))
+    OUT.print(table, soft_wrap=False)
 
 
 def _require_folder(file: Path | None) -> None:

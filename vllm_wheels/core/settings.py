@@ -146,7 +146,10 @@ class SmokeSettings(Section):
     location: Literal["auto", "host", "container"] = Field(
         "auto", description="auto: this host where the platform tag allows, else the image that built it"
     )
-    generate: bool = Field(default=True, description="let a tiny model generate tokens")
+    generate: bool = Field(default=True, description="let tiny models generate tokens")
+    models: str = Field(
+        "chosen", description="which tiny models: chosen (a few minutes), all, or names with commas between them"
+    )
     timeout_seconds: float = Field(1200.0, gt=0, description="limit of one check")
 
 

@@ -18,6 +18,7 @@ from vllm_wheels.core.target import Target
 from vllm_wheels.core.verify import planning as smoke
 from vllm_wheels.core.verify.report import Report, read_report
 from vllm_wheels.core.verify.rule import RULE
+from vllm_wheels.core.verify.runs.models import right_answers
 
 HERE = "{}.{}".format(*sys.version_info)
 TARGET = Target(release="0.32.0", python=HERE)
@@ -30,7 +31,7 @@ __version__ = "0.32.0"
 
 class SamplingParams:
     def __init__(self, **wishes):
-        self.tokens = wishes["max_tokens"]
+        assert wishes["ignore_eos"]
 
 class LLM:
     runs = 0
@@ -38,9 +39,15 @@ class LLM:
         assert open(os.path.join(model, "config.json")).read()
     def generate(self, prompts, params, use_tqdm):
         self.runs += 1
-        output = SimpleNamespace(token_ids=[7] * params.tokens, cumulative_logprob=-1.0)
-        {generate}
-        return [SimpleNamespace(outputs=[output])]
+        results = []
+        for tokens, places in zip({right}["tokens"], {right}["likelihoods"]):
+            logprobs = [
+                {{int(token): SimpleNamespace(logprob=number) for token, number in place.items()}} for place in places
+            ]
+            output = SimpleNamespace(token_ids=tokens, logprobs=logprobs)
+            {generate}
+            results.append(SimpleNamespace(outputs=[output]))
+        return results[: len(prompts)]
 {extra}
 """
 PLATFORMS = """
@@ -95,6 +102,7 @@ class Harness:
 
     root: Path
     generate: bool = True
+    models: str = "llama-bf16"
     timeout_seconds: float = 60.0
     index: str = ""
     backend: str = "none"
@@ -120,7 +128,7 @@ class Harness:
     ):
         """Makes the wheel; each argument is a place where a defect can be."""
         content = {
-            "vllm/__init__.py": VLLM.format(generate=generate, extra=extra),
+            "vllm/__init__.py": VLLM.format(generate=generate, extra=extra, right=right_answers()["llama"]),
             "vllm/platforms/__init__.py": PLATFORMS.format(device=device),
             "vllm/cli.py": CLI.format(version=version, serve=serve),
             **dict(files),
@@ -138,7 +146,7 @@ class Harness:
             index={"url": self.index or empty.as_uri(), "find_links": [str(self.root / "links")]},
             torch={"backend": self.backend, "packages": self.packages},
             substitutes=self.substitutes,
-            smoke={"generate": self.generate, "timeout_seconds": self.timeout_seconds},
+            smoke={"generate": self.generate, "models": self.models, "timeout_seconds": self.timeout_seconds},
         )
 
     def plan(self, target=TARGET, *, unavailable=()):

@@ -8,9 +8,9 @@ from vllm_wheels_tests.core.harness import convicted, finding, write_wheel
 @pytest.mark.parametrize(
     ("defect", "line"),
     [
-        ("output.token_ids[0] = self.runs", "the second run gave other tokens"),
-        ("output.token_ids[5] = 1024", "tokens outside the vocabulary: [1024]"),
-        ("output.cumulative_logprob = float('nan')", "a token's likelihood is not a number"),
+        ("output.token_ids[0] = self.runs", "llama-bf16 answers wrongly: the second run gave another answer"),
+        ("output.token_ids[5] = 1024", "llama-bf16 answers wrongly: tokens without a likelihood: [1024]"),
+        ("logprobs[3][7] = SimpleNamespace(logprob=float('nan'))", "llama-bf16 answers wrongly: a likelihood"),
         ("os.kill(os.getpid(), 4)", "died of SIGILL"),
     ],
 )

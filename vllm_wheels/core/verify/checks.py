@@ -15,7 +15,7 @@ from vllm_wheels.core.errors import (
     VllmWheelsError,
 )
 from vllm_wheels.core.host.commands import Invocation
-from vllm_wheels.core.verify.finding import Finding, Severity, Verdict
+from vllm_wheels.core.verify.finding import Finding, Outcome, Severity, Verdict
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
@@ -41,6 +41,7 @@ class Judgement:
     remedy: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
     severity: Severity | None = None
+    outcomes: tuple[Outcome, ...] = ()
 
     def of(self, check: str, severity: Severity) -> Finding:
         """The finding of the check that came to this."""

@@ -2,10 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
 Severity = Literal["error", "warning"]
+OutcomeKind = Literal["runs", "refused", "known defect", "crashed", "wrong"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one tiny model.
+
+    Attributes:
+        model: its name in models.toml.
+        title: what it is, for people.
+        kind: a ``known defect`` is one of upstream, in every build; ``crashed`` and ``wrong`` convict.
+        line: what was seen, or the reason, one line.
+    """
+
+    model: str
+    title: str
+    kind: OutcomeKind
+    line: str
+
+    @property
+    def shown(self) -> str:
+        """The kind as people read it behind the model's name."""
+        return {"wrong": "answers wrongly", "known defect": "has a known defect of upstream"}.get(self.kind, self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +43,7 @@ class Finding:
         evidence: what was seen, several lines.
         remedy: what to type or change, one line; empty where nothing is wrong.
         measures: numbers by name, such as ``tokens_per_second``.
+        outcomes: what became of each tiny model that was tried.
     """
 
     check: str
@@ -29,6 +53,12 @@ class Finding:
     evidence: str = ""
     remedy: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Finding":
+        """Reads what ``dataclasses.asdict`` gave."""
+        return cls(**{**data, "outcomes": tuple(Outcome(**each) for each in data["outcomes"])})
 
     @property
     def shown(self) -> str:

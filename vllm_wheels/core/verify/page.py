@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
+from vllm_wheels.core.verify.finding import OutcomeKind, Verdict
 from vllm_wheels.core.verify.report import Report
 
 TEMPLATE = "report.html.tmpl"
@@ -14,6 +15,15 @@ ROW_HEIGHT = 20
 LABEL_WIDTH, BAR_WIDTH = 220, 420
 MARKED = ("AVX512", "AVX_", "AMX_")
 """Features above the lowest variant, which are what a verdict is about."""
+
+COLOURS: Mapping[OutcomeKind, Verdict] = {
+    "runs": "passed",
+    "refused": "could-not-judge",
+    "known defect": "could-not-judge",
+    "crashed": "convicted",
+    "wrong": "convicted",
+}
+"""The verdict whose colour an outcome of a tiny model has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,7 @@ def as_html(report: Report) -> str:
     parts = {part.name: part.packed for part in composition.parts} if composition else {}
     return template.render(
         report=report,
+        colours=COLOURS,
         findings=sorted(report.findings, key=lambda finding: _rank(finding.severity, finding.verdict)),
         features=features,
         sizes=_bars({name: size / 1e6 for name, size in parts.items()}, "{:.2f} MB"),

@@ -79,7 +79,7 @@ class KeptParts:
     def finding(self, key: str) -> Finding | None:
         """The finding of that key, or None."""
         found = self._found(FINDING, key)
-        return Finding(**found) if found else None
+        return Finding.from_json(found) if found else None
 
     def keep(self, key: str, finding: Finding, *, wheel_sha256: str) -> None:
         """Stores a finding for later verifications."""

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.verify.composition import Composition
-from vllm_wheels.core.verify.finding import Finding, Verdict
+from vllm_wheels.core.verify.finding import Finding, Outcome, Verdict
 from vllm_wheels.core.verify.locations import TestLocation
 
 SCHEMA = 1
@@ -91,6 +91,11 @@ class Report:
         """The numbers of all findings by name."""
         return {name: value for finding in self.findings for name, value in finding.measures.items()}
 
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of the tiny models, of all findings."""
+        return tuple(outcome for finding in self.findings for outcome in finding.outcomes)
+
     def of_verdict(self, verdict: Verdict) -> tuple[Finding, ...]:
         """The findings of severity ``error`` that have the verdict."""
         return tuple(each for each in self.findings if each.severity == "error" and each.verdict == verdict)
@@ -153,6 +158,9 @@ class Report:
             "|---|---|---|",
         ]
         lines += [f"| {each.check} | {each.shown} | {_cell(each.line)} |" for each in self.findings]
+        if self.outcomes:
+            lines += ["", "| tiny model | outcome | |", "|---|---|---|"]
+            lines += [f"| {each.title} | {each.kind} | {_cell(each.line)} |" for each in self.outcomes]
         for each in self.findings:
             if each.verdict in ("convicted", "could-not-judge"):
                 lines += ["", f"### {each.check}: {each.line}", "", f"do: {each.remedy}", "", *_fenced(each.evidence)]

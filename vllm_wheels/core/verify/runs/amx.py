@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.wheelfile import WheelFile
@@ -19,6 +18,8 @@ from vllm_wheels.core.patches.cpu_guard import FLAGS_VARIABLE, cpu_flags
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.checks import Check, Judgement, RunOptions, convicted, passed, skipped
 from vllm_wheels.core.verify.opening import guessed
+from vllm_wheels.core.verify.runs.answers import farthest
+from vllm_wheels.core.verify.runs.models import COPY, write_table
 from vllm_wheels.core.verify.runs.probing import convicting_in_full
 from vllm_wheels.core.verify.static.machine_code import judged_as
 from vllm_wheels.core.verify.test_run import (
@@ -37,8 +38,10 @@ SOURCE = Path(__file__).with_name("amx.c")
 AMX_C = "{amx.c}"
 """Stands in a plan for the path of amx.c, which differs from machine to machine."""
 
-PROBE, MODEL = "emulated_amx.py", "generation.py"
-"""The probe, and the module that it imports; a file that a module names is part of the module's code hash."""
+PROBE, COMMON, MAKER = "emulated_amx.py", "tiny_models.py", "checkpoints.py"
+"""The probe, and the modules that it imports; a file that a module names is part of the module's code hash."""
+
+MODEL = "mixtral-bf16"
 
 LIBRARY = f"{HERE}/amx.so"
 COUNTS = f"{HERE}/amx.counts"
@@ -62,6 +65,7 @@ def _emulated(test_run: TestRun) -> Judgement:
     if not _holds_amx(test_run):
         return skipped("it says that it holds no AMX instruction; torch generates those that it takes, for AMX alone")
     compiling, *generating = test_run.commands
+    write_table(test_run)
     _compile(test_run, compiling)
     with_amx, without = (test_run.start(command) for command in generating)
     return judged(with_amx, without, test_run.floor)
@@ -76,7 +80,7 @@ def _commands(options: RunOptions) -> tuple[Invocation, ...]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         FLAGS_VARIABLE: " ".join(options.floor),
     }
-    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/{PROBE}")
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/{PROBE}", COPY, MODEL)
     return (Invocation(argv=COMPILE), *(sandboxed(*probe, told, **env) for told in ("yes", "no")))
 
 
@@ -143,20 +147,6 @@ def _fault(executed: AbstractSet[str], distance: float, floor: Sequence[str]) ->
     if distance > TOLERANCE:
         return f"computes something else with AMX than without: likelihoods differ by up to {distance:.2f}"
     return ""
-
-
-def farthest(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Largest difference of a token's log-likelihood between two answers, up to their first different token.
-
-    Tokens alone would not do: of two that are equally likely, either may be taken.
-    """
-    differences = []
-    for number, (mine, theirs) in enumerate(zip(one["likelihoods"], other["likelihoods"], strict=True)):
-        shared = mine.keys() & theirs.keys()
-        differences.append(max((abs(mine[token] - theirs[token]) for token in shared), default=float("inf")))
-        if one["tokens"][number] != other["tokens"][number]:
-            break
-    return max(differences, default=float("inf"))
 
 
 CHECKS: tuple[Check[TestRun], ...] = (

@@ -1,6 +1,8 @@
-"""Generates tokens with a tiny Mixtral where AMX is emulated, and prints which AMX instructions that took.
+"""Generates tokens with a tiny model where AMX is emulated, and prints which AMX instructions that took.
 
-Called with what vLLM is to be told about AMX: ``yes`` or ``no``. Runs with amx.c preloaded and AMX_COUNTS set. vLLM
+    emulated_amx.py TABLE MODEL yes|no
+
+The last word is what vLLM is to be told about AMX. Runs with amx.c preloaded and AMX_COUNTS set. vLLM
 asks torch, and torch asks the processor, which knows nothing of the emulation: so torch is given its answer, in each of
 vLLM's processes.
 """
@@ -16,18 +18,17 @@ import torch  # type: ignore[import-not-found, unused-ignore]
 # Behind the others, for this folder holds modules of everyday names.
 sys.path.append(str(Path(__file__).parent))
 
-from generation import CONFIG, EXPERTS, continued, loaded  # type: ignore[import-not-found, unused-ignore]
+from tiny_models import PROMPTS, continued, loaded  # type: ignore[import-not-found, unused-ignore]
 
-LIKELIEST = 5
 RECORD = struct.Struct("16s16sQ")
 """As in amx.c: the feature, the instruction, and how often it was executed."""
 
-HAS_AMX = sys.argv[1] == "yes"
+TABLE, MODEL, TOLD = sys.argv[1:]
 
 
 def answer() -> bool:
     """Stands in for the only function by which vLLM asks whether there is AMX."""
-    return HAS_AMX
+    return TOLD == "yes"
 
 
 def executed() -> dict[tuple[str, str], int]:
@@ -42,9 +43,10 @@ def _text(field: bytes) -> str:
 
 def main() -> None:
     """Generates and prints."""
-    with loaded(CONFIG | EXPERTS, max_model_len=256) as model:
+    table = json.loads(Path(TABLE).read_text("utf-8"))
+    with loaded(table, table["models"][MODEL]) as (model, _):
         before = executed()
-        output = continued(model, logprobs=LIKELIEST)
+        (output,) = continued(model, PROMPTS[:1])
     counts: dict[str, dict[str, int]] = {}
     for (feature, name), count in executed().items():
         if meanwhile := count - before[feature, name]:
