@@ -115,6 +115,8 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "no guard": ("guard", Recipe(files={"vllm/_cpu_guard.py": None})),
     "guard that nobody imports": ("guard", Recipe(files={"vllm/__init__.py": "import os\n"})),
     "guard of another variant": ("guard", Recipe(files={"vllm/_cpu_guard.py": Recipe(variant="avx512").guard()})),
+    "no note for the loader": ("guard", Recipe(code=library(level=""))),
+    "note of a lower level": ("guard", Recipe(variant="avx512", code=library("avx512", level="x86-64-v3"))),
     "syntax of a later Python": ("python-compiles", Recipe(files={"vllm/later.py": "def f[T](x: T): ...\n"})),
     "no SBOM": ("sbom", Recipe(sbom=None)),
     "SBOM of another wheel": ("sbom", Recipe(sbom={"version": "0.31.0"})),
