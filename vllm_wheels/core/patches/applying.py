@@ -18,6 +18,7 @@ from vllm_wheels.core.patches import (
     native_setup,
     native_unified,
     native_vnni,
+    preloads,
     questions,
 )
 from vllm_wheels.core.patches.patch import Patch, Wanted
@@ -37,6 +38,7 @@ PATCHES: tuple[Patch, ...] = (
     cpu_platform.PATCH,
     questions.PATCH,
     kernels.PATCH,
+    preloads.PATCH,
     guard.PATCH,
 )
 """In the order in which they are applied; refusals of a variant come first."""

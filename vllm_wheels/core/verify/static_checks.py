@@ -22,6 +22,7 @@ from vllm_wheels.core.verify.static import (
     machine_code,
     names,
     platform,
+    preloads,
     provenance,
     record,
     requirements,
@@ -52,6 +53,7 @@ STATIC: tuple[Check[UnpackedWheel], ...] = listed(
     guard,
     syntax,
     sbom,
+    preloads,
     provenance,
 )
 """In the order in which a report lists them."""
