@@ -58,17 +58,26 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 def chooses_openmp(tree: Tree, wanted: Wanted) -> bool:
     """Whether the release preloads an OpenMP library and requires Intel's."""
     required = {canonicalize_name(Requirement(line).name) for line in wanted.upstream.runtime_requirements if _is(line)}
-    return OPENMP in required and LIBGOMP in tree.original(CPU)
+    return OPENMP in required and preloads_openmp(tree.root)
 
 
 def _is(line: str) -> bool:
     return not line.startswith("-")
 
 
+def preloads_openmp(root: Path) -> bool:
+    """Whether vLLM, by its source tree, preloads an OpenMP library."""
+    return LIBGOMP in _text(root)
+
+
 def preloads_tcmalloc(root: Path) -> bool:
     """Whether vLLM, by its source tree, preloads the tcmalloc that lies in its package."""
+    return TCMALLOC in _text(root)
+
+
+def _text(root: Path) -> str:
     path = root / CPU
-    return path.is_file() and TCMALLOC in path.read_text("utf-8")
+    return path.read_text("utf-8") if path.is_file() else ""
 
 
 PATCH = Patch(name="preloads", apply=apply)
