@@ -121,6 +121,14 @@ def test_variant_of_another_machine_is_found_from_its_cpuinfo(typed, monkeypatch
     assert typed("recommend", "--flags", "-", "--quiet") == (0, "avx512\n", [])
 
 
+def test_advice_for_this_machine_is_readable_by_a_program(typed):
+    """I type: vllm-wheels recommend --json. Where the release's source is not here, nothing is said in its name."""
+    status, printed, _ = typed("recommend", "--json")
+    answer = json.loads(printed)
+    assert (status, answer["variant"] in variants(), answer["hints"]) == (0, True, [])
+    assert json.loads(typed("recommend", "--cpu", "znver4", "--json")[1])["hints"] is None
+
+
 @pytest.mark.parametrize("redirect", [">&-", "<&-", "| true"])
 def test_closed_streams_are_no_reason_for_a_traceback(redirect):
     """However my shell is wired, I never see Python's inside."""

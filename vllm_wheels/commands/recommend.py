@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import textwrap
+from dataclasses import asdict
 
 import click
 
 from vllm_wheels.commands import completion, options
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
 from vllm_wheels.core.host.processors import Advice, advice, flags_of, flags_of_host, flags_of_processor
+from vllm_wheels.core.host.topology import topology
 from vllm_wheels.core.names import distributions
+from vllm_wheels.core.operations.running import Hint, documentation, hints
+
+QUOTED = 160
+"""Length at which a line of upstream's documentation is cut; JSON has all of it."""
 
 
 @click.command("recommend", epilog="Example: ssh THERE cat /proc/cpuinfo | vllm-wheels recommend --flags -")
@@ -17,9 +25,13 @@ from vllm_wheels.core.names import distributions
 @click.option(
     "--cpu", metavar="NAME", shell_complete=completion.processors, help="Processor by gcc's or LLVM's name: znver4."
 )
+@click.option(
+    "--release", metavar="VERSION", help="Whose documentation tells what else to set. [default: default_release]"
+)
 @click.option("--quiet", is_flag=True, help="Print the variant's name only.")
-def command(*, flags: str | None, cpu: str | None, quiet: bool) -> None:
-    """Tell which variant suits a processor best: this one, or another.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of lines.")
+def command(*, flags: str | None, cpu: str | None, release: str | None, quiet: bool, as_json: bool) -> None:
+    """Tell which variant suits a processor best, this one or another; of this one also what else makes vLLM fast.
 
     Exit status: 17 if none runs on it.
     """
@@ -33,8 +45,14 @@ def command(*, flags: str | None, cpu: str | None, quiet: bool) -> None:
         sys.exit(error.exit_code)
     if quiet:
         options.say(found.variant.name)
+        return
+    wanted = release or options.read_settings().default_release
+    told = _told(wanted) if flags is None and cpu is None else None
+    if as_json:
+        _print(found, wanted, told)
     else:
         _show(found)
+        _show_hints(wanted, told)
 
 
 def _flags(flags: str | None, cpu: str | None) -> frozenset[str]:
@@ -52,3 +70,34 @@ def _show(found: Advice) -> None:
         options.say(f"  not {name}: it lacks {', '.join(missing)}")
     options.say(f"install: uv pip install --torch-backend cpu {distribution}")
     options.say(f"build:   vllm-wheels build --variant {found.variant.name}")
+
+
+def _told(release: str) -> tuple[Hint, ...] | None:
+    """What to set on this machine; nothing where the release's source is not here."""
+    known = documentation(options.read_settings(), release)
+    return hints(topology(), known) if known else ()
+
+
+def _show_hints(release: str, told: tuple[Hint, ...] | None) -> None:
+    if told is None:
+        return
+    if not told:
+        options.say(f"what else vLLM {release} needs to be fast is in its source, which is not here until it is built")
+        return
+    options.say(f"to be fast, by the documentation of vLLM {release}:")
+    for hint in told:
+        options.say(f"  {hint.name}{'' if hint.value is None else f'={hint.value}'}: {hint.why}")
+        quoted = textwrap.shorten(hint.upstream or "upstream says nothing about it", QUOTED, placeholder=" ...")
+        options.say(f"      {quoted}")
+
+
+def _print(found: Advice, release: str, told: tuple[Hint, ...] | None) -> None:
+    answer = {
+        "schema_version": 1,
+        "variant": found.variant.name,
+        "distribution": distributions(options.read_settings())[found.variant.name],
+        "lacks": {name: list(missing) for name, missing in found.above.items()},
+        "release": release,
+        "hints": None if told is None else [asdict(hint) for hint in told],
+    }
+    sys.stdout.write(json.dumps(answer, indent=1) + "\n")

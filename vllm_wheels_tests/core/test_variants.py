@@ -30,6 +30,7 @@ cpuinfo = ["avx512f", "avx512_fp16"]
 promises = ["AVX512F", "AVX512_FP16"]
 forbids = ["AVX512*", "AMX_*"]
 floor = ["avx512f", "avx512_fp16"]
+level = "x86-64-v4"
 processors = ["Intel Sapphire Rapids (2023)"]
 platforms = ["linux_x86_64"]
 ceiling = ["_is_amx_tile_supported"]

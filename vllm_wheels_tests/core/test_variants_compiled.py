@@ -34,6 +34,7 @@ cpuinfo = ["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512_vnni"]
 promises = ["AVX512F", "AVX512_VNNI"]
 forbids = ["AVX512_BF16", "AMX_*"]
 floor = ["avx512f", "avx512_vnni", "avx512_vbmi"]
+level = "x86-64-v4"
 processors = ["Intel Ice Lake (2019)"]
 platforms = ["linux_x86_64"]
 ceiling = ["_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_amx_fp16_supported", "_init_amx"]

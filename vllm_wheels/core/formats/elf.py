@@ -1,4 +1,4 @@
-"""Reads the dynamic section and the section table of ELF files: libraries, search paths, sizes."""
+"""Reads dynamic section, section table and properties of ELF files: libraries, search paths, sizes, CPU level."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from elftools.elf.constants import P_FLAGS, SH_FLAGS
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.enums import ENUM_DT_FLAGS
+from elftools.elf.segments import NoteSegment
 
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.wheelfile import GRAFTED, elf_files
@@ -23,6 +24,12 @@ DAMAGED = (ELFError, ConstructError, ValueError, struct.error, OverflowError, At
 
 LOADER_HOOKS = frozenset({"DT_AUDIT", "DT_DEPAUDIT", "DT_FILTER", "DT_AUXILIARY"})
 """Entries by which one file has others loaded in its place or before it (gABI; ``man ld.so``, auditing)."""
+
+PROPERTIES, LEVEL_NEEDED = "NT_GNU_PROPERTY_TYPE_0", "GNU_PROPERTY_X86_ISA_1_NEEDED"
+"""As elftools calls them."""
+
+LEVELS = {8: "x86-64-v4", 4: "x86-64-v3", 2: "x86-64-v2"}
+"""Bits of the property, highest first (x86-64 psABI)."""
 
 TORCH_LIBRARIES = ("libtorch*.so", "libc10.so", "libgomp.so.1", "libgomp-*.so*")
 """Never grafted: torch brings them and loads them first. A second libgomp would mean a second pool of threads."""
@@ -39,6 +46,7 @@ class Binary:
         sections: sizes in bytes by name.
         soname: the name under which others ask for it; empty where it has none.
         dangers: what it asks the loader for that no code compiled today needs, a clause each.
+        level: that the loader asks of a CPU, such as ``x86-64-v3``; empty where the file notes none.
     """
 
     name: str
@@ -48,6 +56,7 @@ class Binary:
     sections: Mapping[str, int]
     soname: str = ""
     dangers: tuple[str, ...] = ()
+    level: str = ""
 
     @property
     def grafted(self) -> bool:
@@ -97,6 +106,7 @@ def _read(path: Path, name: str) -> Binary:
                 sections={section.name: section["sh_size"] for section in elf.iter_sections() if section.name},
                 soname=next((tag.soname for tag in tags if hasattr(tag, "soname")), ""),
                 dangers=tuple(_dangers(elf, tags)),
+                level=_level(elf),
             )
     except DAMAGED as error:
         what = f"{name} is not a sound ELF file"
@@ -119,6 +129,16 @@ def _dangers(elf: ELFFile, tags: Sequence[Any]) -> Iterator[str]:
 
 def _flagged(tag: Any, bit: int) -> bool:
     return bool(tag.entry.d_tag == "DT_FLAGS" and tag.entry.d_val & bit)
+
+
+def _level(elf: ELFFile) -> str:
+    found = 0
+    for segment in elf.iter_segments():
+        if isinstance(segment, NoteSegment):
+            for note in segment.iter_notes():
+                if note["n_type"] == PROPERTIES:
+                    found |= sum(each["pr_data"] for each in note["n_desc"] if each["pr_type"] == LEVEL_NEEDED)
+    return next((name for bit, name in LEVELS.items() if found & bit), "")
 
 
 def _split(tag: object, kind: str) -> list[str]:

@@ -31,6 +31,9 @@ from vllm_wheels.core.host import limits
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
+BUNDLED_TCMALLOC = "vllm/libs/libtcmalloc_minimal.so.4"
+"""Where vLLM looks for the tcmalloc that it preloads."""
+
 GRAFTED = ".libs/"
 """Ends the folder into which auditwheel puts outside libraries; these may choose their code at run time."""
 

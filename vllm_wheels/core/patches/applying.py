@@ -14,10 +14,12 @@ from vllm_wheels.core.patches import (
     native_cpuinfo,
     native_headers,
     native_host_detected,
+    native_level,
     native_onednn,
     native_setup,
     native_unified,
     native_vnni,
+    preloads,
     questions,
     refusals,
 )
@@ -29,6 +31,7 @@ PATCHES: tuple[Patch, ...] = (
     native_vnni.PATCH,
     native_host_detected.PATCH,
     native_cpuinfo.PATCH,
+    native_level.PATCH,
     native_onednn.PATCH,
     native_headers.PATCH,
     native_setup.PATCH,
@@ -39,6 +42,7 @@ PATCHES: tuple[Patch, ...] = (
     kernels.PATCH,
     fp8.PATCH,
     refusals.PATCH,
+    preloads.PATCH,
     guard.PATCH,
 )
 """In the order in which they are applied; refusals of a variant come first."""

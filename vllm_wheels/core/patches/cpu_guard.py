@@ -4,8 +4,13 @@
 Imported by ``vllm/__init__.py`` before anything else; imports nothing heavy itself. vllm-wheels puts this file into the
 wheel as ``vllm/_cpu_guard.py``, with the table ``WHEEL`` filled in.
 
-VLLM_WHEELS_CPU_FLAGS, where set, takes the place of the flags that /proc/cpuinfo lists, so that a test can pretend to
-run on a lesser CPU. Pretending to run on a better one ends in an illegal instruction.
+What the CPU has is what the C library says: glibc from 2.33 on asks the CPU itself, and whether the operating system
+saves the registers. /proc/cpuinfo is of another machine under an emulator, made up or missing in a sandbox. It is asked
+for what glibc does not say, and instead of an older one. Nothing here executes machine code of its own, for which a
+hardened system would give no memory.
+
+VLLM_WHEELS_CPU_FLAGS, where set, takes the place of both, so that a test can pretend to run on a lesser CPU. Pretending
+to run on a better one is refused by the loader, or ends in an illegal instruction.
 """
 
 from __future__ import annotations
@@ -46,19 +51,60 @@ class Wheel(TypedDict, total=False):
 
 WHEEL: Wheel = {}
 
+FEATURE_LEAF = "__x86_get_cpuid_feature_leaf"
+"""Function of glibc (sys/platform/x86.h): four registers as CPUID gives them, then the same with what is usable."""
+
+LEAF_1, LEAF_7, LEAF_7_1 = 0, 1, 6
+EAX, EBX, ECX, EDX = 4, 5, 6, 7
+USABLE = {
+    "fma": (LEAF_1, ECX, 12),
+    "avx": (LEAF_1, ECX, 28),
+    "f16c": (LEAF_1, ECX, 29),
+    "avx2": (LEAF_7, EBX, 5),
+    "avx512f": (LEAF_7, EBX, 16),
+    "avx512dq": (LEAF_7, EBX, 17),
+    "avx512bw": (LEAF_7, EBX, 30),
+    "avx512vl": (LEAF_7, EBX, 31),
+    "avx512_vnni": (LEAF_7, ECX, 11),
+    "amx_bf16": (LEAF_7, EDX, 22),
+    "avx512_fp16": (LEAF_7, EDX, 23),
+    "amx_tile": (LEAF_7, EDX, 24),
+    "amx_int8": (LEAF_7, EDX, 25),
+    "avx512_bf16": (LEAF_7_1, EAX, 5),
+}
+"""Where glibc has a feature: leaf of CPUID, register and bit. Others are taken from /proc/cpuinfo."""
+
 
 def cpu_flags() -> frozenset[str] | None:
     """The features of this machine's CPU as Linux names them; None where they cannot be told."""
     pretended = os.environ.get(FLAGS_VARIABLE)
     if pretended is not None:
         return frozenset(pretended.split())
+    listed, usable = _listed(), _usable()
+    return listed if usable is None else (listed or frozenset()).difference(USABLE) | usable
+
+
+def _usable() -> frozenset[str] | None:
+    """The features of ``USABLE`` that the process can use; None where the C library does not tell."""
+    try:
+        from ctypes import CDLL, POINTER, c_uint  # noqa: PLC0415 - some Pythons are built without it
+
+        leaf = getattr(CDLL(None), FEATURE_LEAF)
+    except (ImportError, OSError, AttributeError):
+        return None
+    leaf.restype = POINTER(c_uint * 8)
+    words = {number: leaf(number).contents for number in (LEAF_1, LEAF_7, LEAF_7_1)}
+    return frozenset(name for name, (number, register, bit) in USABLE.items() if words[number][register] >> bit & 1)
+
+
+def _listed() -> frozenset[str] | None:
+    """The flags in /proc/cpuinfo; None where it lists none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - pathlib costs time here
             for line in lines:
                 if line.startswith("flags"):
                     return frozenset(line.partition(":")[2].split())
     except OSError:
-        # Sandboxes hide /proc. Nothing is known then, and a wheel that may well run here must not refuse to.
         return None
     return None
 
@@ -82,7 +128,13 @@ def refusal(flags: frozenset[str]) -> str | None:
 def refuse_lesser_cpu() -> None:
     """Ends the import on a CPU below the floor."""
     flags = cpu_flags()
-    reason = None if flags is None else refusal(flags)
+    if flags is None:
+        # A wheel that may well run here must not refuse to.
+        asked = ", ".join(WHEEL["floor"])
+        line = "%s needs a CPU with %s; neither the C library nor /proc/cpuinfo tells whether this one has them"
+        logging.getLogger(__name__).warning(line, WHEEL["distribution"], asked)
+        return
+    reason = refusal(flags)
     if reason is None:
         return
     if sys.argv and os.path.basename(sys.argv[0]) == "vllm":  # noqa: PTH119 - pathlib costs time here

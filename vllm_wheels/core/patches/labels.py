@@ -42,7 +42,7 @@ def _holds(tree: Path, variant: Variant, rule: SameCode | OptionalPromise) -> bo
 
 def same_code(variant: Variant, lower: Variant) -> Variant:
     """The variant built with a lower one's machine code, under its own name and with its own floor and ceiling."""
-    names = ("sources", "flags", "defines", "cpuinfo", "promises", "forbids", "optional")
+    names = ("sources", "flags", "defines", "cpuinfo", "promises", "forbids", "optional", "level")
     return replace(variant, **{name: getattr(lower, name) for name in names})
 
 

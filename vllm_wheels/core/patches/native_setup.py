@@ -1,8 +1,8 @@
 """Keeps setup.py from bundling files of the build machine into the wheel.
 
 tcmalloc: upstream copies whatever ``ldconfig`` finds into ``vllm/libs``, with its dependency on the machine's C++
-library, and preloads it. Two machines would make two wheels, one of them slower. The wheel comes without; the long
-description says how to preload the system's.
+library, and preloads it. Two machines would make two wheels, one of them slower. It is taken out of a package of the
+builder image instead (``artifacts/compiled/tcmalloc.py``).
 
 Rust front end: compiled where a cargo is found, silently left out elsewhere, and cargo would download its sources
 during the compile. It is optional; the wheel comes without.

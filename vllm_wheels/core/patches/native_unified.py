@@ -58,7 +58,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
         tree.write(CMAKE, _with_portable_onednn(tree, text))
         return
     sources = _sources(tree, wanted, text)
-    targets = _targets(tree, text)
+    targets = x86_targets(tree, text)
     model = _model(tree, targets, sources)
     text = _with_one_target(tree, text, targets, _target_text(text, wanted, sources, model))
     tree.write(CMAKE, _with_portable_onednn(tree, text))
@@ -92,7 +92,8 @@ def _remedy(variants: str) -> str:
     return f"build --variant {variants}, or a release from 0.18.0 on (vllm-wheels release list)"
 
 
-def _targets(tree: Tree, text: str) -> list[CMakeCommand]:
+def x86_targets(tree: Tree, text: str) -> list[CMakeCommand]:
+    """The definitions of the extensions for x86-64; PatchError where they are not laid out as known."""
     found = commands(text)
     conditions = {command.start: command.arguments for command in found if command.name == "if"}
     defined = [command for command in found if command.name == DEFINE and command.branch in conditions]
@@ -103,7 +104,8 @@ def _targets(tree: Tree, text: str) -> list[CMakeCommand]:
     return x86
 
 
-def _options(target: CMakeCommand) -> dict[str, list[str]]:
+def options_of(target: CMakeCommand) -> dict[str, list[str]]:
+    """The arguments of a definition by keyword."""
     options: dict[str, list[str]] = {}
     keyword = ""
     for argument in target.arguments[1:]:
@@ -119,13 +121,13 @@ def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) ->
     """Upstream's target that compiles exactly these lists of sources."""
     references = [f"${{{name}}}" for name in sources]
     for target in targets:
-        if sorted(_options(target)["SOURCES"]) == sorted(references):
+        if sorted(options_of(target)["SOURCES"]) == sorted(references):
             return target
     raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
 
 
 def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand) -> str:
-    options = _options(model)
+    options = options_of(model)
     made = TARGET.format(
         sources=" ".join(f"${{{name}}}" for name in sources),
         libraries=" ".join(options["LIBRARIES"]),

@@ -10,6 +10,7 @@ from string import Template
 from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.patches.operators import elsewhere, lacking_features
 from vllm_wheels.core.patches.patch import Wanted
+from vllm_wheels.core.patches.preloads import chooses_openmp, preloads_tcmalloc
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.vnni_python import PREDICATES
 from vllm_wheels.core.settings import Settings
@@ -37,6 +38,16 @@ W4A8_NOTE = """\
 use on CPUs with AMX only. A matrix product was 3 to 8 times as fast as with 16-bit activations, and its error 0.009 in
 place of 0.005 of the result. `VLLM_CPU_INT4_W4A8=0` switches back. Mixtures of experts with 4-bit and 8-bit weights run
 too."""
+
+PRELOADS_OPENMP = """\
+vLLM preloads Intel's OpenMP library, which this package requires, into its worker processes; `LD_PRELOAD` with another
+one (`libgomp`, `libomp`) takes precedence."""
+PRELOADS_TCMALLOC = """\
+It preloads the allocator tcmalloc as well, where `vllm/libs` of this package holds it (packages built in a container
+do) and `LD_PRELOAD` names none."""
+WITHOUT_TCMALLOC = """\
+vLLM gets faster with tcmalloc, which is not in this package: on Debian and Ubuntu install `libtcmalloc-minimal4` and
+put the path of its library into `LD_PRELOAD`."""
 
 
 def template(settings: Settings) -> str:
@@ -83,6 +94,7 @@ def _values(tree: Tree, wanted: Wanted, version: str, settings: Settings) -> dic
         "processors": ", ".join(variant.processors),
         "torch": settings.torch.version or wanted.upstream.torch,
         "pythons": ", ".join(wanted.upstream.pythons),
+        "preloads": _preloads(tree, wanted),
         "variants": "\n".join(_row(name, wanted) for name in wanted.distributions),
     }
 
@@ -101,6 +113,11 @@ def _code(tree: Tree, wanted: Wanted) -> str:
         rows = "\n".join(f"| {words} | `{other}` |" for words, other in missing.items())
         notes.append(DOES_NOT_RUN.format(rows=rows))
     return "\n\n".join(notes)
+
+
+def _preloads(tree: Tree, wanted: Wanted) -> str:
+    openmp = [PRELOADS_OPENMP] if chooses_openmp(tree, wanted) else []
+    return "\n".join([*openmp, PRELOADS_TCMALLOC if preloads_tcmalloc(tree.root) else WITHOUT_TCMALLOC])
 
 
 def _row(name: str, wanted: Wanted) -> str:

@@ -23,6 +23,7 @@ from vllm_wheels.core.verify.static import (
     names,
     operators,
     platform,
+    preloads,
     provenance,
     record,
     requirements,
@@ -54,6 +55,7 @@ STATIC: tuple[Check[UnpackedWheel], ...] = listed(
     operators,
     syntax,
     sbom,
+    preloads,
     provenance,
 )
 """In the order in which a report lists them."""

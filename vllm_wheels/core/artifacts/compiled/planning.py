@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
 
+from vllm_wheels.core.artifacts.compiled import tcmalloc
 from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.wheel.repair import STRIP, strip_wheel
@@ -30,6 +31,7 @@ from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.commands import PATH, PYTHON, STAGE, Invocation
 from vllm_wheels.core.host.compile_slots import compile_slot
 from vllm_wheels.core.host.machine import jobs, require_memory, require_room
+from vllm_wheels.core.patches.preloads import preloads_tcmalloc
 
 if TYPE_CHECKING:
     from vllm_wheels.core.host.processes import Finished
@@ -120,11 +122,13 @@ def plan(context: PlanContext) -> Plan:
         inputs = {"builder": toolchain, "abi": stable_abi(upstream, context.target.python)}
     contained = toolchain["kind"] == "container"
     draft = _Draft(context=context, inputs=inputs, contained=contained, jobs=jobs(context.settings))
+    without = draft.without_tcmalloc()
     return Plan(
         artifact="compiled",
         target=context.target,
         inputs=inputs,
-        steps=draft.steps(),
+        steps=draft.steps(take_tcmalloc=without is None),
+        notices=(without,) if without else (),
         unknown=() if inputs else ("source",) if builder else ("builder",),
     )
 
@@ -138,7 +142,14 @@ class _Draft:
     contained: bool
     jobs: int
 
-    def steps(self) -> tuple[Step[Any], ...]:
+    def without_tcmalloc(self) -> str | None:
+        """Why the wheel comes without tcmalloc; None where it is taken out of the builder image."""
+        source = self.context.known.get("source")
+        if source and not preloads_tcmalloc(source.folder / "tree"):
+            return tcmalloc.WITHOUT_CODE.format(release=self.context.target.release)
+        return None if self.contained else tcmalloc.WITHOUT_PACKAGE
+
+    def steps(self, *, take_tcmalloc: bool) -> tuple[Step[Any], ...]:
         settings, release, name = self.context.settings, self.context.target.release, self.context.variant.name
         folders = self._folders()
         source, native = self._inside("source", "tree"), self._inside("native", "native")
@@ -177,6 +188,7 @@ class _Draft:
                 seconds=10,
                 invocations=(STRIP,),
             ),
+            *((tcmalloc.taking(self.inputs["builder"]["image"]),) if take_tcmalloc and self.inputs else ()),
             *(() if settings.builder.keep_build_folder else (_removal(folders.build),)),
         )
 

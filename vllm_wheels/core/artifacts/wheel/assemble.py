@@ -47,13 +47,15 @@ def assemble(
     platform: str = PLATFORM,
     additions: Collection[str] = (),
     extra: Mapping[str, bytes] | None = None,
+    bundled: Mapping[str, Path] | None = None,
 ) -> Path:
     """Makes a variant's wheel from upstream's compiled one; the same arguments give the same bytes.
 
     Kept are all ELF files as they are, entry points, top-level names and licence files. ``vllm.__version__`` becomes
     the distribution's version.
 
-    ``additions`` are files of the overlay that the wheel does not have yet, ``extra`` further files of dist-info.
+    ``additions`` are files of the overlay that the wheel does not have yet, ``extra`` further files of dist-info, and
+    ``bundled`` libraries of the builder by their new path in the wheel.
     The Python tag is that of the lowest Python, such as ``cp311``.
 
     Returns:
@@ -70,6 +72,9 @@ def assemble(
         unpack_wheel(raw, folder)
         _require_stable_abi(raw, folder)
         _lay_over(folder, overlay, additions)
+        for name, library in (bundled or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(library, folder / name)
         _set_version(folder / VERSION_FILE, version)
         dist_info = _rename(folder, upstream.dist_info, dist_info_name(distribution, version))
         shutil.copyfile(metadata, dist_info / "METADATA")

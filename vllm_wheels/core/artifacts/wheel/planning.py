@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vllm_wheels.core.artifacts.compiled import tcmalloc
 from vllm_wheels.core.artifacts.compiled.planning import LOG, RAW, stable_abi
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.artifacts.wheel.assemble import assemble
@@ -20,7 +21,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, sha256_of
 from vllm_wheels.core.host.commands import STAGE
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
@@ -116,6 +117,9 @@ def put_together(context: ActionContext, arguments: Assembling) -> None:
     facts = json.loads((source / RECORD).read_text("utf-8"))["facts"]
     text = context.stage / "METADATA"
     written = (source / "METADATA").read_text("utf-8")
+    taken = Path(arguments.compiled) / tcmalloc.FOLDER
+    if taken.is_dir():
+        written = with_header(written, "License-File", tcmalloc.LICENCE)
     text.write_text(written if arguments.for_release else mark_private(written), "utf-8")
     assemble(
         wheel_in(Path(arguments.compiled) / RAW),
@@ -128,14 +132,31 @@ def put_together(context: ActionContext, arguments: Assembling) -> None:
         epoch=EPOCH,
         platform=facts["platform"],
         additions=facts["additions"],
+        **_of_builder(taken),
     )
     text.unlink()
 
 
+def _of_builder(taken: Path) -> dict[str, Any]:
+    """The library that was taken out of the builder image, and its licence."""
+    if not taken.is_dir():
+        return {}
+    licence = (taken / tcmalloc.LICENCE).read_bytes()
+    return {
+        "bundled": {BUNDLED_TCMALLOC: taken / tcmalloc.LIBRARY},
+        "extra": {f"licenses/{tcmalloc.LICENCE}": licence},
+    }
+
+
 def mark_private(metadata: str) -> str:
     """METADATA with the classifier by which an index refuses an upload (PyPI's list of classifiers, "Private ::")."""
+    return with_header(metadata, "Classifier", DO_NOT_UPLOAD)
+
+
+def with_header(metadata: str, name: str, value: str) -> str:
+    """METADATA with one more header."""
     headers, blank, body = metadata.partition("\n\n")
-    return f"{headers}\nClassifier: {DO_NOT_UPLOAD}{blank}{body}"
+    return f"{headers}\n{name}: {value}{blank}{body}"
 
 
 def fit(context: ActionContext, arguments: Repairing) -> Made:

@@ -59,8 +59,10 @@ class Repaired:
 
 def grafting(epoch: int) -> Invocation:
     """What ``repair`` starts, in a plan."""
-    # No compression: the answer is unpacked again at once.
-    chosen = ("--plat", "auto", "--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
+    # No compression: the answer is unpacked again at once. No tag stands for a level of instruction sets, and the
+    # extensions are meant to note theirs.
+    packed = ("--zip-compression-level", "0", "--wheel-dir", f"{PLACE}/repaired")
+    chosen = ("--plat", "auto", "--disable-isa-ext-check", *packed)
     excluded = tuple(word for pattern in TORCH_LIBRARIES for word in ("--exclude", pattern))
     return Invocation(
         argv=(PYTHON, "-m", "auditwheel", "repair", *chosen, *excluded, f"{PLACE}/assembled/{WHEEL}"),

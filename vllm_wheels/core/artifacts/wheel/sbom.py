@@ -12,17 +12,21 @@ from uuid import NAMESPACE_URL, uuid5
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from vllm_wheels.core.engine.plan import digest
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, sha256_of
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.target import Target
 
 ROLE = "vllm-wheels:role"
+
+TCMALLOC, TCMALLOC_LICENCE = "gperftools", "BSD-3-Clause"
+"""The project that tcmalloc is of, and its licence (SPDX)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class Contents:
     torch: str
     builder: Mapping[str, Any]
     flags: Iterable[str]
+    tcmalloc: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, target: Target, artifacts: Mapping[str, Artifact]) -> Contents:
@@ -53,13 +58,15 @@ class Contents:
             torch=artifacts["torch_env"].facts["torch"],
             builder=artifacts["compiled"].inputs["builder"],
             flags=metadata["flags"],
+            tcmalloc=artifacts["compiled"].facts.get("tcmalloc"),
         )
 
 
 def bill_of_materials(contents: Contents, folder: Path, grafted: Iterable[str], *, epoch: int) -> bytes:
     """The document, with a serial number that follows from the contents."""
     libraries = [_grafted(folder / name, name) for name in sorted(grafted)]
-    inside = [_vllm(contents), _onednn(contents), *libraries]
+    bundled = [_tcmalloc(contents.tcmalloc)] if contents.tcmalloc else []
+    inside = [_vllm(contents), _onednn(contents), *bundled, *libraries]
     used = [_torch(contents), _compiler(contents)]
     identity = digest({"wheel": [contents.distribution, contents.version], "parts": [_key(each) for each in inside]})
     bom = Bom(serial_number=uuid5(NAMESPACE_URL, f"urn:vllm-wheels:{identity}"))
@@ -97,6 +104,21 @@ def _tree(sha256: str) -> Property:
 def _grafted(path: Path, name: str) -> Component:
     digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(path))
     return _library(path.name, None, ref=name, hashes=[digest], properties=[Property(name=ROLE, value="grafted")])
+
+
+def _tcmalloc(stated: Mapping[str, Any]) -> Component:
+    """The allocator, under its project's name, and the package of the builder image that it is of."""
+    purl = PackageURL(**stated["purl"])
+    return Component(
+        name=TCMALLOC,
+        version=purl.version,
+        type=ComponentType.LIBRARY,
+        bom_ref=BUNDLED_TCMALLOC,
+        purl=purl,
+        licenses=[DisjunctiveLicense(id=TCMALLOC_LICENCE)],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=stated["sha256"])],
+        properties=[Property(name=ROLE, value="bundled")],
+    )
 
 
 def _torch(contents: Contents) -> Component:

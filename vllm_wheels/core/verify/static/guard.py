@@ -1,7 +1,8 @@
-"""The wheel holds the guard that refuses CPUs below its level, and imports it first."""
+"""The wheel refuses CPUs below its level: its guard, which is imported first, and a note for the system's loader."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from packaging.utils import canonicalize_name
@@ -9,10 +10,14 @@ from packaging.utils import canonicalize_name
 from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
 from vllm_wheels.core.verify.finding import Severity
+from vllm_wheels.core.verify.static.machine_code import SCAN_TOOLS
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TABLE = "WHEEL"
 MODULE = "_cpu_guard"
+LEVEL_3 = frozenset({"AVX", "AVX2", "FMA", "F16C"})
+"""Kinds of instructions, as iced-x86 calls them, of which one makes an extension need x86-64-v3."""
+
 REMEDY = "build it with vllm-wheels, whose patch 'guard' puts the module in"
 
 
@@ -29,9 +34,10 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
         faults.append(f"{GUARD} refuses nobody: importing it calls nothing that raises an error")
     if not _comes_first(unpacked.text(INIT)):
         faults.append(f"{INIT} does not import it before anything else")
+    faults += _unnoted(unpacked)
     if faults:
         return convicted(faults[0], evidence="\n".join(faults), remedy=REMEDY, severity=severity)
-    return passed(f"refuses CPUs without {', '.join(table['floor'])}")
+    return passed(f"refuses CPUs without {', '.join(table['floor'])}, and so does the loader by its levels")
 
 
 def guard_table(source: str) -> Mapping[str, Any]:
@@ -88,6 +94,21 @@ def _faults(unpacked: UnpackedWheel, table: Mapping[str, Any]) -> Iterator[str]:
         yield f"the guard asks for {', '.join(table['floor'])}, {unpacked.variant.name} needs {unpacked.variant.floor}"
 
 
+def _unnoted(unpacked: UnpackedWheel) -> Iterator[str]:
+    """The extensions that the loader would let a CPU execute which lacks their instructions."""
+    noted = {binary.name: binary.level for binary in unpacked.binaries}
+    for file in unpacked.scan.own:
+        if (needed := level_of(file.features)) > noted[file.name]:
+            yield f"{file.name} notes {noted[file.name] or 'no level'} for the loader, its instructions need {needed}"
+
+
+def level_of(features: Iterable[str]) -> str:
+    """The level of the x86-64 psABI that instructions of these kinds need; empty for lower ones, which need no note."""
+    if any(fnmatchcase(name, "AVX512*") for name in features):
+        return "x86-64-v4"
+    return "x86-64-v3" if LEVEL_3.intersection(features) else ""
+
+
 def _comes_first(source: str) -> bool:
     try:
         body = ast.parse(source).body
@@ -104,5 +125,11 @@ def _comes_first(source: str) -> bool:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check("guard", "look for the guard against lesser CPUs", _guard, inputs=("variant",)),
+    Check(
+        "guard",
+        "look for the guard against lesser CPUs, and for the loader's",
+        _guard,
+        inputs=("variant",),
+        tools=("packaging", *SCAN_TOOLS),
+    ),
 )
