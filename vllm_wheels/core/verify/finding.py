@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vllm_wheels.core.texts import shown, shown_line
+
 Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
 Severity = Literal["error", "warning"]
 
@@ -29,6 +31,11 @@ class Finding:
     evidence: str = ""
     remedy: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Takes out of its texts, which quote the wheel, what a terminal or a page acts on."""
+        for name, clean in (("line", shown_line), ("evidence", shown), ("remedy", shown_line)):
+            object.__setattr__(self, name, clean(getattr(self, name)))
 
     @property
     def shown(self) -> str:

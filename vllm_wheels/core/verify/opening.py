@@ -122,7 +122,7 @@ def _require_bounded(path: Path) -> None:
     texts = [info.file_size for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
     total, deflated = sum(sizes), max(limits.HARMLESS_BYTES, limits.DEFLATED_RATIO * path.stat().st_size)
     for limit, found, what in (
-        (limits.MEMBERS, len(sizes), "{} members"),
+        (limits.WHEEL_MEMBERS, len(sizes), "{} members"),
         (limits.UNPACKED_BYTES, total, "{} bytes once unpacked"),
         (limits.WHEEL_MEMBER_BYTES, max(sizes, default=0), "a member of {} bytes"),
         (limits.WHEEL_TEXT_BYTES, max(texts, default=0), "a METADATA, WHEEL or RECORD of {} bytes"),

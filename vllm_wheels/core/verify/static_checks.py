@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
+from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import Check, listed, run_check
 from vllm_wheels.core.verify.composition import composition_of
 from vllm_wheels.core.verify.finding import Finding
@@ -85,7 +86,7 @@ def report_on(
 ) -> Report:
     """Begins the report on a wheel; its duration counts from now."""
     return Report(
-        wheel=unpacked.path.name,
+        wheel=shown_line(unpacked.path.name),
         sha256=unpacked.sha256,
         distribution=unpacked.distribution,
         version=unpacked.version,

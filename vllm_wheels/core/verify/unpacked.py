@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.formats.markers import applies
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.variants import Variant
@@ -108,7 +110,15 @@ class UnpackedWheel:
     def text(self, name: str) -> str:
         """A member as text; empty where there is none."""
         path = self.folder / name
-        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        with path.open("rb") as stream:
+            content = stream.read(limits.WHEEL_TEXT_BYTES + 1)
+        if len(content) > limits.WHEEL_TEXT_BYTES:
+            what = f"{name} is not read"
+            why = f"it has more than {limits.WHEEL_TEXT_BYTES // limits.MIB} MiB of text"
+            raise CannotVerifyError(what, why=why, remedy="look at the file: no text of vLLM is so long")
+        return content.decode("utf-8", "replace")
 
     def as_neighbour(self) -> Neighbour:
         """This wheel, for the comparison of another wheel of the release with it."""

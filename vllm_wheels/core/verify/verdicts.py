@@ -18,6 +18,7 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import UNJUDGEABLE, not_judged, run_check
 from vllm_wheels.core.verify.locations import TestLocation
 from vllm_wheels.core.verify.opening import opened
@@ -31,8 +32,11 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 SCHEMA = 1
 PASSED, CONVICTED, OPEN = 0, 1, 2
-BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.+!-]+)")
+BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,127})==(?P<version>[\w.+!-]{1,100})")
+"""No longer than the name of a file may be."""
 ALL = "all"
+SHOWN_NAME = 200
+"""Characters of a name that is no wheel's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +94,13 @@ def verify(
         opened_wheels: list[UnpackedWheel] = []
         for given in wheels:
             try:
-                path = _file(given, stack, settings, say)
+                path = _file(given, stack, settings, say, python=next((one for one in pythons if one != ALL), None))
                 opened_wheels.append(
                     stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant))
                 )
             except VllmWheelsError as error:
-                name = _one_line(Path(given).name or given) or "''"
-                unjudged.append(Unjudged(wheel=name, why=_one_line(error.why), remedy=_one_line(error.remedy)))
+                name = shown_line(Path(given).name or given, SHOWN_NAME) or "''"
+                unjudged.append(Unjudged(wheel=name, why=shown_line(error.why), remedy=shown_line(error.remedy)))
         session = _Session(settings=settings, runner=runner, say=say)
         reports = [
             report
@@ -106,18 +110,14 @@ def verify(
     return Verdicts(reports=tuple(reports), unjudged=tuple(unjudged))
 
 
-def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str], None]) -> Path:
+def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str], None], *, python: str | None) -> Path:
     match = BY_NAME.fullmatch(given)
     if match is None or Path(given).exists():
         return Path(given)
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="vllm-wheels-fetch-")))
-    path = fetch(match["name"], match["version"], folder, settings)
+    path = fetch(match["name"], match["version"], folder, settings, python=python)
     say(f"fetched {path.name}, {path.stat().st_size / 1e6:.1f} MB")
     return path
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _with_neighbours(unpacked: UnpackedWheel, wheels: Sequence[UnpackedWheel]) -> UnpackedWheel:
