@@ -38,6 +38,9 @@ TO_DO = ("convicted", "could-not-judge", "warning")
 @click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
+@click.option(
+    "--any", "any_wheel", is_flag=True, help="Judge what is not vLLM too, by the checks that hold for any wheel."
+)
 @click.option("--no-install", is_flag=True, help="Run the static checks only; install nothing.")
 def command(
     *,
@@ -46,6 +49,7 @@ def command(
     variant: str | None,
     json_file: Path | None,
     html_file: Path | None,
+    any_wheel: bool,
     no_install: bool,
 ) -> None:
     """Tell what is wrong with wheels: files, or name==version from the package index.
@@ -61,7 +65,14 @@ def command(
         if python != "all":
             Target(release=settings.default_release, python=python)
     found = verify(
-        wheels, settings=settings, runner=Runner(), pythons=wanted, variant=name, install=not no_install, say=say
+        wheels,
+        settings=settings,
+        runner=Runner(),
+        pythons=wanted,
+        variant=name,
+        install=not no_install,
+        any_wheel=any_wheel,
+        say=say,
     )
     for report in found.reports:
         _show(report)

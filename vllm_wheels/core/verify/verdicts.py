@@ -21,11 +21,11 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import UNJUDGEABLE, not_judged, run_check
 from vllm_wheels.core.verify.locations import TestLocation
-from vllm_wheels.core.verify.opening import opened
+from vllm_wheels.core.verify.opening import is_vllm, opened
 from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.runs.installation import left_out
-from vllm_wheels.core.verify.static_checks import report_on, run_static_checks
+from vllm_wheels.core.verify.static_checks import GENERAL, report_on, run_static_checks
 from vllm_wheels.core.verify.test_run import TestRun
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
@@ -81,13 +81,15 @@ def verify(
     pythons: Sequence[str] = (),
     variant: str | None = None,
     install: bool = True,
+    any_wheel: bool = False,
     say: Callable[[str], None],
 ) -> Verdicts:
     """Runs the static checks on wheels, comparing them with one another, and the test runs of each.
 
     Wheels are files, or ``name==version`` of the configured index, and judged as ``variant``, or what their names tell.
     Each is tried on ``pythons``: ``all`` means every one that it claims and this installation has; none means this
-    Python, or the lowest claimed one where the wheel does not claim this one.
+    Python, or the lowest claimed one where the wheel does not claim this one. With ``any_wheel`` a wheel that is not
+    vLLM is held against the checks that hold for any, and not installed.
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
@@ -96,7 +98,9 @@ def verify(
             try:
                 path = _file(given, stack, settings, say, python=next((one for one in pythons if one != ALL), None))
                 opened_wheels.append(
-                    stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant))
+                    stack.enter_context(
+                        opened(path, settings=settings, runner=runner, variant=variant, any_wheel=any_wheel)
+                    )
                 )
             except VllmWheelsError as error:
                 name = shown_line(Path(given).name or given, SHOWN_NAME) or "''"
@@ -144,9 +148,10 @@ class _Session:
     def reports(self, unpacked: UnpackedWheel, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
         self.say(f"checking {unpacked.path.name}")
         report = report_on(unpacked)
-        for finding in run_static_checks(unpacked):
+        vllm = is_vllm(unpacked.file, self.settings)
+        for finding in run_static_checks(unpacked, only=None if vllm else GENERAL):
             report = report.with_finding(finding, now=time.time())
-        if not install:
+        if not install or not vllm:
             yield report
             return
         for python in self._pythons(unpacked, pythons):
