@@ -41,6 +41,7 @@ TO_DO = ("convicted", "could-not-judge", "warning")
 @click.option(
     "--any", "any_wheel", is_flag=True, help="Judge what is not vLLM too, by the checks that hold for any wheel."
 )
+@click.option("--unguarded", is_flag=True, help="Run the wheel's code on this host without a sandbox.")
 @click.option("--no-install", is_flag=True, help="Run the static checks only; install nothing.")
 def command(
     *,
@@ -50,6 +51,7 @@ def command(
     json_file: Path | None,
     html_file: Path | None,
     any_wheel: bool,
+    unguarded: bool,
     no_install: bool,
 ) -> None:
     """Tell what is wrong with wheels: files, or name==version from the package index.
@@ -72,6 +74,7 @@ def command(
         variant=name,
         install=not no_install,
         any_wheel=any_wheel,
+        guarded=not unguarded,
         say=say,
     )
     for report in found.reports:

@@ -145,6 +145,7 @@ class ContainerBuilder:
                 network_mode="host" if command.network else "none",
                 labels={OWNER: owner(os.getpid())},
                 shm_size=SHARED_MEMORY,
+                pids_limit=command.processes,
                 **_limit(command.gigabytes),
                 # Output is taken as it comes; the engine need not keep a second copy.
                 log_config=LogConfig(type="none"),

@@ -69,3 +69,9 @@ SLOW_SECONDS = 20.0
 
 LONGEST_PAUSE_SECONDS = 120.0
 """Between two attempts, where the server asks for no other."""
+
+SANDBOX_MEMORY_BYTES = 16 * GIB
+SANDBOX_PROCESSES = 2048
+SANDBOX_FILE_BYTES = 4 * GIB
+"""Of foreign code: memory of a process, threads of all its processes, and one file. A tiny model takes 2 GiB and, with
+torch's threads, some 200 on 32 cores."""

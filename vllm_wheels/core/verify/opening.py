@@ -41,8 +41,8 @@ def opened(
 ) -> Iterator[UnpackedWheel]:
     """Unpacks a wheel into a temporary folder and reads its machine code.
 
-    A wheel that is not vLLM is refused unless ``any_wheel`` is asked for. The variant is guessed from the distribution's
-    name where it is not given; ``scanner`` reads the machine code of a folder, or takes what was read before.
+    A wheel that is not vLLM is refused unless ``any_wheel`` is asked for. The variant is guessed from the name where it
+    is not given; ``scanner`` reads the machine code of a folder, or takes what was read before.
 
     Raises:
         CannotVerifyError: it is no wheel, is not vLLM, is damaged, or is made to do harm; nothing is left behind.

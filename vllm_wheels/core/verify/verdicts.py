@@ -82,6 +82,7 @@ def verify(
     variant: str | None = None,
     install: bool = True,
     any_wheel: bool = False,
+    guarded: bool = True,
     say: Callable[[str], None],
 ) -> Verdicts:
     """Runs the static checks on wheels, comparing them with one another, and the test runs of each.
@@ -89,7 +90,8 @@ def verify(
     Wheels are files, or ``name==version`` of the configured index, and judged as ``variant``, or what their names tell.
     Each is tried on ``pythons``: ``all`` means every one that it claims and this installation has; none means this
     Python, or the lowest claimed one where the wheel does not claim this one. With ``any_wheel`` a wheel that is not
-    vLLM is held against the checks that hold for any, and not installed.
+    vLLM is held against the checks that hold for any, and not installed. What is installed runs in a sandbox, or in a
+    container; where it is not ``guarded``, on this host.
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
@@ -105,7 +107,7 @@ def verify(
             except VllmWheelsError as error:
                 name = shown_line(Path(given).name or given, SHOWN_NAME) or "''"
                 unjudged.append(Unjudged(wheel=name, why=shown_line(error.why), remedy=shown_line(error.remedy)))
-        session = _Session(settings=settings, runner=runner, say=say)
+        session = _Session(settings=settings, runner=runner, say=say, guarded=guarded)
         reports = [
             report
             for unpacked in opened_wheels
@@ -140,6 +142,7 @@ class _Session:
     settings: Settings
     runner: Runner
     say: Callable[[str], None]
+    guarded: bool
 
     @property
     def _places(self) -> Places:
@@ -203,4 +206,5 @@ class _Session:
             python=python,
             left_out=left_out(self.settings),
             floor=unpacked.variant.floor if unpacked.variant else (),
+            guarded=self.guarded,
         )
