@@ -52,8 +52,11 @@ def segment(kind: str, field: int, value: int, content: bytes) -> bytes:
 
 
 def text(new: bytes, content: bytes) -> bytes:
-    """Overwrites the first instructions of an ELF file."""
-    return at(ELFFile(BytesIO(content)).get_section_by_name(".text")["sh_offset"] + 64, new, content)
+    """Overwrites the first instructions of the function ``two`` of an ELF file."""
+    elf = ELFFile(BytesIO(content))
+    section = elf.get_section_by_name(".text")
+    (function,) = elf.get_section_by_name(".dynsym").get_symbol_by_name("two")
+    return at(section["sh_offset"] + function["st_value"] - section["sh_addr"], new, content)
 
 
 def header(**values: object) -> Recipe:
