@@ -72,25 +72,30 @@ def opened(
 
 
 def _unpacked(path: Path, folder: Path, scanner: Callable[[Path], Scan]) -> tuple[WheelFile, Scan]:
-    try:
+    with _refusing(path):
         _require_bounded(path)
         file = WheelFile.read(path, trusting=False)
         unpack_wheel(path, folder)
         return file, scanner(folder)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Tells what keeps a file from being read as a reason not to verify it."""
+    try:
+        yield
     except WheelError as error:
         raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
     except (OSError, ValueError) as error:
-        # Names of members that no file system takes.
+        # No right to read it, or names of members that no file system takes.
         raise _refused(path, f"it cannot be unpacked: {error}") from error
 
 
 def require_vllm(path: Path, settings: Settings) -> None:
     """Refuses a wheel that is neither called as one of vLLM nor holds its package."""
-    try:
+    with _refusing(path):
         _require_bounded(path)
         file = WheelFile.read(path, trusting=False)
-    except WheelError as error:
-        raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
     if not is_vllm(file, settings):
         what = f"{path.name} is not vLLM"
         why = f"this is not vLLM: it is called {WheelName.parse(path.name).distribution} and holds no package vllm"
