@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 import requests
 from uv import find_uv_bin
 
-from vllm_wheels.core.formats.wheel_name import name_stem, rank_here, wheels_in
+from vllm_wheels.core.formats.wheel_name import name_stem, rank, wheels_in
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.arguments import index_arguments
 from vllm_wheels.core.index.published import files_of, wheels_of
@@ -117,7 +117,7 @@ def _weight(name: str, version: str, folders: list[Path], settings: Settings) ->
     if local:
         with zipfile.ZipFile(local[0]) as wheel:
             return Weight(name, version, local[0].stat().st_size, installed(wheel))
-    package = min(wheels_of(files_of(settings, name), version), key=lambda each: rank_here(each.filename))
+    package = min(wheels_of(files_of(settings, name), version), key=lambda each: rank(each.filename))
     size = package.size or 0
     with zipfile.ZipFile(RemoteFile(package.url, size)) as wheel:
         return Weight(name, version, size, installed(wheel))

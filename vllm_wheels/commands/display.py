@@ -16,6 +16,7 @@ from rich.text import Text
 
 from vllm_wheels.commands.options import OUT, is_interactive, say
 from vllm_wheels.core.operations.progress import Cell, Progress, watching
+from vllm_wheels.core.texts import shown as cleaned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,7 +117,7 @@ def _live(progress: Progress, terminal: int) -> Iterator[Callable[[str], None]]:
         if making and line in {step.title for step in making[0].steps}:
             current[0] = line
         else:
-            live.console.print(line, markup=False, soft_wrap=True)
+            live.console.print(cleaned(line), markup=False, soft_wrap=True)
 
     with open(terminal, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as stream:
         console = Console(file=stream, force_terminal=True, highlight=False)

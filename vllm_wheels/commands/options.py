@@ -16,6 +16,7 @@ from vllm_wheels.commands import completion
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import CommandLineError
 from vllm_wheels.core.target import Target
+from vllm_wheels.core.texts import shown
 from vllm_wheels.core.variants import variant as variant_named
 from vllm_wheels.core.variants import variants
 
@@ -36,8 +37,8 @@ def explain(error: VllmWheelsError) -> int:
 
 
 def say(line: str) -> None:
-    """Prints a milestone."""
-    OUT.print(line, markup=False)
+    """Prints a milestone, which may quote an index, a tool or a wheel."""
+    OUT.print(shown(line), markup=False)
 
 
 def is_interactive() -> bool:

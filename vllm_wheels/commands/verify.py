@@ -40,6 +40,10 @@ TO_DO = ("convicted", "could-not-judge", "warning")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
 @click.option("--models", help="Tiny models to try: chosen, all, or names with commas. [default: smoke.models]")
+@click.option(
+    "--any", "any_wheel", is_flag=True, help="Judge what is not vLLM too, by the checks that hold for any wheel."
+)
+@click.option("--unguarded", is_flag=True, help="Run the wheel's code on this host without a sandbox.")
 @click.option("--no-install", is_flag=True, help="Run the static checks only; install nothing.")
 def command(
     *,
@@ -49,6 +53,8 @@ def command(
     json_file: Path | None,
     html_file: Path | None,
     models: str | None,
+    any_wheel: bool,
+    unguarded: bool,
     no_install: bool,
 ) -> None:
     """Tell what is wrong with wheels: files, or name==version from the package index.
@@ -67,7 +73,15 @@ def command(
         if python != "all":
             Target(release=settings.default_release, python=python)
     found = verify(
-        wheels, settings=settings, runner=Runner(), pythons=wanted, variant=name, install=not no_install, say=say
+        wheels,
+        settings=settings,
+        runner=Runner(),
+        pythons=wanted,
+        variant=name,
+        install=not no_install,
+        any_wheel=any_wheel,
+        guarded=not unguarded,
+        say=say,
     )
     for report in found.reports:
         _show(report)

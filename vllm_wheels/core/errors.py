@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
+from vllm_wheels.core.texts import shown
+
 
 class VllmWheelsError(Exception):
     """Base of all errors a user can meet: what happened, why, and what to type or change, a line each."""
@@ -21,10 +23,11 @@ class VllmWheelsError(Exception):
             cls.exit_code = exit_code
 
     def __init__(self, what: str, *, why: str, remedy: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.remedy = remedy
+        # Here, because every error may quote what others wrote.
+        super().__init__(shown(what))
+        self.what = shown(what)
+        self.why = shown(why)
+        self.remedy = shown(remedy)
 
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  do:  {self.remedy}"

@@ -251,6 +251,8 @@ ALONE: dict[str, tuple[str, Recipe]] = {
         Recipe(files={"vllm/entrypoints/cli/main.py": ASKING}),
     ),
     "bytes before the wheel": ("zip-structure", Recipe(zipped=lambda content: b"MZ" + content)),
+    "bytes behind the wheel": ("zip-structure", Recipe(zipped=lambda content: content + b"x")),
+    "escape sequence in a name": ("zip-structure", Recipe(files={"vllm/\x1b[2Jx.txt": ""})),
     "members packed as LZMA": ("zip-structure", Recipe(compressions={"vllm/cli.py": zipfile.ZIP_LZMA})),
 }
 """What is wrong with a wheel by itself: the check that says so, and the wheel."""

@@ -11,7 +11,7 @@ from vllm_wheels.core.formats.wheel_name import (
     WheelName,
     dist_info_name,
     named_by,
-    rank_here,
+    rank,
     sidecar,
     wheel_name,
     wheels_in,
@@ -32,7 +32,7 @@ def test_other_name_is_refused(name):
     """A file that is not named as a wheel is an error that names it, and no installer takes it."""
     with pytest.raises(WheelError, match=name):
         WheelName.parse(name)
-    assert rank_here(name) > rank_here("vllm-0.32.0-py3-none-any.whl")
+    assert rank(name) > rank("vllm-0.32.0-py3-none-any.whl")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.machine import GIGABYTE
 from vllm_wheels.core.host.ownership import owner
 from vllm_wheels.core.host.processes import TAIL_LINES, Finished
+from vllm_wheels.core.texts import shown
 
 PROBE_SECONDS = 120.0
 STOP_SECONDS = 60
@@ -144,6 +145,7 @@ class ContainerBuilder:
                 network_mode="host" if command.network else "none",
                 labels={OWNER: owner(os.getpid())},
                 shm_size=SHARED_MEMORY,
+                pids_limit=command.processes,
                 **_limit(command.gigabytes),
                 # Output is taken as it comes; the engine need not keep a second copy.
                 log_config=LogConfig(type="none"),
@@ -226,8 +228,9 @@ def _drain(output: Iterable[str], *, hear: Sequence[Callable[[str], None]], log:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with open(log or os.devnull, "a", encoding="utf-8") as stream:  # noqa: PTH123 - devnull is a text
         for line in output:
-            tail.append(line)
-            stream.write(f"{line}\n")
+            clean = shown(line)
+            tail.append(clean)
+            stream.write(f"{clean}\n")
             stream.flush()
             for listener in hear:
                 listener(line)

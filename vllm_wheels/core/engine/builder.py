@@ -31,6 +31,7 @@ class Command:
         env: environment on top of the builder's own.
         network: may it reach the network; compile steps may not.
         gigabytes: memory above which a container is killed; None for no limit. The local builder has none.
+        processes: most processes and threads of a container; None for no limit.
     """
 
     argv: Sequence[str]
@@ -39,6 +40,7 @@ class Command:
     mounts: Sequence[Mount]
     network: bool = False
     gigabytes: float | None = None
+    processes: int | None = None
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ cannot put the sweep out of step.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from array import array
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -30,6 +31,9 @@ from vllm_wheels.core.formats.wheelfile import GRAFTED, elf_files, unpack_wheel
 from vllm_wheels.core.variants import Variant
 
 BITS = 64
+PIECE = 1_000_000
+"""Instructions that are held in memory at a time."""
+
 MACHINE = "EM_X86_64"
 FUNCTION_TABLE = ".eh_frame_hdr"
 TABLE_HEADER = struct.Struct("<4BiI")
@@ -185,7 +189,11 @@ def _counted(stream: BinaryIO, name: str) -> MachineCode:
         raise _unreadable(name, f"it is for {elf['e_machine']}, not for x86-64")
     starts = _function_starts(elf)
     sweep = _Sweep()
+    room = stream.seek(0, os.SEEK_END)
     for address, code in _executable(elf):
+        room -= len(code)
+        if room < 0:
+            raise _unreadable(name, "its sections overlap: they have more code than the file has bytes")
         sweep.through(code, address, starts)
     return sweep.result(name)
 
@@ -231,11 +239,12 @@ class _Sweep:
             self._range(code[start - address : stop - address], start)
 
     def _range(self, code: bytes, address: int) -> None:
-        # Compact, since a section without function starts is one range of many million instructions.
-        kinds = array("H", (instruction.code for instruction in Decoder(BITS, code)))
-        self._digest.update(kinds)
         before = len(self._kinds)
-        self._kinds.update(kinds)
+        # Compact and piece by piece, since a section without function starts is one range of many million instructions.
+        codes = (instruction.code for instruction in Decoder(BITS, code))
+        while kinds := array("H", islice(codes, PIECE)):
+            self._digest.update(kinds)
+            self._kinds.update(kinds)
         if len(self._kinds) > before:
             for instruction in Decoder(BITS, code, ip=address):
                 self._first.setdefault(instruction.code, instruction.ip)

@@ -51,9 +51,12 @@ class WheelName:
         return not self.tags.isdisjoint({*known, *generic})
 
 
-def rank_here(name: str) -> int:
-    """Preference of an installer of this Python for the file, the best first; last for what it cannot install."""
-    ranks = _ranks()
+def rank(name: str, python: str | None = None) -> int:
+    """Preference of an installer for the file, the best first; last for what it cannot install.
+
+    It installs for a CPython of this machine such as ``3.12``, or for this Python.
+    """
+    ranks = _ranks(python)
     try:
         return min(ranks.get(tag, len(ranks)) for tag in WheelName.parse(name).tags)
     except WheelError:
@@ -61,8 +64,12 @@ def rank_here(name: str) -> int:
 
 
 @cache
-def _ranks() -> dict[Tag, int]:
-    return {tag: rank for rank, tag in enumerate(sys_tags())}
+def _ranks(python: str | None) -> dict[Tag, int]:
+    if python is None:
+        return {tag: number for number, tag in enumerate(sys_tags())}
+    version, interpreter = tuple(int(part) for part in python.split(".")), f"cp{python.replace('.', '')}"
+    known = (*cpython_tags(version, abis=[interpreter]), *compatible_tags(version, interpreter=interpreter))
+    return {tag: number for number, tag in enumerate(known)}
 
 
 def name_stem(distribution: str, version: str) -> str:

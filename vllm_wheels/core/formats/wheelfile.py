@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+import shutil
 import stat
 import zipfile
 import zlib
@@ -174,7 +175,9 @@ def the_dist_info(path: Path, members: Mapping[str, object]) -> str:
 
 def _part(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     try:
-        return archive.read(name)
+        with archive.open(name) as stream:
+            chunks = iter(partial(stream.read, limits.CHUNK_BYTES), b"")
+            return b"".join(chunks)
     except KeyError as error:
         raise _unsound(path, f"it has no {name}") from error
 
@@ -237,8 +240,14 @@ def unpack_wheel(path: Path, folder: Path) -> None:
             if not info.is_dir():
                 goal = folder / info.filename
                 goal.parent.mkdir(parents=True, exist_ok=True)
-                goal.write_bytes(archive.read(info))
+                _write(archive, info, goal)
                 goal.chmod(EXECUTABLE if info.external_attr >> 16 & 0o111 else PLAIN)
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, goal: Path) -> None:
+    # By chunks: a member whose stated size is a lie inflates no further than to that size, and is then refused.
+    with archive.open(info) as stream, goal.open("wb") as out:
+        shutil.copyfileobj(stream, out, limits.CHUNK_BYTES)
 
 
 def _require_harmless(path: Path, info: zipfile.ZipInfo, names: Container[str]) -> None:

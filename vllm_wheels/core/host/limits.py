@@ -16,11 +16,15 @@ MEMBERS = 200_000
 """Most members of an archive or a wheel."""
 
 WHEEL_BYTES = GIB
-WHEEL_MEMBER_BYTES = GIB
-"""The largest wheel of vLLM ever published for CPUs has 133 MB, and its largest member 0.2 GiB."""
+WHEEL_MEMBER_BYTES = 384 * MIB
+"""The largest wheel of vLLM ever published for CPUs has 133 MB, and its largest member 0.2 GiB. A member is held in
+memory once at most, and verification stays below 1 GB."""
 
-WHEEL_TEXT_BYTES = 16 * MIB
-"""Of METADATA, WHEEL and RECORD; the largest RECORD of vLLM has 0.4 MB."""
+WHEEL_TEXT_BYTES = 4 * MIB
+"""Of METADATA, WHEEL and RECORD, and of any other text that is read whole; the largest RECORD of vLLM has 0.4 MB."""
+
+WHEEL_MEMBERS = 50_000
+"""The largest wheel of vLLM has 3,306."""
 
 HARMLESS_BYTES = 64 * MIB
 DEFLATED_RATIO = 100
@@ -65,3 +69,9 @@ SLOW_SECONDS = 20.0
 
 LONGEST_PAUSE_SECONDS = 120.0
 """Between two attempts, where the server asks for no other."""
+
+SANDBOX_MEMORY_BYTES = 16 * GIB
+SANDBOX_PROCESSES = 2048
+SANDBOX_FILE_BYTES = 4 * GIB
+"""Of foreign code: memory of a process, threads of all its processes, and one file. A tiny model takes 2 GiB and, with
+torch's threads, some 200 on 32 cores."""

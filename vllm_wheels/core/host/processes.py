@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.errors import StepTimeoutError
+from vllm_wheels.core.texts import shown
 
 TERMINATE_SECONDS = 10.0
 WITHHELD = re.compile(
@@ -100,14 +101,16 @@ class Runner:
         assert process.stdout is not None  # noqa: S101 - opened as a pipe above
         try:
             for line in process.stdout:
-                tail.append(line.rstrip("\n"))
+                # What people read; who parses the output has it as it came.
+                clean = shown(line.rstrip("\n"))
+                tail.append(clean)
                 if stream:
-                    stream.write(line)
+                    stream.write(f"{clean}\n")
                     stream.flush()
                 if keep_output:
                     kept.append(line)
                 if self.echo and not quiet:
-                    self.echo(line.rstrip("\n"))
+                    self.echo(clean)
         finally:
             process.stdout.close()
             if stream:

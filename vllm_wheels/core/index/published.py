@@ -10,7 +10,7 @@ from pypi_simple import DistributionPackage
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.versions import version_in
-from vllm_wheels.core.formats.wheel_name import WheelName, rank_here
+from vllm_wheels.core.formats.wheel_name import WheelName, rank
 from vllm_wheels.core.host.commands import Download
 from vllm_wheels.core.host.downloads import download
 from vllm_wheels.core.host.http import index_url
@@ -34,8 +34,8 @@ def wheels_of(packages: Sequence[DistributionPackage], version: str) -> list[Dis
     return [each for each in wheels if (known := version_in(each.version)) and known == version_in(version)]
 
 
-def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
-    """Downloads the wheel of a release that an installer would take here, and checks its published hash.
+def fetch(name: str, version: str, folder: Path, settings: Settings, *, python: str | None = None) -> Path:
+    """Downloads the wheel of a release that an installer of a Python (this one) would take, and checks its hash.
 
     Raises:
         CannotVerifyError: the index has no such wheel, or publishes no hash of it.
@@ -48,7 +48,7 @@ def fetch(name: str, version: str, folder: Path, settings: Settings) -> Path:
         what = f"there is no wheel of {name} {version}"
         why = f"{redacted(index_url(settings))} does not have it"
         raise CannotVerifyError(what, why=why, remedy=_others(packages))
-    chosen = min(found, key=lambda package: rank_here(package.filename))
+    chosen = min(found, key=lambda package: rank(package.filename, python))
     sha256 = chosen.digests.get("sha256")
     if sha256 is None:
         what = f"{chosen.filename} cannot be checked"

@@ -15,6 +15,7 @@ import requests
 from vllm_wheels.core.errors import NotificationError, SettingsError
 from vllm_wheels.core.host.http import MESSAGE, may_pass, persistently, session
 from vllm_wheels.core.settings import NotificationSettings
+from vllm_wheels.core.texts import shown, shown_line
 
 SMTP_PERMANENT = 500
 """Answers of a mail server from here on stay what they are (RFC 5321, 4.2.1)."""
@@ -32,6 +33,13 @@ class Message:
     text: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
     link: str = ""
+
+    def __post_init__(self) -> None:
+        """Takes out of its texts, which quote wheels and tools, what a terminal or a page acts on."""
+        object.__setattr__(self, "title", shown_line(self.title))
+        object.__setattr__(self, "text", shown(self.text))
+        fields = {shown_line(name): shown(value) for name, value in self.fields.items()}
+        object.__setattr__(self, "fields", fields)
 
 
 def notify(message: Message, settings: NotificationSettings) -> list[str]:

@@ -142,6 +142,14 @@ def _judged(check: Check[Subject], subject: Subject) -> Judgement:
         return check.judge(subject)
     except UNJUDGEABLE as error:
         return not_judged(error)
+    except Exception as error:  # noqa: BLE001 - a wheel that one check stumbles over is judged by all others
+        return not_judged(_stumbled(check.name, error))
+
+
+def _stumbled(name: str, error: Exception) -> CannotVerifyError:
+    what = f"the check {name} stumbled over this wheel"
+    why = f"{type(error).__name__}: {str(error) or 'it says no more'}"
+    return CannotVerifyError(what, why=why, remedy="report it with the wheel: this is a defect of vllm-wheels")
 
 
 def not_judged(error: VllmWheelsError) -> Judgement:

@@ -9,6 +9,7 @@ from pathlib import Path
 from vllm_wheels.core.formats.instructions import Scan
 from vllm_wheels.core.formats.wheel_name import DIST_INFO
 from vllm_wheels.core.formats.wheelfile import GRAFTED
+from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.variants import variants
 
 BASELINE_FEATURES = frozenset(
@@ -89,7 +90,7 @@ def composition_of(wheel: Path, scan: Scan) -> Composition:
     files: Counter[str] = Counter()
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
-            part = info.filename if info.filename in compiled else _part(info.filename)
+            part = shown_line(info.filename) if info.filename in compiled else _part(info.filename)
             packed[part] += info.compress_size
             unpacked[part] += info.file_size
             files[part] += 1
@@ -99,7 +100,7 @@ def composition_of(wheel: Path, scan: Scan) -> Composition:
     return Composition(
         size=wheel.stat().st_size,
         parts=tuple(parts),
-        instructions={file.name: dict(file.features) for file in scan.own},
+        instructions={shown_line(file.name): dict(file.features) for file in scan.own},
     )
 
 

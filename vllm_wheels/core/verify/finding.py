@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vllm_wheels.core.texts import shown, shown_line
+
 Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
 Severity = Literal["error", "warning"]
 OutcomeKind = Literal["runs", "refused", "known defect", "crashed", "wrong"]
@@ -59,6 +61,11 @@ class Finding:
     def from_json(cls, data: Mapping[str, Any]) -> "Finding":
         """Reads what ``dataclasses.asdict`` gave."""
         return cls(**{**data, "outcomes": tuple(Outcome(**each) for each in data["outcomes"])})
+
+    def __post_init__(self) -> None:
+        """Takes out of its texts, which quote the wheel, what a terminal or a page acts on."""
+        for name, clean in (("line", shown_line), ("evidence", shown), ("remedy", shown_line)):
+            object.__setattr__(self, name, clean(getattr(self, name)))
 
     @property
     def shown(self) -> str:

@@ -17,11 +17,13 @@ from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_whee
 from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
+from vllm_wheels.core.patches.guard_files import INIT
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import Variant, variants
 from vllm_wheels.core.variants import variant as variant_named
 from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
 
+UPSTREAM = "vllm"
 REMEDY = "take another copy of the file, or build it anew"
 OTHER = "give a file NAME-VERSION-PYTHON-ABI-PLATFORM.whl, or NAME==VERSION"
 
@@ -33,21 +35,24 @@ def opened(
     settings: Settings,
     runner: Runner,
     variant: str | None = None,
+    any_wheel: bool = False,
     neighbours: Sequence[Neighbour] = (),
     scanner: Callable[[Path], Scan] = scan,
 ) -> Iterator[UnpackedWheel]:
     """Unpacks a wheel into a temporary folder and reads its machine code.
 
-    The variant is guessed from the distribution's name where it is not given; ``scanner`` reads the machine code of a
-    folder, or takes what was read before.
+    A wheel that is not vLLM is refused unless ``any_wheel`` is asked for. The variant is guessed from the name where it
+    is not given; ``scanner`` reads the machine code of a folder, or takes what was read before.
 
     Raises:
-        CannotVerifyError: it is no wheel, is damaged, or is made to do harm; nothing is left behind.
+        CannotVerifyError: it is no wheel, is not vLLM, is damaged, or is made to do harm; nothing is left behind.
         UnknownVariantError: no variant has the name.
     """
     # Tools run in other folders.
     path = path.absolute()
     require_wheel(path)
+    if not any_wheel:
+        require_vllm(path, settings)
     with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
         folder = Path(temporary, "wheel")
         file, machine_code = _unpacked(path, folder, scanner)
@@ -59,6 +64,7 @@ def opened(
             scan=machine_code,
             binaries=binaries(folder),
             variant=variant_named(variant) if variant else guessed(path, settings),
+            by_name=variant is None,
             settings=settings,
             runner=runner,
             neighbours=tuple(neighbours),
@@ -66,16 +72,42 @@ def opened(
 
 
 def _unpacked(path: Path, folder: Path, scanner: Callable[[Path], Scan]) -> tuple[WheelFile, Scan]:
-    try:
+    with _refusing(path):
         _require_bounded(path)
         file = WheelFile.read(path, trusting=False)
         unpack_wheel(path, folder)
         return file, scanner(folder)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Tells what keeps a file from being read as a reason not to verify it."""
+    try:
+        yield
     except WheelError as error:
         raise CannotVerifyError(error.what, why=error.why, remedy=error.remedy) from error
     except (OSError, ValueError) as error:
-        # Names of members that no file system takes.
+        # No right to read it, or names of members that no file system takes.
         raise _refused(path, f"it cannot be unpacked: {error}") from error
+
+
+def require_vllm(path: Path, settings: Settings) -> None:
+    """Refuses a wheel that is neither called as one of vLLM nor holds its package."""
+    with _refusing(path):
+        _require_bounded(path)
+        file = WheelFile.read(path, trusting=False)
+    if not is_vllm(file, settings):
+        what = f"{path.name} is not vLLM"
+        why = f"this is not vLLM: it is called {WheelName.parse(path.name).distribution} and holds no package vllm"
+        raise CannotVerifyError(
+            what, why=why, remedy="verify it with --any, which runs the checks that hold for any wheel"
+        )
+
+
+def is_vllm(file: WheelFile, settings: Settings) -> bool:
+    """Whether a wheel is called as one of vLLM, or holds its package."""
+    named = {UPSTREAM, *(each.distribution for each in variants().values()), *distributions(settings).values()}
+    return INIT in file.members or WheelName.parse(file.path.name).distribution in {canonicalize_name(n) for n in named}
 
 
 def guessed(path: Path, settings: Settings) -> Variant | None:
@@ -122,7 +154,7 @@ def _require_bounded(path: Path) -> None:
     texts = [info.file_size for info in infos if info.filename.endswith(("/METADATA", "/WHEEL", "/RECORD"))]
     total, deflated = sum(sizes), max(limits.HARMLESS_BYTES, limits.DEFLATED_RATIO * path.stat().st_size)
     for limit, found, what in (
-        (limits.MEMBERS, len(sizes), "{} members"),
+        (limits.WHEEL_MEMBERS, len(sizes), "{} members"),
         (limits.UNPACKED_BYTES, total, "{} bytes once unpacked"),
         (limits.WHEEL_MEMBER_BYTES, max(sizes, default=0), "a member of {} bytes"),
         (limits.WHEEL_TEXT_BYTES, max(texts, default=0), "a METADATA, WHEEL or RECORD of {} bytes"),

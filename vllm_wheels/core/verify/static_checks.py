@@ -1,8 +1,9 @@
 """Runs all checks that look at an unpacked wheel without installing it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import Check, listed, run_check
 from vllm_wheels.core.verify.composition import composition_of
 from vllm_wheels.core.verify.finding import Finding
@@ -61,18 +62,29 @@ STATIC: tuple[Check[UnpackedWheel], ...] = listed(
 """In the order in which a report lists them."""
 
 
+GENERAL = frozenset(
+    {
+        *("names-agree", "tags-agree", "wheel-version", "zip-structure", "file-modes", "record", "portable-paths"),
+        *("runs-at-start", "secrets", "installer-files", "metadata-valid", "description-renders", "requires-python"),
+        *("stable-abi", "build-paths", "search-paths", "memory-protection", "python-compiles"),
+    }
+)
+"""Checks that hold for any wheel, of vLLM or not."""
+
+
 def run_static_checks(
     unpacked: UnpackedWheel,
     *,
+    only: Collection[str] | None = None,
     kept: Mapping[str, Finding] | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> tuple[Finding, ...]:
     """Runs the static checks in order.
 
-    A check whose finding is ``kept`` is not run.
+    A check whose finding is ``kept`` is not run; ``only`` names those that are wanted, where it is not all.
     """
     findings: list[Finding] = []
-    for check in STATIC:
+    for check in (each for each in STATIC if only is None or each.name in only):
         finding = (kept or {}).get(check.name) or run_check(check, unpacked, earlier=findings)
         findings.append(finding)
         if on_finding:
@@ -89,7 +101,7 @@ def report_on(
 ) -> Report:
     """Begins the report on a wheel; its duration counts from now."""
     return Report(
-        wheel=unpacked.path.name,
+        wheel=shown_line(unpacked.path.name),
         sha256=unpacked.sha256,
         distribution=unpacked.distribution,
         version=unpacked.version,

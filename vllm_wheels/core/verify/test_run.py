@@ -16,8 +16,11 @@ from uv import find_uv_bin
 
 from vllm_wheels.core.builders import network
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.machine import GIGABYTE
 from vllm_wheels.core.host.processes import Finished
+from vllm_wheels.core.host.sandbox import Sandbox, no_variables
 from vllm_wheels.core.verify.checks import Check, RunOptions
 from vllm_wheels.core.verify.locations import TestLocation
 
@@ -80,6 +83,7 @@ class TestRun:
     python: str  # version without the micro part
     left_out: tuple[str, ...]  # requirements that are not installed on purpose, by normalised name
     floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
+    guarded: bool = False  # run what is installed in a sandbox, because it is somebody else's
     commands: tuple[Invocation, ...] = ()  # of the check that is being carried out
 
     def with_commands_of(self, check: Check[TestRun]) -> TestRun:
@@ -116,7 +120,33 @@ class TestRun:
         """Runs a command of ``sandboxed``, in a container without network."""
         with self._temporary() as temporary:
             words = command.filled({HERE: self.place, TEMPORARY: temporary}).argv
-            return self._in_container(words) if self.in_container else self._on_host(words)
+            if self.in_container:
+                return self._in_container(words)
+            return self._in_sandbox(words, Path(temporary)) if self.guarded else self._on_host(words)
+
+    def start_without_network(self, argv: Sequence[str], *, env: Mapping[str, str]) -> Finished:
+        """Runs uv over what is installed, which starts its Python: guarded as all that runs foreign code."""
+        if self.in_container or not self.guarded:
+            return self.run_with_network(argv, env=env)
+        given = {
+            **CLEAN,
+            "HOME": f"{self.place}/home",
+            "UV_NO_CACHE": "1",
+            "UV_NO_CONFIG": "1",
+            "UV_OFFLINE": "1",
+            **env,
+        }
+        words = ("/usr/bin/env", *(f"{name}={value}" for name, value in given.items()), *argv)
+        with self._temporary() as temporary:
+            return self._in_sandbox(words, Path(temporary), Path(self.uv))
+
+    def _in_sandbox(self, argv: Sequence[str], temporary: Path, *readable: Path) -> Finished:
+        python = (self.folder / "venv/bin/python").resolve()
+        home = self.folder / "home"
+        sandbox = Sandbox(writable=(self.folder, temporary), readable=(python.parent.parent, *readable))
+        sandbox.prepare()
+        Sandbox(writable=(home,)).prepare()
+        return self._on_host(sandbox.words(argv, folder=home), env=no_variables())
 
     def run_with_network(
         self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
@@ -170,6 +200,8 @@ class TestRun:
             cwd=f"{self.place}/home",
             mounts=(Mount(source=self.folder, place=self.place, writable=True), *mounts),
             network=network,
+            gigabytes=limits.SANDBOX_MEMORY_BYTES / GIGABYTE if self.guarded else None,
+            processes=limits.SANDBOX_PROCESSES if self.guarded else None,
         )
         finished = self.context.builder.run(
             command,

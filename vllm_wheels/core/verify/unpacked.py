@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.elf import Binary
 from vllm_wheels.core.formats.markers import applies
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.variants import Variant
+from vllm_wheels.core.verify.claims import Claim, claim_of
 
 if TYPE_CHECKING:
     # Few checks look at these, and those import the modules themselves: what a check imports is code of its key.
@@ -55,6 +58,7 @@ class UnpackedWheel:
     variant: Variant | None  # by its name; None where nobody knows
     settings: Settings
     runner: Runner
+    by_name: bool = False  # the variant is only what its name says, and nobody asked to judge it as such
     neighbours: tuple[Neighbour, ...] = ()  # other wheels of the same release
     _read: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -78,6 +82,20 @@ class UnpackedWheel:
     def summary(self) -> str:
         """The one line that describes it in METADATA."""
         return summary_of(self.file)
+
+    @property
+    def description(self) -> str:
+        """The long description of METADATA."""
+        payload = self.file.metadata.get_payload(decode=True)
+        body = payload.decode("utf-8", errors="replace") if isinstance(payload, bytes) else ""
+        return body or str(self.file.metadata["Description"] or "")
+
+    @cached_property
+    def claim(self) -> Claim | None:
+        """What a wheel of another maker says about its instructions; None where variants.toml is the measure."""
+        if self.ours or not self.by_name:
+            return None
+        return claim_of(self.distribution, self.summary, self.description)
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -108,7 +126,15 @@ class UnpackedWheel:
     def text(self, name: str) -> str:
         """A member as text; empty where there is none."""
         path = self.folder / name
-        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        with path.open("rb") as stream:
+            content = stream.read(limits.WHEEL_TEXT_BYTES + 1)
+        if len(content) > limits.WHEEL_TEXT_BYTES:
+            what = f"{name} is not read"
+            why = f"it has more than {limits.WHEEL_TEXT_BYTES // limits.MIB} MiB of text"
+            raise CannotVerifyError(what, why=why, remedy="look at the file: no text of vLLM is so long")
+        return content.decode("utf-8", "replace")
 
     def as_neighbour(self) -> Neighbour:
         """This wheel, for the comparison of another wheel of the release with it."""

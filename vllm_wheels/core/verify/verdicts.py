@@ -18,21 +18,25 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import UNJUDGEABLE, not_judged, run_check
 from vllm_wheels.core.verify.locations import TestLocation
-from vllm_wheels.core.verify.opening import opened
+from vllm_wheels.core.verify.opening import is_vllm, opened
 from vllm_wheels.core.verify.places import Places
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.runs.installation import left_out
-from vllm_wheels.core.verify.static_checks import report_on, run_static_checks
+from vllm_wheels.core.verify.static_checks import GENERAL, report_on, run_static_checks
 from vllm_wheels.core.verify.test_run import TestRun
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 SCHEMA = 1
 PASSED, CONVICTED, OPEN = 0, 1, 2
-BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.+!-]+)")
+BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,127})==(?P<version>[\w.+!-]{1,100})")
+"""No longer than the name of a file may be."""
 ALL = "all"
+SHOWN_NAME = 200
+"""Characters of a name that is no wheel's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,27 +81,33 @@ def verify(
     pythons: Sequence[str] = (),
     variant: str | None = None,
     install: bool = True,
+    any_wheel: bool = False,
+    guarded: bool = True,
     say: Callable[[str], None],
 ) -> Verdicts:
     """Runs the static checks on wheels, comparing them with one another, and the test runs of each.
 
     Wheels are files, or ``name==version`` of the configured index, and judged as ``variant``, or what their names tell.
     Each is tried on ``pythons``: ``all`` means every one that it claims and this installation has; none means this
-    Python, or the lowest claimed one where the wheel does not claim this one.
+    Python, or the lowest claimed one where the wheel does not claim this one. With ``any_wheel`` a wheel that is not
+    vLLM is held against the checks that hold for any, and not installed. What is installed runs in a sandbox, or in a
+    container; where it is not ``guarded``, on this host.
     """
     unjudged: list[Unjudged] = []
     with ExitStack() as stack:
         opened_wheels: list[UnpackedWheel] = []
         for given in wheels:
             try:
-                path = _file(given, stack, settings, say)
+                path = _file(given, stack, settings, say, python=next((one for one in pythons if one != ALL), None))
                 opened_wheels.append(
-                    stack.enter_context(opened(path, settings=settings, runner=runner, variant=variant))
+                    stack.enter_context(
+                        opened(path, settings=settings, runner=runner, variant=variant, any_wheel=any_wheel)
+                    )
                 )
             except VllmWheelsError as error:
-                name = _one_line(Path(given).name or given) or "''"
-                unjudged.append(Unjudged(wheel=name, why=_one_line(error.why), remedy=_one_line(error.remedy)))
-        session = _Session(settings=settings, runner=runner, say=say)
+                name = shown_line(Path(given).name or given, SHOWN_NAME) or "''"
+                unjudged.append(Unjudged(wheel=name, why=shown_line(error.why), remedy=shown_line(error.remedy)))
+        session = _Session(settings=settings, runner=runner, say=say, guarded=guarded)
         reports = [
             report
             for unpacked in opened_wheels
@@ -106,18 +116,14 @@ def verify(
     return Verdicts(reports=tuple(reports), unjudged=tuple(unjudged))
 
 
-def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str], None]) -> Path:
+def _file(given: str, stack: ExitStack, settings: Settings, say: Callable[[str], None], *, python: str | None) -> Path:
     match = BY_NAME.fullmatch(given)
     if match is None or Path(given).exists():
         return Path(given)
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="vllm-wheels-fetch-")))
-    path = fetch(match["name"], match["version"], folder, settings)
+    path = fetch(match["name"], match["version"], folder, settings, python=python)
     say(f"fetched {path.name}, {path.stat().st_size / 1e6:.1f} MB")
     return path
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _with_neighbours(unpacked: UnpackedWheel, wheels: Sequence[UnpackedWheel]) -> UnpackedWheel:
@@ -136,6 +142,7 @@ class _Session:
     settings: Settings
     runner: Runner
     say: Callable[[str], None]
+    guarded: bool
 
     @property
     def _places(self) -> Places:
@@ -144,9 +151,10 @@ class _Session:
     def reports(self, unpacked: UnpackedWheel, *, pythons: Sequence[str], install: bool) -> Iterator[Report]:
         self.say(f"checking {unpacked.path.name}")
         report = report_on(unpacked)
-        for finding in run_static_checks(unpacked):
+        vllm = is_vllm(unpacked.file, self.settings)
+        for finding in run_static_checks(unpacked, only=None if vllm else GENERAL):
             report = report.with_finding(finding, now=time.time())
-        if not install:
+        if not install or not vllm:
             yield report
             return
         for python in self._pythons(unpacked, pythons):
@@ -198,4 +206,5 @@ class _Session:
             python=python,
             left_out=left_out(self.settings),
             floor=unpacked.variant.floor if unpacked.variant else (),
+            guarded=self.guarded,
         )

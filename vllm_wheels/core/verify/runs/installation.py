@@ -147,7 +147,7 @@ def _agree(test_run: TestRun) -> Judgement:
 
 def _pip_check(test_run: TestRun) -> str:
     (command,) = test_run.commands
-    finished = _uv(test_run, command)
+    finished = _uv(test_run, command, runs_it=True)
     if finished.status != 0 and not COMPLAINT.search(finished.output):
         what = "uv could not check the environment"
         raise CannotVerifyError(what, why=_reason(finished.output), remedy="see smoke.log")
@@ -175,11 +175,15 @@ def _folder(word: str) -> Path | None:
     return path if not parts.scheme and len(path.parts) > 1 and path.is_dir() else None
 
 
-def _uv(test_run: TestRun, command: Invocation) -> Finished:
+def _uv(test_run: TestRun, command: Invocation, *, runs_it: bool = False) -> Finished:
+    """Runs uv, which starts the environment's Python; with ``runs_it`` what is installed there runs with it."""
     known = {UV: test_run.uv, HERE: test_run.place, WHEEL: test_run.wheel.name, INDEX: _index(test_run)}
     real = command.filled(known)
     if not test_run.in_container:
-        return test_run.run_with_network(real.argv, env=real.environment)
+        # Building a source archive would run its code.
+        built = {"UV_NO_BUILD": "1"} if test_run.guarded else {}
+        start = test_run.start_without_network if runs_it else test_run.run_with_network
+        return start(real.argv, env={**real.environment, **built})
     cache = test_run.context.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
     indexes = sorted({folder for word in real.argv if (folder := _folder(word))})

@@ -1,15 +1,17 @@
 """The zip file is laid out as every installer reads it: member after member, two compressions, plain modes."""
 
+import os
 import stat
 import struct
 import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from vllm_wheels.core.texts import shown
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
-COMPRESSIONS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """What installers read; uv refuses all others (and so does the public index)."""
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
@@ -18,6 +20,10 @@ LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 DESCRIPTOR_FLAG, DESCRIPTOR_BYTES = 0x08, (12, 16, 20, 24)
 """Sizes of a data descriptor: with or without a signature, of 32 or 64 bits (4.3.9)."""
 
+DIRECTORY_END, DIRECTORY_END_BYTES = b"PK\x05\x06", 22
+"""Signature and size of the record that ends a zip file (4.3.16)."""
+
+NO_GAP: tuple[int, ...] = (0,)
 FORBIDDEN_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX | stat.S_IWOTH
 UNIX = 3
 
@@ -33,15 +39,16 @@ def _structure(unpacked: UnpackedWheel) -> Judgement:
 def _packed_otherwise(archive: zipfile.ZipFile) -> Iterator[str]:
     for info in archive.infolist():
         if info.compress_type not in COMPRESSIONS:
-            name = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))
-            yield f"{info.filename} is compressed as {name}, which installers do not read"
+            yield f"{info.filename} is compressed by method {info.compress_type}, which installers do not read"
+        if shown(info.filename) != info.filename:
+            yield f"{info.filename} has control characters in its name"
     if archive.comment:
         yield f"a comment of {len(archive.comment)} bytes stands behind its directory"
 
 
 def _out_of_line(stream: BinaryIO, archive: zipfile.ZipFile) -> Iterator[str]:
     """Bytes that belong to no member, members in one another, and headers that differ from the directory."""
-    end, gap = 0, (0,)
+    end, gap = 0, NO_GAP
     for info in sorted(archive.infolist(), key=lambda each: each.header_offset):
         stream.seek(info.header_offset)
         header = LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
@@ -54,7 +61,10 @@ def _out_of_line(stream: BinaryIO, archive: zipfile.ZipFile) -> Iterator[str]:
         if not described and (header[3], header[7]) != (info.compress_type, info.compress_size):
             yield f"{info.filename} has another size or compression in its own header"
         end = info.header_offset + LOCAL_HEADER.size + header[9] + header[10] + info.compress_size
-        gap = DESCRIPTOR_BYTES if described else (0,)
+        gap = DESCRIPTOR_BYTES if described else NO_GAP
+    stream.seek(-DIRECTORY_END_BYTES - len(archive.comment), os.SEEK_END)
+    if stream.read(len(DIRECTORY_END)) != DIRECTORY_END:
+        yield "bytes behind the directory belong to no member"
     if archive.start_dir - end not in gap:
         yield f"{archive.start_dir - end} bytes between the last member and the directory belong to no member"
 

@@ -23,9 +23,16 @@ SHEBANG, PYTHON = "#!", re.compile(r"#!\s*pythonw?\s")
 """Installers replace ``#!python`` by the environment's own (binary distribution format)."""
 
 
+class _CaseSensitive(ConfigParser):
+    """Reads entry points, whose names have capitals."""
+
+    def optionxform(self, optionstr: str) -> str:
+        """The name as it stands there."""
+        return optionstr
+
+
 def _entry_points(unpacked: UnpackedWheel) -> Judgement:
-    parser = ConfigParser(delimiters=("=",), interpolation=None, strict=True)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] - names of commands have capitals
+    parser = _CaseSensitive(delimiters=("=",), interpolation=None, strict=True)
     remedy = f"declare [project.scripts] {COMMAND} = 'module:function' of a function that is there"
     try:
         parser.read_string(unpacked.text(f"{unpacked.file.dist_info}/entry_points.txt"))

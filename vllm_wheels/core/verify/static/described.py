@@ -41,26 +41,19 @@ def _renders(unpacked: UnpackedWheel) -> Judgement:
         said = [line.strip() for line in finished.output.splitlines() if line.strip()]
         return convicted(f"twine check: {(said or ['failed'])[-1]}", evidence="\n".join(said), remedy=remedy)
     kind = str(unpacked.file.metadata["Description-Content-Type"] or "").partition(";")[0].strip()
-    if kind == "text/markdown" and not markdown.render(_description(unpacked)):
+    if kind == "text/markdown" and not markdown.render(unpacked.description):
         return convicted("the description does not render as Markdown", remedy=remedy)
     return passed(f"the description renders as {kind or 'text'}")
 
 
 def _instructions(unpacked: UnpackedWheel) -> Judgement:
-    for match in COMMAND.finditer(_description(unpacked)):
+    for match in COMMAND.finditer(unpacked.description):
         # An extra, a version or an end of sentence may follow a name.
         if unpacked.distribution in {canonicalize_name(word.rstrip(".")) for word in WORD.findall(match["rest"])}:
             return passed("the description tells how to install it", evidence=match[0].strip())
     line = f"the description does not tell how to install {unpacked.distribution}"
     remedy = f"put a line like 'pip install {unpacked.distribution}' with its index of CPU torch into the README"
     return convicted(line, remedy=remedy)
-
-
-def _description(unpacked: UnpackedWheel) -> str:
-    metadata = unpacked.file.metadata
-    payload = metadata.get_payload(decode=True)
-    body = payload.decode("utf-8", errors="replace") if isinstance(payload, bytes) else ""
-    return body or str(metadata["Description"] or "")
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (

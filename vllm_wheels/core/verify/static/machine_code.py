@@ -1,6 +1,7 @@
 """The machine code has the instructions that the variant promises, none above it, and is no other variant's code."""
 
 import re
+from collections.abc import Sequence
 
 from vllm_wheels.core.formats.instructions import Fault, judge
 from vllm_wheels.core.names import distributions
@@ -8,7 +9,9 @@ from vllm_wheels.core.patches.labels import as_labelled, stated
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import Variant, variants
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed, skipped
+from vllm_wheels.core.verify.claims import Claim
 from vllm_wheels.core.verify.composition import BASELINE_FEATURES
+from vllm_wheels.core.verify.finding import Severity
 from vllm_wheels.core.verify.unpacked import Neighbour, UnpackedWheel
 
 DISPATCHED = re.compile(r"vllm/_C(_AVX\w+)?\.[^/]*so")
@@ -24,6 +27,11 @@ IDENTICAL_CODE = "identical-code"
 SCAN_TOOLS = ("iced-x86", "pyelftools")
 """Tools that decode the machine code."""
 
+LADDER = "the ladder of vllm-wheels"
+LOWEST = ("AVX2",)
+"""What an extension has that stands in for others on lesser CPUs."""
+
+NATIVE = "take the build machine's own instruction sets out of the build (no -march=native, no /proc/cpuinfo)"
 UNKNOWN = "nobody knows which variant it is (give --variant)"
 
 
@@ -46,39 +54,97 @@ def _faults(unpacked: UnpackedWheel) -> tuple[Fault, ...]:
 
 
 def _promised(unpacked: UnpackedWheel) -> Judgement:
+    if unpacked.claim:
+        return _said(unpacked, unpacked.claim)
     code, admitted = _judged_as(unpacked)
     if unpacked.variant is None or code is None:
         return skipped(UNKNOWN)
-    lacking = [fault.feature for fault in _faults(unpacked) if fault.file is None]
+    lacking = _lacking(unpacked)
     if lacking:
-        line = f"{unpacked.variant.name} promises {', '.join(lacking)}, and there is no such instruction"
+        promise = f"{unpacked.variant.name} promises {', '.join(lacking)}"
+        line = f"{_measure(unpacked)}{promise}, and there is no such instruction"
         remedy = "build it with the variant's flags; a release that ignores them cannot be this variant"
-        return convicted(line, evidence=_histogram(unpacked), remedy=remedy)
+        return convicted(line, evidence=_histogram(unpacked), remedy=remedy, severity=_severity(unpacked))
     features = unpacked.scan.features
     counts = ", ".join(f"{features[name]} of {name}" for name in code.promises)
     beside = f", as {admitted.name}, whose code it says it holds" if admitted else ""
     return passed(f"has {counts}{beside}", evidence=_histogram(unpacked))
 
 
+def _said(unpacked: UnpackedWheel, claim: Claim) -> Judgement:
+    """Holds a wheel of another maker against its own words."""
+    features = unpacked.scan.features
+    broken = claim.broken(features)
+    if broken:
+        places = ", ".join(dict.fromkeys(claim.said[word] for word in broken))
+        line = f"it says {claim.text}, and there is no instruction of {', '.join(broken)} ({places} says so)"
+        remedy = "build it with what it says, or say what it has"
+        return convicted(line, evidence=_histogram(unpacked), remedy=remedy)
+    lacking = _lacking(unpacked)
+    ladder = f"; by {LADDER} {unpacked.distribution} would have {', '.join(lacking)} too" if lacking else ""
+    if not claim.said:
+        return passed(f"it says {claim.text}, and promises nothing{ladder}", evidence=_histogram(unpacked))
+    return passed(f"it says {claim.text}, and has instructions of each{ladder}", evidence=_histogram(unpacked))
+
+
+def _lacking(unpacked: UnpackedWheel) -> list[str]:
+    return [fault.feature for fault in _faults(unpacked) if fault.file is None]
+
+
+def _measure(unpacked: UnpackedWheel) -> str:
+    """What a verdict is measured by, where it is not the wheel's own claim."""
+    return "" if unpacked.claim is None else f"it says nothing of instructions; by {LADDER} "
+
+
+def _severity(unpacked: UnpackedWheel) -> Severity:
+    return "error" if unpacked.claim is None else "warning"
+
+
 def _forbidden(unpacked: UnpackedWheel) -> Judgement:
+    if unpacked.claim:
+        return _unsaid(unpacked, unpacked.claim)
     code, _ = _judged_as(unpacked)
     if unpacked.variant is None or code is None:
         return skipped(UNKNOWN)
     found = [fault for fault in _faults(unpacked) if fault.file is not None]
-    own = [fault for fault in found if not fault.grafted and fault.file not in _left_alone(unpacked, code, found)]
+    own = _needed(unpacked, code.promises, found)
     evidence = "\n".join(str(fault) for fault in found)
     if own:
-        counts = ", ".join(f"{fault.count} of {fault.feature} in {fault.file}" for fault in own)
-        line = f"{unpacked.variant.name} must not need {counts}"
-        remedy = "take the build machine's own instruction sets out of the build (no -march=native, no /proc/cpuinfo)"
-        return convicted(line, evidence=evidence, remedy=remedy)
+        line = f"{_measure(unpacked)}{unpacked.variant.name} must not need {_counts(own)}"
+        return convicted(line, evidence=evidence, remedy=NATIVE, severity=_severity(unpacked))
     if found:
         places = ", ".join(dict.fromkeys(str(fault.file) for fault in found))
         return passed(f"only where a CPU without them does not come: {places}", evidence=evidence)
     return passed(f"nothing above {unpacked.variant.name}")
 
 
-def _left_alone(unpacked: UnpackedWheel, code: Variant, found: list[Fault]) -> set[str]:
+def _unsaid(unpacked: UnpackedWheel, claim: Claim) -> Judgement:
+    """Looks for instructions of which a wheel of another maker says nothing, or says that it has none."""
+    found = [
+        Fault(feature=name, file=file.name, count=count, address=file.first[name], grafted=file.grafted)
+        for file in unpacked.scan.files
+        for name, count in file.features.items()
+        if claim.too_much(name)
+    ]
+    own = _needed(unpacked, LOWEST, found)
+    evidence = "\n".join(str(fault) for fault in found)
+    if own:
+        return convicted(f"it says {claim.text}, and needs {_counts(own)}", evidence=evidence, remedy=NATIVE)
+    beside = ", and chooses at run time" if claim.chosen else ""
+    return passed(f"it says {claim.text}{beside}: nothing in it is more than that", evidence=evidence)
+
+
+def _needed(unpacked: UnpackedWheel, promises: Sequence[str], found: list[Fault]) -> list[Fault]:
+    """The faults in code that is run whatever the CPU has."""
+    alone = _left_alone(unpacked, promises, found)
+    return [fault for fault in found if not fault.grafted and fault.file not in alone]
+
+
+def _counts(faults: Sequence[Fault]) -> str:
+    return ", ".join(f"{fault.count} of {fault.feature} in {fault.file}" for fault in faults)
+
+
+def _left_alone(unpacked: UnpackedWheel, promises: Sequence[str], found: list[Fault]) -> set[str]:
     """Extensions that vLLM does not import on a CPU of the variant's level, since another one is for that level."""
     guilty = {fault.file for fault in found}
     siblings = [file for file in unpacked.scan.own if DISPATCHED.fullmatch(file.name)]
@@ -88,7 +154,7 @@ def _left_alone(unpacked: UnpackedWheel, code: Variant, found: list[Fault]) -> s
         for file in siblings
         if file.name not in guilty
         and file.instructions * LEAST_SHARE >= largest
-        and any(file.features.get(name) for name in code.promises)
+        and any(file.features.get(name) for name in promises)
     ]
     return {file.name for file in siblings} if any(_is_imported(unpacked, file.name) for file in whole) else set()
 

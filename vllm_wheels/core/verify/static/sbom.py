@@ -20,7 +20,7 @@ def _documents(unpacked: UnpackedWheel) -> Iterator[tuple[str, Any]]:
         if name.startswith(folder):
             try:
                 yield name, json.loads(unpacked.text(name))
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield name, None
 
 
