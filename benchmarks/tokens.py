@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -178,11 +179,16 @@ def rounds(test_runs: Mapping[str, TestRun], model: str, cores: str) -> Iterator
                 (each.folder / "end").touch()
 
 
-def table(turns: list[dict[str, Any]], names: list[str]) -> str:
-    """Medians of one model, with ranges, and ratios to the first wheel; above 1 is faster."""
-    lines = [f"| wheel | {' | '.join(FIGURES.values())} |", "|---" * (len(FIGURES) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(cell(turns, name, names[0], figure) for figure in FIGURES)} |" for name in names]
-    return "\n".join(lines)
+def tables(results: Mapping[str, list[dict[str, Any]]], names: list[str]) -> str:
+    """A table for each figure and number of cores: medians, ranges, ratios to the first wheel; above 1 is faster."""
+    made = []
+    for (figure, title), cores in product(FIGURES.items(), dict.fromkeys(key.split(", ")[1] for key in results)):
+        chosen = {key.split(", ")[0]: turns for key, turns in results.items() if key.endswith(f", {cores}")}
+        lines = [f"| {title}, cores: {cores} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for model, turns in chosen.items():
+            lines.append(f"| {model} | {' | '.join(cell(turns, name, names[0], figure) for name in names)} |")
+        made.append("\n".join(lines))
+    return "\n\n".join(made)
 
 
 def cell(turns: list[dict[str, Any]], name: str, first: str, figure: str) -> str:
@@ -192,7 +198,7 @@ def cell(turns: list[dict[str, Any]], name: str, first: str, figure: str) -> str
     found = [turn["wheels"][name][figure] for turn in turns]
     digits = 3 if figure.endswith("seconds") else 0
     low, middle, high = (f"{value:.{digits}f}" for value in (min(found), statistics.median(found), max(found)))
-    compared = f", {ratio(turns, name, first, figure):.2f}" if first in turns[0]["wheels"] else ""
+    compared = "" if name == first or first not in turns[0]["wheels"] else f" {ratio(turns, name, first, figure):.2f}"
     return f"{middle} ({low}-{high}){compared}"
 
 
@@ -216,13 +222,13 @@ def main() -> None:
             test_runs[name] = prepared(installed, Path(temporary) / name, unavailable=unavailable)
             if name == UPSTREAM:
                 put_in(wheels[name], test_runs[name])
-        for cores in CORES:
-            for model in MODELS:
-                results[f"{model}, {cores}"] = list(rounds(test_runs, model, cores))
-                print(f"\n{model}, cores: {cores}\n\n{table(results[f'{model}, {cores}'], able)}", flush=True)
+        for cores, model in product(CORES, MODELS):
+            results[f"{model}, {cores}"] = list(rounds(test_runs, model, cores))
+            say(tables({f"{model}, {cores}": results[f"{model}, {cores}"]}, able))
+    print(tables(results, able))
     for name in (name for name in wheels if name not in able):
         print(f"{name}: this CPU lacks {', '.join(lacking(variants()[name].floor))}")
-    print(json.dumps({"benchmark": "tokens", "cores": os.cpu_count(), "results": results}))
+    print(json.dumps({"benchmark": "tokens", "cores": os.cpu_count(), "wheels": able, "results": results}))
 
 
 if __name__ == "__main__":
