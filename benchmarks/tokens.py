@@ -2,14 +2,16 @@
 
     python benchmarks/tokens.py UPSTREAM.whl WHEEL...
 
-Every wheel is installed into an environment of its own, where the pipeline would try it too (this host, or a container
-of the image that built it). For each model and number of cores all wheels are loaded with vLLM's defaults, nothing
-preloaded by hand, and measure their rounds in turns, so that other load on the machine meets all of them. A wheel whose
-instructions this CPU lacks is named and left out.
+Every wheel stands in an environment where the pipeline would try it too (this host, or a container of the image that
+built it); all have the packages that the first of ours requires, so that only the wheel differs. For each model and
+number of cores all wheels are loaded with vLLM's defaults, nothing preloaded by hand, and measure their rounds in
+turns, so that other load on the machine meets all of them. A wheel whose instructions this CPU lacks is named and left
+out.
 
-Upstream's wheel (its file is called ``vllm-...``) stands in an environment that one of ours made, so that both have the
-same packages. One file of it is replaced by ours, ``vllm/utils/cpu_triton_utils.py``: without triton-cpu, which no
-index offers, 0.32.0 generates no token with its own. KV caches have 1 GB, so that all wheels fit into memory.
+Of upstream's wheel (its file is called ``vllm-...``) one file is replaced by ours, ``vllm/utils/cpu_triton_utils.py``:
+without triton-cpu, which no index offers, 0.32.0 generates no token with its own. KV caches have 1 GB, so that all
+wheels fit into memory. On one core the processor's time counts, of all processes of a wheel: other work on the machine
+changes it little. On all cores it is the clock's.
 
 Variables: MODELS and CORES choose some of those below, TURNS says how often each wheel measures (5 times), LEAVE_OUT
 names torch packages that are not to be had here. Prints tables of medians, with the range in brackets and the median
@@ -27,7 +29,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -56,11 +58,15 @@ PYTHON = "3.11"
 PROBE = Path(__file__).parent / "probes" / "tokens.py"
 UPSTREAM = "upstream"
 FIGURES = {
-    "first_token_seconds": "first token, s",
-    "prompt_tokens_per_second": "prompt, tokens/s",
-    "tokens_per_second_alone": "one request, tokens/s",
-    "tokens_per_second": "four, tokens/s",
+    "first_token": "s to the first token",
+    "prompt": "prompt tokens/s",
+    "alone": "tokens/s, one request",
+    "together": "tokens/s, four requests",
 }
+SLOWER = ("first_token",)
+"""Figures that are better where they are smaller."""
+
+CLOCKS = {"1": "processor", "all": "clock"}
 ROUND_SECONDS, LOOK_SECONDS = 300.0, 0.05
 
 
@@ -72,12 +78,12 @@ class Loaded:
     folder: Path
     process: Future[Finished]
 
-    def turn(self, number: int) -> dict[str, float]:
-        """One round."""
+    def turn(self, number: int, cores: str) -> dict[str, float]:
+        """One round, by the clock that counts."""
         (self.folder / f"turn-{number}").touch()
         self.wait(f"answer-{number}")
-        answer: dict[str, float] = json.loads((self.folder / f"answer-{number}").read_text("utf-8"))
-        return answer
+        answer: dict[str, dict[str, float]] = json.loads((self.folder / f"answer-{number}").read_text("utf-8"))
+        return answer[CLOCKS[cores]]
 
     def is_ready(self) -> bool:
         """Waits until the model is loaded; a wheel that cannot run it is named, and left out of its table."""
@@ -136,15 +142,19 @@ def prepared(wheel: Path, folder: Path, *, unavailable: tuple[str, ...]) -> Test
     return test_run
 
 
-def put_in(upstream: Path, test_run: TestRun) -> None:
-    """Puts upstream's wheel in the place of ours, with the one file that it needs of ours."""
-    (packages,) = test_run.folder.glob("venv/lib/python*/site-packages")
+def beside(first: TestRun, wheel: Path, stage: Path) -> TestRun:
+    """The same environment with another wheel in the place of the first; files of other packages are shared."""
+    made = replace(first, context=replace(first.context, stage=stage), wheel=wheel)
+    shutil.copytree(first.folder, made.folder, symlinks=True, copy_function=os.link)
+    (packages,) = made.folder.glob("venv/lib/python*/site-packages")
     mended = (packages / STAND_INS).read_bytes()
     for path in packages.glob("vllm*"):
         shutil.rmtree(path)
-    with zipfile.ZipFile(upstream) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    (packages / STAND_INS).write_bytes(mended)
+    if variant_of(wheel) == UPSTREAM:
+        (packages / STAND_INS).write_bytes(mended)
+    return made
 
 
 def say(line: str) -> None:
@@ -173,7 +183,7 @@ def rounds(test_runs: Mapping[str, TestRun], model: str, cores: str) -> Iterator
             for number in range(TURNS):
                 load_average = round(os.getloadavg()[0], 1)
                 order = able if number % 2 else able[::-1]
-                yield {"load": load_average, "wheels": {each.name: each.turn(number) for each in order}}
+                yield {"load": load_average, "wheels": {each.name: each.turn(number, cores) for each in order}}
         finally:
             for each in waiting:
                 (each.folder / "end").touch()
@@ -196,7 +206,7 @@ def cell(turns: list[dict[str, Any]], name: str, first: str, figure: str) -> str
     if name not in turns[0]["wheels"]:
         return "does not run"
     found = [turn["wheels"][name][figure] for turn in turns]
-    digits = 3 if figure.endswith("seconds") else 0
+    digits = 3 if figure in SLOWER else 0
     low, middle, high = (f"{value:.{digits}f}" for value in (min(found), statistics.median(found), max(found)))
     compared = "" if name == first or first not in turns[0]["wheels"] else f" {ratio(turns, name, first, figure):.2f}"
     return f"{middle} ({low}-{high}){compared}"
@@ -205,23 +215,21 @@ def cell(turns: list[dict[str, Any]], name: str, first: str, figure: str) -> str
 def ratio(turns: list[dict[str, Any]], name: str, first: str, figure: str) -> float:
     """Median over the turns of how many times as fast a wheel was as the first one."""
     pairs = [(turn["wheels"][name][figure], turn["wheels"][first][figure]) for turn in turns]
-    return statistics.median(two / one if figure.endswith("seconds") else one / two for one, two in pairs)
+    return statistics.median(two / one if figure in SLOWER else one / two for one, two in pairs)
 
 
 def main() -> None:
     """Measures the wheels that the command line names."""
     wheels = {variant_of(path): path.absolute() for path in map(Path, sys.argv[1:])}
-    ours = {name: path for name, path in wheels.items() if name != UPSTREAM}
     able = [name for name in wheels if name == UPSTREAM or not lacking(variants()[name].floor)]
     unavailable = tuple(os.environ.get("LEAVE_OUT", "").split())
     results: dict[str, list[dict[str, Any]]] = {}
     with TemporaryDirectory(prefix="tokens-", dir=load().state_folder) as temporary:
-        test_runs = {}
-        for name in able:
-            installed = ours.get(name) or ours[next(each for each in able if each in ours)]
-            test_runs[name] = prepared(installed, Path(temporary) / name, unavailable=unavailable)
-            if name == UPSTREAM:
-                put_in(wheels[name], test_runs[name])
+        own = next(name for name in able if name != UPSTREAM)
+        first = prepared(wheels[own], Path(temporary) / own, unavailable=unavailable)
+        test_runs = {
+            name: first if name == own else beside(first, wheels[name], Path(temporary) / name) for name in able
+        }
         for cores, model in product(CORES, MODELS):
             results[f"{model}, {cores}"] = list(rounds(test_runs, model, cores))
             say(tables({f"{model}, {cores}": results[f"{model}, {cores}"]}, able))
