@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks.tokens import tables
 from vllm_wheels_tests.docs.pages import ROOT, Page
 
 RESULTS = ROOT / "benchmarks/results"
@@ -25,6 +26,12 @@ def measured(name: str, source: str) -> str:
     """The value of a result, as the page writes it; a dash where nobody measured it."""
     path = RESULTS / f"{name}-{source}.json"
     return f"{json.loads(path.read_text('utf-8'))['value']:.2f}" if path.is_file() else "-"
+
+
+def test_tokens_per_second_are_those_that_were_measured():
+    """The tables are what the benchmark writes of its result."""
+    measured = json.loads((RESULTS / "tokens.json").read_text("utf-8"))
+    assert tables(measured["results"], measured["wheels"]) in Page(ROOT / "docs/performance.md").text
 
 
 @pytest.mark.parametrize("name", FIGURES)
