@@ -11,6 +11,7 @@ import click
 
 from vllm_wheels.commands import closing, options, planning
 from vllm_wheels.commands.display import shown
+from vllm_wheels.commands.typed import program
 from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
@@ -31,7 +32,7 @@ QUESTION = "Build this?"
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
 @options.wheel_options
 @click.option("--dry-run", is_flag=True, help="Show every step, and build nothing.")
-@options.json_option
+@options.plan_json_option
 @click.option("--yes", is_flag=True, help="Do not ask before building.")
 @click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
 @options.substitutes_option
@@ -39,16 +40,16 @@ def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, *
     """Build the wheels of one release, and try them."""
     settings, wheels, kinds = options.wheels_of(asked)
     if set_up and not dry_run:
-        set_machine_up(settings, options.say)
+        set_machine_up(settings, options.milestone)
     with remembering():
-        planned = draw_up(settings, wheels, kinds[-1], say=options.say, set_up=set_up and dry_run)
+        planned = draw_up(settings, wheels, kinds[-1], say=options.milestone, set_up=set_up and dry_run)
         if json_file:
             planning.write_json(json_file, planned)
         if dry_run:
             for document in planned.documents:
                 options.say(as_markdown(document))
             return
-        planning.show(planned, settings)
+        planning.show(planned, settings, say=options.milestone)
         if _is_wanted(planned, yes=yes):
             _build(settings, planned, kinds)
 
@@ -71,7 +72,7 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     instance = home.instance(settings)
     failures: list[VllmWheelsError] = []
     try:
-        with shown(planned.estimates()) as show:
+        with shown(planned.estimates(), assumed=planned.assumed_misses()) as show:
             tell = _once(show, planned)
             for target in dict.fromkeys(wheel.shared() for wheel in planned.targets):
                 partitions.register(instance, target.release)
@@ -113,7 +114,7 @@ def _for_run(settings: Settings) -> BuildOptions:
 
 
 def _interrupted() -> InterruptedBuildError:
-    typed = shlex.join(["vllm-wheels", *sys.argv[1:]])
+    typed = shlex.join([program(), *sys.argv[1:]])
     what = "interrupted: the compiler is stopped"
     why = "you asked for it; what was finished, and what the compiler had done, is kept"
     return InterruptedBuildError(what, why=why, remedy=f"to go on from there: {typed}")

@@ -9,7 +9,7 @@ import click
 from vllm_wheels.commands import completion, options
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
 from vllm_wheels.core.host.processors import Advice, advice, flags_of, flags_of_host, flags_of_processor
-from vllm_wheels.core.names import distributions
+from vllm_wheels.core.operations.obtaining import way_to
 
 
 @click.command("recommend", epilog="Example: ssh THERE cat /proc/cpuinfo | vllm-wheels recommend --flags -")
@@ -17,7 +17,7 @@ from vllm_wheels.core.names import distributions
 @click.option(
     "--cpu", metavar="NAME", shell_complete=completion.processors, help="Processor by gcc's or LLVM's name: znver4."
 )
-@click.option("--quiet", is_flag=True, help="Print the variant's name only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the variant's name only.")
 def command(*, flags: str | None, cpu: str | None, quiet: bool) -> None:
     """Tell which variant suits a processor best: this one, or another.
 
@@ -46,9 +46,7 @@ def _flags(flags: str | None, cpu: str | None) -> frozenset[str]:
 
 
 def _show(found: Advice) -> None:
-    distribution = distributions(options.read_settings())[found.variant.name]
     options.say(f"{found.variant.name}: the best for this processor, which has {', '.join(found.variant.floor)}")
     for name, missing in found.above.items():
         options.say(f"  not {name}: it lacks {', '.join(missing)}")
-    options.say(f"install: uv pip install --torch-backend cpu {distribution}")
-    options.say(f"build:   vllm-wheels build --variant {found.variant.name}")
+    options.say(way_to(options.read_settings(), found.variant.name))
