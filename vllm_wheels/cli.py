@@ -85,7 +85,7 @@ class Subcommands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: vllm-wheels build --variant avx512 --release 0.32.0",
 )
-@click.version_option(package_name="vllm-wheels")
+@click.version_option(package_name="vllm-wheels", prog_name="vllm-wheels")
 def cli() -> None:
     """Build, verify and publish CPU-only vLLM wheels in five instruction-set variants."""
 
