@@ -43,7 +43,7 @@ DAMAGED = (
 
 
 DATA_FILTER: Callable[[tarfile.TarInfo, str], object] | None = getattr(tarfile, "data_filter", None)
-FILTER_ERRORS: tuple[type[Exception], ...] = (tarfile.FilterError,) if hasattr(tarfile, "FilterError") else ()
+FILTER_ERRORS: tuple[type[Exception], ...] = (getattr(tarfile, "FilterError", ValueError), ValueError)
 """Python has them from 3.11.4 on; with Debian 12's 3.11.2 the checks of this module are the only ones."""
 
 Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None]]
@@ -184,7 +184,7 @@ class _Unpacking:
             return
         try:
             DATA_FILTER(info.replace(name=str(name), deep=False), str(self.folder))
-        except (*FILTER_ERRORS, ValueError) as error:
+        except FILTER_ERRORS as error:
             raise _unsafe(self.archive, info.name, str(error)) from error
 
     def _place(self, info: tarfile.TarInfo, name: PurePosixPath, content: Callable[[], IO[bytes] | None]) -> None:
