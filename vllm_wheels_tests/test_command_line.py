@@ -148,9 +148,8 @@ def test_hints_begin_as_the_user_typed(typed, monkeypatch):
     monkeypatch.setattr("vllm_wheels.commands.typed.program", lambda: "./run")
     _, _, lines = typed("plan", "--variant", "baseline", "--release", "x")
     assert lines[-1] == "  do:  list the releases: ./run release list"
-    assert as_typed("the file vllm-wheels.toml, and vllm-wheels is a program") == (
-        "the file vllm-wheels.toml, and vllm-wheels is a program"
-    )
+    prose = "the file vllm-wheels.toml; vllm-wheels runs on these; made by vllm-wheels 0.1.0"
+    assert as_typed(prose) == prose
 
 
 def test_json_of_a_list_goes_to_standard_output_alone(typed, monkeypatch):

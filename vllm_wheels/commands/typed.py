@@ -12,8 +12,6 @@ PROGRAM = "vllm-wheels"
 VARIABLE = "_VLLM_WHEELS_TYPED"
 """In which ``./run`` says how it was called itself."""
 
-COMMAND = re.compile(rf"(?<![\w./=-]){PROGRAM}(?= [a-z-])(?! (?:and|is|are|of)\b)")
-
 
 @cache
 def program() -> str:
@@ -28,4 +26,12 @@ def program() -> str:
 
 def as_typed(text: str) -> str:
     """A text whose commands begin as the user's did."""
-    return COMMAND.sub(lambda _: program(), text)
+    return _commands().sub(lambda _: program(), text)
+
+
+@cache
+def _commands() -> re.Pattern[str]:
+    """The program's name where one of its subcommands follows."""
+    from vllm_wheels.cli import COMMANDS  # noqa: PLC0415 - it imports this module
+
+    return re.compile(rf"(?<![\w./=-]){PROGRAM}(?= (?:{'|'.join(COMMANDS)})\b)")
