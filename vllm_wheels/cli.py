@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from vllm_wheels.commands.options import explain
+from vllm_wheels.commands.completion import VARIABLE
+from vllm_wheels.commands.options import explain, with_verbosity
+from vllm_wheels.commands.typed import program
 from vllm_wheels.core.errors import CommandLineError, InterruptedBuildError, VllmWheelsError
-from vllm_wheels.core.host.system_errors import of_system
+from vllm_wheels.core.host.handover import hand_over
+from vllm_wheels.core.host.system_errors import behind, of_system
 
 if TYPE_CHECKING:
     from types import FrameType
+
+SIGNALLED = 128
+"""What a shell adds to the number of the signal that ended a command."""
 
 CLOSED_PIPE = 1
 """Status of a command whose reader went away; click's own."""
@@ -66,7 +72,7 @@ class Subcommands(click.Group):
         if entry is None:
             return None
         found: click.Command = import_module(f"vllm_wheels.commands.{entry.module}").command
-        return found
+        return with_verbosity(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list, out of the table alone."""
@@ -79,7 +85,7 @@ class Subcommands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: vllm-wheels build --variant avx512 --release 0.32.0",
 )
-@click.version_option(package_name="vllm-wheels")
+@click.version_option(package_name="vllm-wheels", prog_name="vllm-wheels")
 def cli() -> None:
     """Build, verify and publish CPU-only vLLM wheels in five instruction-set variants."""
 
@@ -87,10 +93,14 @@ def cli() -> None:
 def main() -> None:
     """Entry point: an error of the tree becomes three lines on standard error and its exit code."""
     _open_streams()
+    ended = _Ended()
     # A plain `kill` must end compilers and containers as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, ended)
     try:
-        status = run()
+        try:
+            status = ended.by_signal(run())
+        finally:
+            hand_over()
         sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads on; Python would complain once more when it flushes at the end.
@@ -118,16 +128,19 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it stays open until the end
 
 
-def run() -> int:
+def run() -> int:  # noqa: PLR0911 - one for each kind of end
     """Runs what was typed and returns its exit status; every error is explained by then."""
     try:
-        cli(prog_name="vllm-wheels", standalone_mode=False)
+        cli(prog_name=program(), complete_var=VARIABLE, standalone_mode=False)
     except VllmWheelsError as error:
         return explain(error)
     except (KeyboardInterrupt, click.exceptions.Abort):
         what = "interrupted"
         why = "you asked for it; what was finished is kept"
         return explain(InterruptedBuildError(what, why=why, remedy="type the same command again to continue"))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return CommandLineError.exit_code
     except click.ClickException as error:
         return explain(_of_click(error))
     except BrokenPipeError:
@@ -135,13 +148,13 @@ def run() -> int:
     except OSError as error:
         return explain(of_system(error))
     except Exception as error:  # noqa: BLE001 - the last one: its trace is kept for whoever mends it
-        return explain(_defect(error))
+        return explain(behind(error) or _defect(error))
     return 0
 
 
 def _of_click(error: click.ClickException) -> CommandLineError:
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "vllm-wheels"
+    path = context.command_path if context else program()
     lines = " ".join(error.format_message().split())
     what = f"{path}: the command line is not understood"
     return CommandLineError(what, why=lines.rstrip("."), remedy=f"see {path} --help")
@@ -156,5 +169,16 @@ def _defect(error: Exception) -> VllmWheelsError:
     return VllmWheelsError(what, why=why, remedy=f"report it with {stream.name}, which has the details")
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@dataclass
+class _Ended:
+    """Interrupts at a signal as Ctrl-C does, and remembers it: a caller of ``kill`` expects 128 and its number."""
+
+    number: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        raise KeyboardInterrupt
+
+    def by_signal(self, status: int) -> int:
+        interrupted = status == InterruptedBuildError.exit_code
+        return SIGNALLED + self.number if interrupted and self.number is not None else status

@@ -79,7 +79,7 @@ def test_compile_error_names_the_line_and_the_log(settings_environment, tmp_path
 
 def interrupted(number: signal.Signals) -> int:
     """Starts a build, sends it a signal once the compiler runs, and returns its exit status."""
-    arguments = command("build", "--no-verify", "--variant", "baseline")
+    arguments = command("build", "--no-verify", "--variant", "baseline", "--verbose")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -96,10 +96,10 @@ def compilers_below(folder: Path) -> list[str]:
     return [line for line in lines if str(folder) in line and "cc1plus" in line]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
-def test_interruption_leaves_no_compiler_and_the_next_run_continues(cold_compiler, tmp_path, number):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "kill"])
+def test_interruption_leaves_no_compiler_and_the_next_run_continues(cold_compiler, tmp_path, number, status):
     """One interruption stops everything cleanly; typing the same command again finishes the wheel."""
-    assert interrupted(number) == 130
+    assert interrupted(number) == status
     assert compilers_below(tmp_path) == []
     done = run("build", "--no-verify", "--variant", "baseline")
     assert done.returncode == 0, done.stderr

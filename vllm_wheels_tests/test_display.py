@@ -17,17 +17,17 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from vllm_wheels.commands.display import PULSE_SECONDS, Pulse, clock, picture, summary
-from vllm_wheels.commands.planning import SHARED_SHARE, Planned
+from vllm_wheels.commands.display import clock, picture, pulse, summary
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.engine.plan import Plan, Step
 from vllm_wheels.core.engine.rendering import document
 from vllm_wheels.core.engine.rule import Rule, Scope
 from vllm_wheels.core.operations.builds import build_graph
+from vllm_wheels.core.operations.preflight import SHARED_SHARE, Planned
 from vllm_wheels.core.operations.progress import Progress
 from vllm_wheels.core.target import Target
-from vllm_wheels_tests.fixtures.building import command
-from vllm_wheels_tests.test_cli import compilers_below
+from vllm_wheels_tests.fixtures.building import command, run
+from vllm_wheels_tests.test_cli import COMPILING, compilers_below
 
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 PATIENCE_SECONDS = 150.0
@@ -110,9 +110,9 @@ def test_display_shows_stages_counter_and_times(compiling):
     """One look tells where the build is and when it ends."""
     head, row, current, total = drawn(compiling, columns=80)
     assert head.split() == ["variant", "prepare", "compile", "wheel", "spent", "left"]
-    assert row.split() == ["avx512", "-", "[120/430]", "27", "%", "-", "5:00", "~12:11"]
+    assert row.split() == ["avx512", "-", "[120/430]", "27", "%", "-", "5:00", "~13:05"]
     assert current == "compile vLLM 0.32.0 for avx512 with 2 jobs"
-    assert total == "elapsed 5:00, about 12:11 left"
+    assert total == "elapsed 5:00, about 13:05 left"
 
 
 @pytest.mark.parametrize("columns", [30, 40, 200])
@@ -135,15 +135,19 @@ def test_times_are_written_as_people_read_them(seconds, text):
     assert clock(seconds) == text
 
 
-def test_without_a_terminal_a_line_tells_from_time_to_time_how_far_it_is():
-    """In a log of CI I see that it goes on, and for how long."""
-    now, told = [0.0], []
-    pulse = Pulse(estimates={("compiled", TARGET): 600.0}, now=lambda: now[0], tell=told.append)
-    pulse.begun(Plan(artifact="compiled", target=TARGET, inputs={}, steps=()))
-    for second in range(int(PULSE_SECONDS) * 2 + 1):
-        now[0] = float(second)
-        pulse.line(f"[{second + 1}/500] Building")
-    assert (len(told), told[0][:12]) == (2, "elapsed 0:30")
+def test_without_a_terminal_a_line_tells_how_far_the_build_is(compiling):
+    """In a log of CI I see every half minute that it goes on, and for how long."""
+    assert pulse(compiling) == "compiled avx512 [120/430]: elapsed 5:00, about 13:05 left"
+
+
+def test_log_of_a_build_has_no_lines_of_the_compiler(settings_environment):
+    """A log file gets milestones, not thousands of lines; with -v it gets them all."""
+    arguments = ("build", "--no-verify", "--yes", "--variant", "baseline")
+    log = run(*arguments)
+    assert (log.returncode, COMPILING in log.stdout, "compile vLLM" in log.stdout) == (0, False, True)
+    quiet = run(*arguments, "--quiet", "--max-jobs", "1")
+    first = next(line for line in quiet.stdout.splitlines() if not line.startswith("NOTICE: "))
+    assert (quiet.returncode, first.split()[0]) == (0, "MB")
 
 
 def test_first_guess_takes_into_account_what_variants_share(tmp_path):
@@ -179,7 +183,7 @@ def test_answer_no_builds_nothing(settings_environment):
     terminal.type(b"n\n")
     assert terminal.end() == 0
     assert "nothing was built" in terminal.text()
-    assert not (configuration.load().state_folder / "store" / "source").exists()
+    assert not (configuration.load().state_folder / "store" / "torch_env").exists()
 
 
 def test_one_interruption_at_the_terminal_stops_the_compiler_and_says_how_to_go_on(cold_compiler, tmp_path):

@@ -13,6 +13,7 @@ import click
 
 from vllm_wheels.commands import closing, options, planning
 from vllm_wheels.commands.display import shown
+from vllm_wheels.commands.typed import program
 from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
@@ -38,7 +39,7 @@ QUESTION = "Build this?"
 @click.command("build", epilog="Example: vllm-wheels build --variant avx512vnni --release 0.32.0")
 @options.wheel_options
 @click.option("--dry-run", is_flag=True, help="Show every step, and build nothing.")
-@options.json_option
+@options.plan_json_option
 @click.option("--yes", is_flag=True, help="Do not ask before building.")
 @click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
 @options.substitutes_option
@@ -46,18 +47,18 @@ def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, *
     """Build the wheels of one release, and try them."""
     settings, wheels, kinds = options.wheels_of(asked)
     if set_up and not dry_run:
-        set_machine_up(settings, options.say)
+        set_machine_up(settings, options.milestone)
     if not dry_run:
         _load_dagster()
     with remembering():
-        planned = draw_up(settings, wheels, kinds[-1], say=options.say, set_up=set_up and dry_run)
+        planned = draw_up(settings, wheels, kinds[-1], say=options.milestone, set_up=set_up and dry_run)
         if json_file:
             planning.write_json(json_file, planned)
         if dry_run:
             for document in planned.documents:
                 options.say(as_markdown(document))
             return
-        planning.show(planned, settings)
+        planning.show(planned, settings, say=options.milestone)
         if _is_wanted(planned, yes=yes):
             _build(settings, planned, kinds)
 
@@ -81,18 +82,18 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     from vllm_wheels.defs import home, launch, partitions  # noqa: PLC0415
     from vllm_wheels.defs.keys import key  # noqa: PLC0415
 
-    instance, options = home.instance(settings), _for_run(settings)
+    instance, how = home.instance(settings), _for_run(settings)
     failures: list[VllmWheelsError] = []
     try:
-        with shown(planned.estimates()) as show:
+        with shown(planned.estimates(), assumed=planned.assumed_misses()) as show:
             tell = _once(show, planned)
             for target in dict.fromkeys(wheel.shared() for wheel in planned.targets):
                 wheels = [wheel for wheel in planned.targets if wheel.shared() == target]
-                if not planned.to_be_made() and _delivered(wheels, kinds, instance, options.builds(say=tell)):
+                if not planned.to_be_made() and _delivered(wheels, kinds, instance, how.builds(say=tell)):
                     continue
                 partitions.register(instance, target.release)
                 chosen = [key(kind, wheel.variant) for wheel in wheels for kind in kinds]
-                outcome = launch.launch(target, chosen, instance=instance, options=options, dry_run=False, say=tell)
+                outcome = launch.launch(target, chosen, instance=instance, options=how, dry_run=False, say=tell)
                 failures += outcome.failures
     except KeyboardInterrupt:
         raise _interrupted() from None
@@ -138,7 +139,7 @@ def _for_run(settings: Settings) -> BuildOptions:
 
 
 def _interrupted() -> InterruptedBuildError:
-    typed = shlex.join(["vllm-wheels", *sys.argv[1:]])
+    typed = shlex.join([program(), *sys.argv[1:]])
     what = "interrupted: the compiler is stopped"
     why = "you asked for it; what was finished, and what the compiler had done, is kept"
     return InterruptedBuildError(what, why=why, remedy=f"to go on from there: {typed}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from vllm_wheels.commands import options
@@ -19,7 +21,8 @@ from vllm_wheels.core.operations.cleaning import rubbish, sweep
 @click.option("--caches", is_flag=True, help="Also the caches of compiler and packages.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool) -> None:
+@options.json_option(what="what there is to remove")
+def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool, json_file: Path | None) -> None:
     """Remove what can be made again; never what was published, never while a build goes on."""
     settings = options.read_settings()
     newest = settings.automation.newest_releases if keep is None else keep
@@ -28,6 +31,9 @@ def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool) -> None
         return
     with Store(settings.state_folder / "store").alone():
         found = rubbish(settings.state_folder, keep=newest, caches=caches)
+        if json_file:
+            rows = [{"title": each.title, "count": each.count, "bytes": each.size} for each in found]
+            options.print_json(json_file, {"schema_version": 1, "removable": rows})
         for each in found:
             options.say(f"{each.size / 1e6:10.1f} MB  {each.title} ({each.count})")
         if not found:

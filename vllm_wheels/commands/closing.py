@@ -15,6 +15,7 @@ from vllm_wheels.core.errors import VerificationError
 from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import Delivered, delivered
+from vllm_wheels.core.operations.obtaining import installing
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
@@ -77,4 +78,4 @@ def _next(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) ->
         return f"vllm-wheels verify {path}"
     if all(wheel.for_release for wheel in wheels):
         return f"vllm-wheels publish --release {first.release}"
-    return f"uv pip install --torch-backend cpu {path}   (not for release: its provenance.json says why)"
+    return f"{installing(settings, settings.output_folder / first.name)}   # not for release: provenance.json says why"

@@ -1,12 +1,12 @@
-"""Shows a build while it runs: one live picture on a terminal, plain lines elsewhere."""
+"""Shows a build while it runs: one live picture on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vllm_wheels.commands.options import OUT, is_interactive, say
+from vllm_wheels.commands.options import LOUD, OUT, VERBOSITY, is_interactive, say
+from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core.operations.progress import Cell, Progress, watching
 from vllm_wheels.core.texts import shown as cleaned
 
@@ -27,7 +28,7 @@ REFRESHES = 4
 """Pictures a second."""
 
 PULSE_SECONDS = 30.0
-"""How often plain lines tell how far the compiler is."""
+"""How often a log is told how far the build is."""
 
 STYLES = {"waiting": "dim", "working": "bold cyan", "done": "green", "kept": "green"}
 WORDS = {"waiting": "-", "working": "...", "done": "made", "kept": "kept"}
@@ -35,30 +36,62 @@ MINUTE, HOUR = 60, 3600
 
 
 @contextmanager
-def shown(estimates: Mapping[Key, float]) -> Iterator[Callable[[str], None]]:
-    """Shows a build while the context lasts; gives what is to be told each milestone."""
-    if is_interactive() and not OUT.is_dumb_terminal:
-        progress = Progress(estimates=estimates)
-        with _terminal() as terminal, _live(progress, terminal) as tell, watching(progress):
-            yield tell
-    else:
-        with watching(Pulse(estimates=estimates, tell=say)):
+def shown(
+    estimates: Mapping[Key, float], *, assumed: Mapping[Key, float] | None = None
+) -> Iterator[Callable[[str], None]]:
+    """Shows a build while the context lasts; gives what is to be told each milestone.
+
+    On a terminal that is one picture; elsewhere milestones, and every half minute a line on how far the build is. With
+    --verbose it is every line of the compiler, with --quiet nothing.
+    """
+    progress = Progress(estimates=estimates, assumed=assumed or {})
+    with watching(progress):
+        if VERBOSITY.verbose:
             yield say
+        elif VERBOSITY.quiet:
+            with _kept_streams() as console:
+                yield _printing(console, lambda line: line.startswith(LOUD))
+        elif is_interactive() and not OUT.is_dumb_terminal:
+            with _kept_streams() as console, _live(progress, console) as tell:
+                yield tell
+        else:
+            with _kept_streams() as console, _pulse(progress, tell := _printing(console)):
+                yield tell
 
 
-@dataclass(kw_only=True)
-class Pulse(Progress):
-    """Follows a build and prints, between the lines of the compiler, how far it is."""
+def _printing(console: Console, wanted: Callable[[str], bool] = lambda _: True) -> Callable[[str], None]:
+    def tell(line: str) -> None:
+        if wanted(line):
+            console.print(as_typed(line), markup=False, soft_wrap=True)
 
-    tell: Callable[[str], None]
-    last: float = 0.0
+    return tell
 
-    def line(self, text: str) -> None:
-        """Reads the compiler's counter, and prints a line from time to time."""
-        super().line(text)
-        if self.counter and self.now() - max(self.last, self.began) >= PULSE_SECONDS:
-            self.last = self.now()
-            self.tell(summary(self))
+
+@contextmanager
+def _pulse(progress: Progress, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells every half minute how far the build is."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(PULSE_SECONDS):
+            if progress.current:
+                tell(pulse(progress))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def pulse(progress: Progress) -> str:
+    """What is being made, the compiler's counter, and the times, on one line."""
+    current, counter = progress.current, progress.counter
+    making = f"{current[0].artifact} {current[0].target.variant or ''}".rstrip() if current else ""
+    done = f" [{counter[0]}/{counter[1]}]" if counter else ""
+    return f"{making}{done}: {summary(progress)}"
 
 
 def summary(progress: Progress) -> str:
@@ -104,12 +137,12 @@ def _cell(cell: Cell) -> Text:
 
 
 @contextmanager
-def _live(progress: Progress, terminal: int) -> Iterator[Callable[[str], None]]:
+def _live(progress: Progress, console: Console) -> Iterator[Callable[[str], None]]:
     current = [""]
 
     def render() -> RenderableType:
         # The standard streams, which rich would ask, are not the terminal at the moment.
-        console.size = os.get_terminal_size(terminal)
+        console.size = os.get_terminal_size(console.file.fileno())
         return picture(progress, current=current[0])
 
     def tell(line: str) -> None:
@@ -119,32 +152,32 @@ def _live(progress: Progress, terminal: int) -> Iterator[Callable[[str], None]]:
         else:
             live.console.print(cleaned(line), markup=False, soft_wrap=True)
 
-    with open(terminal, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as stream:
-        console = Console(file=stream, force_terminal=True, highlight=False)
-        live = Live(
-            console=console,
-            get_renderable=render,
-            refresh_per_second=REFRESHES,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with live:
-            yield tell
-            current[0] = ""
+    live = Live(
+        console=console,
+        get_renderable=render,
+        refresh_per_second=REFRESHES,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with live:
+        yield tell
+        current[0] = ""
 
 
 @contextmanager
-def _terminal() -> Iterator[int]:
-    """Keeps the terminal to ourselves: what the compiler prints goes to Dagster's log of the step, and nowhere else."""
+def _kept_streams() -> Iterator[Console]:
+    """Keeps standard output to ourselves: what the compiler prints goes to Dagster's log of the step, nowhere else."""
     streams = (sys.stdout, sys.stderr)
     for stream in streams:
         stream.flush()
     kept = [os.dup(number) for number in (1, 2)]
+    shown = kept[1] if OUT.stderr else kept[0]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         for number in (1, 2):
             os.dup2(nowhere, number)
-        yield kept[0]
+        with open(shown, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as own:
+            yield Console(file=own, force_terminal=os.isatty(shown), highlight=False)
     finally:
         for stream in streams:
             stream.flush()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.text import Text
 
 from vllm_wheels.commands import options
+from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core.operations.doctor.findings import Finding
 from vllm_wheels.core.operations.doctor.probes import examine
 
@@ -19,9 +20,9 @@ WIDTH = 20
 
 @click.command("doctor", epilog="Example: vllm-wheels doctor --allow-substitutes")
 @click.option("--python-version", "python", metavar="X.Y", help="Python to build on. [default: this one]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of lines.")
+@options.json_option(what="what was found")
 @options.substitutes_option
-def command(*, python: str | None, as_json: bool, allow_substitutes: bool) -> None:
+def command(*, python: str | None, json_file: Path | None, allow_substitutes: bool) -> None:
     """Check what a long build needs, in a few seconds; nothing is changed.
 
     Exit status: 0 a build can begin, 1 there are problems.
@@ -31,15 +32,12 @@ def command(*, python: str | None, as_json: bool, allow_substitutes: bool) -> No
     found: list[Finding] = []
     for finding in examine(settings, python=target.python):
         found.append(finding)
-        if not as_json:
-            _show(finding)
+        _show(finding)
     problems = sum(finding.state == "problem" for finding in found)
-    if as_json:
-        click.echo(
-            json.dumps({"schema_version": 1, "problems": problems, "findings": [asdict(f) for f in found]}, indent=1)
-        )
-    else:
-        options.say(f"{problems} problems" if problems else "ready to build")
+    if json_file:
+        findings = [asdict(finding) for finding in found]
+        options.print_json(json_file, {"schema_version": 1, "problems": problems, "findings": findings})
+    options.say(f"{problems} problems" if problems else "ready to build")
     sys.exit(1 if problems else 0)
 
 
@@ -47,4 +45,4 @@ def _show(finding: Finding) -> None:
     line = Text.assemble((f"{finding.state:<8}", STYLES[finding.state]), f"{finding.name:<{WIDTH}} {finding.found}")
     options.OUT.print(line)
     if finding.remedy:
-        options.OUT.print(Text(f"{'':<8}do: {finding.remedy}"))
+        options.OUT.print(Text(f"{'':<8}do: {as_typed(finding.remedy)}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vllm_wheels.commands.options import read_settings, say
+from vllm_wheels.commands.options import json_file_option, print_json, read_settings, say
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheels_in
 from vllm_wheels.core.index.static_index import SIMPLE, unlinked, write_index
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @click.option(
     "--from", "source", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Take wheels from a folder."
 )
-def command(*, folder: Path, source: Path | None) -> None:
+@json_file_option(what="its projects")
+def command(*, folder: Path, source: Path | None, json_file: Path | None) -> None:
     """Write a static package index over the wheels of the store, for any web server."""
     settings = read_settings()
     wheels = wheels_in(source) if source else _newest(settings)
@@ -33,6 +34,9 @@ def command(*, folder: Path, source: Path | None) -> None:
         torch_links=settings.publish.torch_links,
         timeout_seconds=settings.index.timeout_seconds,
     )
+    if json_file:
+        names = {project: [entry.name for entry in entries] for project, entries in listed.items()}
+        print_json(json_file, {"schema_version": 1, "projects": names})
     for project, entries in listed.items():
         say(f"{project}: {', '.join(entry.name for entry in entries)}")
     if missing := unlinked(wheels, listed):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -13,8 +14,10 @@ import click
 from rich.console import Console
 
 from vllm_wheels.commands import completion
+from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import CommandLineError
+from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.texts import shown
 from vllm_wheels.core.variants import variant as variant_named
@@ -29,16 +32,68 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Command = Callable[..., Any]
 
+STANDARD_OUTPUT = "-"
+
+
+LOUD = ("NOTICE: ", "SUBSTITUTE: ")
+"""What is said also to whoever asked for silence."""
+
+
+@dataclass
+class Verbosity:
+    """How much this command says."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+
+VERBOSITY = Verbosity()
+
 
 def explain(error: VllmWheelsError) -> int:
     """Prints an error's three lines on standard error and returns its exit code."""
-    ERR.print(f"error: {error}", markup=False)
+    ERR.print(f"error: {as_typed(str(error))}", markup=False)
     return error.exit_code
 
 
 def say(line: str) -> None:
-    """Prints a milestone, which may quote an index, a tool or a wheel."""
-    OUT.print(shown(line), markup=False)
+    """Prints a result, which may quote an index, a tool or a wheel."""
+    OUT.print(shown(as_typed(line)), markup=False)
+
+
+def milestone(line: str) -> None:
+    """Prints what is being done, unless --quiet was given."""
+    if not VERBOSITY.quiet or line.startswith(LOUD):
+        say(line)
+
+
+def print_json(file: Path, data: object) -> None:
+    """Writes JSON to a file, or for ``-`` to standard output."""
+    text = json.dumps(data, indent=1) + "\n"
+    if str(file) == STANDARD_OUTPUT:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(file.absolute(), text)
+
+
+def _make_way(_context: click.Context, _parameter: click.Parameter, file: Path | None) -> Path | None:
+    """Sends everything but the JSON to standard error where the JSON goes to standard output."""
+    OUT.stderr = str(file) == STANDARD_OUTPUT
+    return file
+
+
+def json_option(*names: str, what: str) -> Callable[[Command], Command]:
+    """The option by which a command writes JSON to a file, or without a value to standard output."""
+    return click.option(
+        *("--json", *names),
+        "json_file",
+        is_flag=False,
+        flag_value=STANDARD_OUTPUT,
+        metavar="[FILE]",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        callback=_make_way,
+        help=f"Write {what} as JSON to a file, or to standard output.",
+    )
 
 
 def is_interactive() -> bool:
@@ -79,9 +134,43 @@ target_options = _all(
         "--python-version", "pythons", multiple=True, metavar="X.Y", help="Python, also several. [default: this one]"
     ),
 )
-json_option = click.option(
-    "--dry-run-json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the plans to a file."
-)
+
+
+def json_file_option(*, what: str) -> Callable[[Command], Command]:
+    """As ``json_option``, for commands with arguments, of which an option without a value would take the first."""
+    return click.option(
+        "--json",
+        "json_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        callback=_make_way,
+        help=f"Write {what} as JSON to a file, or with - to standard output.",
+    )
+
+
+def with_verbosity(command: click.Command) -> click.Command:
+    """Gives a command, and those of a group, --quiet and --verbose."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            with_verbosity(each)
+        return command
+    known = {name for parameter in command.params for name in parameter.opts}
+    command.params += [option for option in _verbosity_options() if not known.intersection(option.opts)]
+    return command
+
+
+def _verbosity_options() -> list[click.Option]:
+    def remember(_context: click.Context, parameter: click.Parameter, given: bool) -> None:  # noqa: FBT001 - click's
+        setattr(VERBOSITY, str(parameter.name), given)
+
+    texts = {"quiet": "Print results and errors only.", "verbose": "Print every line of the compiler."}
+    return [
+        click.Option([f"-{name[0]}", f"--{name}"], is_flag=True, expose_value=False, callback=remember, help=text)
+        for name, text in texts.items()
+    ]
+
+
+plan_json_option = json_option("--dry-run-json", what="the plans")
 substitutes_option = click.option(
     "--allow-substitutes", is_flag=True, help="Take substitutes for official artifacts out of reach."
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.commands.options import say
+from vllm_wheels.commands.options import print_json, say
 from vllm_wheels.core.engine.rendering import as_json, duration, to_download, totals
-from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.machine import memory_available, room
 from vllm_wheels.core.variants import variants
 
@@ -25,10 +23,10 @@ NOTHING = "nothing to do: the store has every artifact"
 def write_json(file: Path, planned: Planned) -> None:
     """Writes the plans: a list of documents that follow docs/schemas/plan.schema.json."""
     data: dict[str, Any] = {"schema_version": 2, "plans": [as_json(each) for each in planned.documents]}
-    write_atomically(file.absolute(), json.dumps(data, indent=1) + "\n")
+    print_json(file, data)
 
 
-def show(planned: Planned, settings: Settings) -> None:
+def show(planned: Planned, settings: Settings, *, say: Callable[[str], None] = say) -> None:
     """Prints what would be made and why, how long it takes, and what it needs of this machine."""
     estimates = planned.estimates()
     for notice in planned.notices():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vllm_wheels.commands.options import read_settings, say, target_of, variant_names
-from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.commands.options import (
+    json_option,
+    milestone,
+    print_json,
+    read_settings,
+    say,
+    target_of,
+    variant_names,
+)
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.publish.candidate import required_variants
 from vllm_wheels.core.publish.receipt import deliver
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--repository", help="Name of the index. [default: publish.repository]")
 @click.option("--yes", "go", is_flag=True, help="Upload. Without it, only the plan is shown.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan, whatever else is given.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the plan, and the receipts, to this file.")
+@json_option(what="the plan, and the receipts,")
 def command(
     *,
     release: str | None,
@@ -36,7 +42,7 @@ def command(
     repository: str | None,
     go: bool,
     dry_run: bool,
-    file: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Publish the verified wheels of one release: all of them, the flagship last."""
     settings = read_settings()
@@ -46,16 +52,16 @@ def command(
     plans = [stage.plan for stage in prepared.stages]
     for plan in plans:
         _show(plan)
-    _write(file, plans, ())
+    _write(json_file, plans, ())
     for plan in plans:
         plan.require_possible()
     if dry_run or not go:
         say("nothing was uploaded; add --yes to do so")
         return
-    builds = build_graph(settings, say=say)
-    context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=say)
+    builds = build_graph(settings, say=milestone)
+    context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=milestone)
     receipts = Publisher(context=context).publish(prepared, chosen=names)
-    _write(file, plans, receipts)
+    _write(json_file, plans, receipts)
     for receipt in receipts:
         for path in deliver(receipt, settings.output_folder):
             say(f"{receipt.project} {receipt.version} is on {receipt.repository}: {path}")
@@ -76,4 +82,4 @@ def _show(plan: ReleasePlan) -> None:
 def _write(file: Path | None, plans: Iterable[ReleasePlan], receipts: Iterable[Receipt]) -> None:
     if file:
         data = {"plans": [plan.as_json() for plan in plans], "receipts": [receipt.as_json() for receipt in receipts]}
-        write_atomically(file.absolute(), json.dumps(data, indent=1))
+        print_json(file, data)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vllm_wheels.commands.options import read_settings, say
+from vllm_wheels.commands.options import milestone, read_settings, say
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.operations.rebuild import read_statement
 from vllm_wheels.core.operations.rebuild import rebuild as make_again
@@ -21,5 +21,7 @@ def command(*, file: Path, compiler_cache: bool) -> None:
     """Make a wheel again from its statement (or the one beside the wheel), and compare the bytes."""
     settings = read_settings()
     with Store(settings.state_folder / "store").in_use(wait_seconds=settings.builder.lock_seconds):
-        rebuilt = make_again(read_statement(file), settings, say=say, echo=say, compiler_cache=compiler_cache)
+        rebuilt = make_again(
+            read_statement(file), settings, say=milestone, echo=milestone, compiler_cache=compiler_cache
+        )
     say(f"the same bytes: {rebuilt.path.name} sha256 {rebuilt.sha256}")

@@ -14,6 +14,7 @@ from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
 from vllm_wheels.core.host.processors import Advice, advice, flags_of, flags_of_host, flags_of_processor
 from vllm_wheels.core.host.topology import topology
 from vllm_wheels.core.names import distributions
+from vllm_wheels.core.operations.obtaining import way_to
 from vllm_wheels.core.operations.running import Hint, documentation, hints
 
 QUOTED = 160
@@ -28,7 +29,7 @@ QUOTED = 160
 @click.option(
     "--release", metavar="VERSION", help="Whose documentation tells what else to set. [default: default_release]"
 )
-@click.option("--quiet", is_flag=True, help="Print the variant's name only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the variant's name only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of lines.")
 def command(*, flags: str | None, cpu: str | None, release: str | None, quiet: bool, as_json: bool) -> None:
     """Tell which variant suits a processor best, this one or another; of this one also what else makes vLLM fast.
@@ -64,12 +65,10 @@ def _flags(flags: str | None, cpu: str | None) -> frozenset[str]:
 
 
 def _show(found: Advice) -> None:
-    distribution = distributions(options.read_settings())[found.variant.name]
     options.say(f"{found.variant.name}: the best for this processor, which has {', '.join(found.variant.floor)}")
     for name, missing in found.above.items():
         options.say(f"  not {name}: it lacks {', '.join(missing)}")
-    options.say(f"install: uv pip install --torch-backend cpu {distribution}")
-    options.say(f"build:   vllm-wheels build --variant {found.variant.name}")
+    options.say(way_to(options.read_settings(), found.variant.name))
 
 
 def _told(release: str) -> tuple[Hint, ...] | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import click
 from packaging.version import Version
 
 from vllm_wheels.commands import completion
-from vllm_wheels.commands.options import read_settings, say, target_of
+from vllm_wheels.commands.options import json_option, print_json, read_settings, say, target_of
 from vllm_wheels.core.index.releases import releases as offered
 from vllm_wheels.core.index.releases import sdist
 from vllm_wheels.defs import home, partitions
@@ -33,18 +37,34 @@ def add(releases: tuple[str, ...]) -> None:
 @command.command("list", epilog="Example: vllm-wheels release list")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
 @click.option("--registered", "only_registered", is_flag=True, help="Only those that are registered here.")
-def listing(*, limit: int, only_registered: bool) -> None:
+@json_option(what="them")
+def listing(*, limit: int, only_registered: bool, json_file: Path | None) -> None:
     """List the releases that the index offers, with the Pythons they ask for; * marks what is registered here."""
     settings = read_settings()
     known = set(partitions.registered(home.instance(settings)))
     if only_registered:
-        for name in sorted(known, key=Version):
-            say(name)
+        rows = [{"release": name, "registered": True} for name in sorted(known, key=Version)]
+    else:
+        rows = [
+            {
+                "release": found.version,
+                "registered": found.version in known,
+                "requires_python": found.requires_python,
+                "source_archive": found.sdist is not None,
+            }
+            for found in list(offered(settings))[-limit:]
+        ]
+    if json_file:
+        print_json(json_file, {"schema_version": 1, "releases": rows})
         return
-    for found in list(offered(settings))[-limit:]:
-        archive = "source archive" if found.sdist else "no source archive"
-        mark = "*" if found.version in known else " "
-        say(f"{mark} {found.version}  Python {found.requires_python or 'unsaid'}  {archive}")
+    for row in rows:
+        say(str(row["release"]) if only_registered else _line(row))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    archive = "source archive" if row["source_archive"] else "no source archive"
+    mark = "*" if row["registered"] else " "
+    return f"{mark} {row['release']}  Python {row['requires_python'] or 'unsaid'}  {archive}"
 
 
 @command.command("remove", epilog="Example: vllm-wheels release remove 0.31.0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,16 @@ import click
 from rich.table import Column, Table
 from rich.text import Text
 
-from vllm_wheels.commands.options import ERR, OUT, read_settings, say
+from vllm_wheels.commands.options import (
+    ERR,
+    OUT,
+    STANDARD_OUTPUT,
+    json_file_option,
+    milestone,
+    print_json,
+    read_settings,
+    say,
+)
 from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.target import Target
@@ -37,7 +45,7 @@ TO_DO = ("convicted", "could-not-judge", "warning")
     help="Pythons to try it on, such as 3.11,3.12, or all. [default: this one]",
 )
 @click.option("--variant", help="Variant to judge it as. [default: guessed from its name]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
+@json_file_option(what="the reports")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page there.")
 @click.option("--models", help="Tiny models to try: chosen, all, or names with commas. [default: smoke.models]")
 @click.option(
@@ -81,7 +89,7 @@ def command(
         install=not no_install,
         any_wheel=any_wheel,
         guarded=not unguarded,
-        say=say,
+        say=milestone,
     )
     for report in found.reports:
         _show(report)
@@ -115,7 +123,7 @@ def _show_outcomes(report: Report) -> None:
 
 def _require_folder(file: Path | None) -> None:
     """Refuses a missing folder before minutes of work, not after them."""
-    if file and not os.access(file.absolute().parent, os.W_OK):
+    if file and str(file) != STANDARD_OUTPUT and not os.access(file.absolute().parent, os.W_OK):
         what = f"{file} cannot be written"
         raise VllmWheelsError(what, why=f"there is no folder {file.parent} that we may write to", remedy=ELSEWHERE)
 
@@ -123,7 +131,7 @@ def _require_folder(file: Path | None) -> None:
 def _write(found: Verdicts, json_file: Path | None, html_file: Path | None) -> None:
     try:
         if json_file:
-            json_file.write_text(json.dumps(found.as_json(), indent=1) + "\n", "utf-8")
+            print_json(json_file, found.as_json())
         if html_file:
             for path, report in zip(_pages(html_file, found.reports), found.reports, strict=True):
                 path.write_text(as_html(report), "utf-8")

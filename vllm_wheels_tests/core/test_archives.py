@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
-from vllm_wheels.core.host import limits
+from vllm_wheels.core.host import archives, limits
 from vllm_wheels.core.host.archives import refuse_links_out, tree_hash, unpack
 
 
@@ -105,6 +105,14 @@ HOSTILE = {
 }
 
 
+@pytest.fixture(params=[True, False], ids=["filter", "no filter"])
+def python(request, monkeypatch) -> None:
+    """One with the data filter of PEP 706, and one without, as Debian 12 has."""
+    if not request.param:
+        monkeypatch.setattr(archives, "DATA_FILTER", None)
+
+
+@pytest.mark.usefixtures("python")
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_member_is_named(tmp_path, hostile):
     """A member that would leave the folder is refused, and I am told which one of which archive."""
@@ -117,6 +125,7 @@ def test_hostile_member_is_named(tmp_path, hostile):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inner", "v.tar.gz"]
 
 
+@pytest.mark.usefixtures("python")
 def test_nothing_is_written_through_a_link(tmp_path):
     """A link followed by a file below it writes nowhere, even where the link itself stays inside."""
     archive = tar_of(tmp_path / "v.tar.gz", *GOOD, link("v-1/door", "a"), (member("v-1/door/x"), b"x"))
@@ -125,6 +134,7 @@ def test_nothing_is_written_through_a_link(tmp_path):
     assert not (tmp_path / "tree/a/x").exists()
 
 
+@pytest.mark.usefixtures("python")
 def test_link_below_a_link_is_refused(tmp_path):
     """A link that would lie deeper than it seems, behind another link, could climb out and is refused."""
     door = link("v-1/a/b/door", "../..")
@@ -135,6 +145,7 @@ def test_link_below_a_link_is_refused(tmp_path):
         unpack(archive, tmp_path / "tree")
 
 
+@pytest.mark.usefixtures("python")
 def test_chain_of_links_does_not_lead_out(tmp_path):
     """Links that are harmless one by one and lead out together are refused."""
     deep = link("v-1/a/b/top", "../..")

@@ -6,7 +6,7 @@ import pytest
 
 from vllm_wheels.core.artifacts.compiled.planning import Compiling, Folders, run
 from vllm_wheels.core.engine.plan import Plan, Step
-from vllm_wheels.core.operations.progress import Cell, Progress, left
+from vllm_wheels.core.operations.progress import Cell, Progress, coldness, left
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.core.making import artifact
 
@@ -105,9 +105,24 @@ def test_hit_rate_counts_the_compile_that_goes_on(progress, tmp_path):
 
 @pytest.mark.parametrize(
     ("counter", "seconds"),
-    [(None, 70.0), ((0, 100), 70.0), ((50, 100), 50.0), ((99, 100), pytest.approx(1, abs=0.8))],
-    ids=["no counter", "nothing done", "half", "nearly all"],
+    [(None, 70.0), ((0, 100), 70.0), ((10, 100), 150.0), ((25, 100), 90.0), ((60, 100), 20.0)],
+    ids=["no counter", "nothing done", "a tenth", "a quarter", "more than half"],
 )
 def test_estimate_moves_from_past_builds_to_the_compilers_own_speed(counter, seconds):
-    """At first past builds are believed, at the end what is seen."""
-    assert left(100.0, 30.0, counter) == seconds
+    """At first past builds are believed, from a quarter on only what is seen."""
+    assert left(100.0, 30.0, counter) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("asked", "assumed", "factor"),
+    [
+        ({"hits": 97, "misses": 3}, 1.0, 0.05),
+        ({"hits": 0, "misses": 100}, 1.0, 1.0),
+        ({"hits": 50, "misses": 50}, 0.25, 2.0),
+        ({"hits": 3, "misses": 0}, 1.0, 1.0),
+    ],
+    ids=["a warm cache", "a cold one", "colder than last time", "too early to tell"],
+)
+def test_estimate_follows_the_hits_of_the_compilers_cache(asked, assumed, factor):
+    """A build of cache hits is not announced as one of an hour."""
+    assert coldness(asked, assumed) == factor

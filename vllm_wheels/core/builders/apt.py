@@ -17,7 +17,8 @@ from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.texts import redacted
 
-PACKAGES = {"apt-get": "apt", "dpkg-source": "dpkg-dev"}
+HELPER = "/usr/lib/apt/apt-helper"
+PACKAGES = {"apt-get": "apt", HELPER: "apt", "dpkg-source": "dpkg-dev"}
 """Which Debian package has a tool."""
 
 URI = re.compile(r"^'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)(?: SHA256:(?P<sha256>[0-9a-f]{64}))?$")
@@ -25,6 +26,8 @@ URI = re.compile(r"^'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)(?: SHA256:(?P<s
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """Where Debian's package of its archive keys puts them; a host without it trusts what its apt does."""
+
+OTHER_SUITE = "set onednn.debian_suite to a suite that has it"
 
 DOWNLOAD_SECONDS = 1800.0
 
@@ -81,23 +84,35 @@ class Suite:
 
         Raises:
             NetworkError: the mirror does not answer, or does not have the suite.
-            SourceError: the suite has no such package.
+            SourceError: the suite has no such package, or the mirror lists it and does not have it.
             MachineError: apt is missing, or knows no mirror of Debian.
         """
         with self._locked():
             self._update()
             finished = self._apt("--print-uris", "--only-source", "source", package)
+            listed = [match for line in finished.output.splitlines() if (match := URI.match(line.rstrip()))]
+            found = {match["file"]: match for match in listed if match["sha256"]}
+            control = next((name for name in found if name.endswith(".dsc")), None)
+            if finished.status or control is None:
+                what = f"there is no source package {package} in Debian {self.name}"
+                raise SourceError(what, why=reason(finished), remedy=OTHER_SUITE)
+            self._require_there(found[control])
         files = {
-            match["file"]: Download(url=redacted(match["url"]), size=int(match["size"]), sha256=match["sha256"])
-            for line in finished.output.splitlines()
-            if (match := URI.match(line.rstrip())) and match["sha256"]
+            name: Download(url=redacted(match["url"]), size=int(match["size"]), sha256=match["sha256"])
+            for name, match in found.items()
         }
-        control = next((name for name in files if name.endswith(".dsc")), None)
-        if finished.status or control is None:
-            what = f"there is no source package {package} in Debian {self.name}"
-            raise SourceError(what, why=reason(finished), remedy="set onednn.debian_suite to a suite that has it")
         version = control.removeprefix(f"{package}_").removesuffix(".dsc")
         return SourcePackage(name=package, version=version, files=files)
+
+    def _require_there(self, control: re.Match[str]) -> None:
+        """Fetches the small file that describes a package: mirrors of a part of Debian list more than they have."""
+        configuration = ("-c", str(self.folder / "apt.conf"))
+        file = str(self.folder / "cache" / "control.dsc")
+        asked = ("download-file", control["url"], file, f"SHA256:{control['sha256']}")
+        finished = run(Runner(), HELPER, *configuration, *asked, seconds=10 * self.timeout_seconds)
+        if finished.status:
+            what = f"the mirror lists {control['file']} in Debian {self.name} and does not have it"
+            raise SourceError(what, why=reason(finished), remedy=OTHER_SUITE)
 
     def downloading(self, package: str, version: str, *, into: str) -> Invocation:
         """The command of ``download`` as a plan shows it."""

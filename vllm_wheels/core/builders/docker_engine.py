@@ -97,6 +97,8 @@ def discard(container: Container) -> None:
 def explanation(error: Exception) -> str:
     """What the engine said, on one line."""
     text = (error.explanation if isinstance(error, APIError) else None) or str(error)
+    if isinstance(error, FileNotFoundError):
+        text = f"there is no socket at {parse_host(os.environ.get('DOCKER_HOST')).removeprefix(UNIX)}"
     return " ".join(str(text).split())
 
 

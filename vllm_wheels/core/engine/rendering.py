@@ -50,12 +50,14 @@ class Estimate:
         shortest: of the past runs.
         longest: of the past runs.
         past_runs: how many artifacts of the kind the estimate rests on; 0 for a guess.
+        misses: part of the files that the compiler's cache did not have in these runs; None where it was not asked.
     """
 
     seconds: float
     shortest: float | None = None
     longest: float | None = None
     past_runs: int = 0
+    misses: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,10 +225,13 @@ def _reasons(plan: Plan, builds: BuildGraph) -> tuple[str, ...]:
 
 
 def _estimate(plan: Plan, store: Store) -> Estimate:
-    past = [artifact.seconds for artifact in islice(_alike(plan, store), PAST_RUNS)]
-    if not past:
+    alike = list(islice(_alike(plan, store), PAST_RUNS))
+    if not alike:
         return Estimate(seconds=sum(step.seconds or 0 for step in plan.steps))
-    return Estimate(seconds=median(past), shortest=min(past), longest=max(past), past_runs=len(past))
+    past = [artifact.seconds for artifact in alike]
+    counted = [counts for artifact in alike if (counts := artifact.details.get("ccache")) and sum(counts.values())]
+    misses = median(counts["misses"] / sum(counts.values()) for counts in counted) if counted else None
+    return Estimate(seconds=median(past), shortest=min(past), longest=max(past), past_runs=len(past), misses=misses)
 
 
 def _alike(plan: Plan, store: Store) -> list[Artifact]:

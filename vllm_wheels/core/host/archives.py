@@ -1,8 +1,9 @@
 """Unpacks archives that nobody has vouched for, and hashes trees.
 
-Every member, also of a zip file, is shown to Python's own ``data`` filter (PEP 706), but not to it alone: on Pythons
-before mid-2025 chains of links pass it (CVE-2025-4330 and CVE-2025-4517), and it has no limits. Here no member is ever
-written through a link: links are made last, and only ones whose text cannot lead out, wherever other links lead.
+Every member, also of a zip file, is shown to Python's own ``data`` filter (PEP 706), where there is one, but not to it
+alone: on Pythons before mid-2025 chains of links pass it (CVE-2025-4330 and CVE-2025-4517), and it has no limits. Here
+no member is ever written through a link: links are made last, and only ones whose text cannot lead out, wherever other
+links lead.
 """
 
 import errno
@@ -40,6 +41,10 @@ DAMAGED = (
 )
 """What the standard library raises for a file that is truncated, broken or no archive."""
 
+
+DATA_FILTER: Callable[[tarfile.TarInfo, str], object] | None = getattr(tarfile, "data_filter", None)
+FILTER_ERRORS: tuple[type[Exception], ...] = (getattr(tarfile, "FilterError", ValueError), ValueError)
+"""Python has them from 3.11.4 on; with Debian 12's 3.11.2 the checks of this module are the only ones."""
 
 Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes] | None]]
 """A member as tar describes it, and what opens its content."""
@@ -173,9 +178,13 @@ class _Unpacking:
     def _require_harmless(self, info: tarfile.TarInfo, name: PurePosixPath) -> None:
         if info.issym() and not _stays_inside(name, info.linkname):
             raise _unsafe(self.archive, info.name, f"it is a link that leads out, to {info.linkname}")
+        if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
+            raise _unsafe(self.archive, info.name, "it is neither file, folder nor link")
+        if DATA_FILTER is None:
+            return
         try:
-            tarfile.data_filter(info.replace(name=str(name), deep=False), str(self.folder))
-        except (tarfile.FilterError, ValueError) as error:
+            DATA_FILTER(info.replace(name=str(name), deep=False), str(self.folder))
+        except FILTER_ERRORS as error:
             raise _unsafe(self.archive, info.name, str(error)) from error
 
     def _place(self, info: tarfile.TarInfo, name: PurePosixPath, content: Callable[[], IO[bytes] | None]) -> None:

@@ -66,6 +66,15 @@ class Planned:
             found[kind, target] = seconds
         return found
 
+    def assumed_misses(self) -> dict[Key, float]:
+        """Part of the files that the compiler's cache lacks, by compile, as the estimates have it."""
+        found: dict[Key, float] = {}
+        for key, artifact in self.artifacts():
+            if key[0] == "compiled" and artifact.estimate:
+                guess = SHARED_SHARE if found else 1.0
+                found[key] = guess if artifact.estimate.misses is None else artifact.estimate.misses
+        return found
+
     def disk_gigabytes(self, settings: Settings) -> float:
         """Disk that making all of it takes: one compile after the other, each of which removes its build folder."""
         todo = self.to_be_made()

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 COUNTER = re.compile(r"\[(\d+)/(\d+)\] ")
 """At the beginning of a line of ninja; see NINJA_STATUS in ``compile``."""
 
+EAGERNESS = 4
+"""One in so many of the steps done, the compiler's own speed alone tells the rest: it knows what else runs here."""
+
+ENOUGH_FILES = 10
+"""How many files the compiler's cache was asked for before its hits tell anything."""
+
+LEAST_MISSES = 0.05
+"""A file from the cache takes its time as well."""
+
 Key = tuple[str, "Target"]
 
 
@@ -61,11 +70,13 @@ class Progress:
 
     Attributes:
         estimates: seconds that each planned artifact takes; 0 for one that the store has.
+        assumed: part of the files that the compiler's cache lacks, by compile, as the estimates have it.
         current: what is being made, and since when; None between two artifacts.
         cache: hits and misses of the compiler's cache in all compiles so far.
     """
 
     estimates: Mapping[Key, float]
+    assumed: Mapping[Key, float] = field(default_factory=dict)
     now: Callable[[], float] = time.monotonic
     current: tuple[Plan, float] | None = None
     counter: tuple[int, int] | None = None
@@ -137,7 +148,10 @@ class Progress:
         current = self.current
         if current is None or (current[0].artifact, current[0].target) != key:
             return self.estimates[key]
-        return left(self.estimates[key], self.now() - current[1], self.counter)
+        build = _build_folder(current[0])
+        asked = statistics(build) if build else {}
+        colder = coldness(asked, self.assumed.get(key, 1.0))
+        return left(self.estimates[key] * colder, self.now() - current[1], self.counter)
 
     def _making(self) -> Key | None:
         current = self.current
@@ -151,16 +165,24 @@ class Progress:
         return self.cache[0] + found["hits"], self.cache[1] + found["misses"]
 
 
+def coldness(asked: Mapping[str, int], assumed: float) -> float:
+    """By how much a compile takes longer than estimated, or less long, for what the compiler's cache lacks."""
+    files = sum(asked.values())
+    if files < ENOUGH_FILES:
+        return 1.0
+    return max(asked["misses"] / files, LEAST_MISSES) / max(assumed, LEAST_MISSES)
+
+
 def left(estimate: float, spent: float, counter: tuple[int, int] | None) -> float:
     """Seconds that an artifact still takes.
 
-    Past builds are believed at the beginning, the compiler's own speed more and more towards the end.
+    Past builds are believed at the beginning, the compiler's own speed more and more, and soon nothing else.
     """
     expected = max(estimate - spent, 0.0)
     if counter is None or not counter[0]:
         return expected
     done, whole = counter
-    share = done / whole
+    share = min(1.0, EAGERNESS * done / whole)
     return share * (spent / done * (whole - done)) + (1 - share) * expected
 
 

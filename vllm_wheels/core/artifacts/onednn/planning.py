@@ -6,8 +6,11 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from vllm_wheels.core.artifacts.source.planning import (
     BYTES_PER_SECOND,
@@ -32,6 +35,9 @@ from vllm_wheels.core.texts import redacted
 
 KIND = "onednn"
 DEBIAN_PACKAGE = "onednn"
+SUITES = ("trixie", "forky")
+"""Suites of Debian with different versions of oneDNN, 3.7 and 3.12 in November 2026; others have one of these."""
+
 ANCHOR = "include/oneapi/dnnl/dnnl.h"
 VERSION = re.compile(r'(?:set\s*\(\s*PROJECT_VERSION|project\s*\([^)]*\bVERSION)\s+"?(\d[\w.]*)')
 NOT_FOR_RELEASE = "this wheel is not for release"
@@ -112,13 +118,17 @@ def _pinned_plan(target: Target, upstream: Upstream, settings: Settings, store: 
 
 
 def _debian_plan(target: Target, upstream: Upstream, settings: Settings, store: Store, *, because: str) -> Plan:
-    suite = _suite(settings, settings.onednn.debian_suite)
-    known = {"origin": "debian", "pinned": upstream.onednn_tag, "suite": suite.name}
-    try:
-        package = suite.find(DEBIAN_PACKAGE)
-    except NetworkError as error:
-        return _kept_plan(target, store, error, known)
-    short = re.split(r"[+~-]", package.version)[0]
+    known = {"origin": "debian", "pinned": upstream.onednn_tag}
+    named = {"suite": settings.onednn.debian_suite} if settings.onednn.debian_suite else {}
+    offered, error = _offered(settings)
+    missing = (f"{error.what}: a farther oneDNN may be taken",) if error and offered else ()
+    if isinstance(error, NetworkError) and (kept_one := _kept(target, store, error, {**known, **named})):
+        return kept_one
+    if error and not offered:
+        raise error
+    suite, package = min(offered, key=lambda each: _distance(each[1].version, upstream.onednn_tag))
+    known["suite"] = suite.name
+    short = _short(package.version)
     deviation = f"oneDNN {short} of Debian {suite.name} stands in for the pinned {upstream.onednn_tag}"
     return _plan(
         target,
@@ -126,8 +136,39 @@ def _debian_plan(target: Target, upstream: Upstream, settings: Settings, store: 
         _debian_steps(suite, package),
         {**known, "version": package.version},
         deviation=deviation,
-        notices=(f"{deviation}, {because}: {NOT_FOR_RELEASE}",),
+        notices=(f"{deviation}, {because}: {NOT_FOR_RELEASE}", *missing),
     )
+
+
+def _offered(settings: Settings) -> tuple[list[tuple[apt.Suite, apt.SourcePackage]], NetworkError | SourceError | None]:
+    """The source packages that the mirror has, and why it has one of them not: not every mirror has every suite."""
+    chosen = settings.onednn.debian_suite
+    found: list[tuple[apt.Suite, apt.SourcePackage]] = []
+    trouble: NetworkError | SourceError | None = None
+    for suite in (_suite(settings, name) for name in ((chosen,) if chosen else SUITES)):
+        try:
+            found.append((suite, suite.find(DEBIAN_PACKAGE)))
+        except (NetworkError, SourceError) as error:
+            trouble = trouble or error
+    return found, trouble
+
+
+def _kept(target: Target, store: Store, error: NetworkError, known: Mapping[str, str]) -> Plan | None:
+    try:
+        return _kept_plan(target, store, error, known)
+    except NetworkError:
+        return None
+
+
+def _short(version: str) -> str:
+    """Upstream's part of a version of Debian."""
+    return re.split(r"[+~-]", version)[0]
+
+
+def _distance(version: str, tag: str) -> tuple[int, ...]:
+    """How far a version of Debian is from a tag: by major, then minor, then micro number."""
+    have, pin = (Version(text).release for text in (_short(version), tag))
+    return tuple(abs(one - other) for one, other in zip_longest(have, pin, fillvalue=0))
 
 
 def _kept_plan(target: Target, store: Store, error: NetworkError, known: Mapping[str, str]) -> Plan:

@@ -65,12 +65,16 @@ class Resolution:
 
 @dataclass(frozen=True, kw_only=True)
 class Locking:
-    """Arguments of ``write_lock``; no text while nothing is resolved; what is compiled depends on ``builds_with``."""
+    """Arguments of ``write_lock``; no text while nothing is resolved; what is compiled depends on ``builds_with``.
+
+    ``backend`` is the one of uv by which torch was found.
+    """
 
     text: str | None
     left_out: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
     builds_with: tuple[str, ...] = ()
+    backend: Backend = None
     path: str
 
 
@@ -119,6 +123,7 @@ def _steps(
         left_out=resolution.left_out if resolution else (),
         deviations=spec.deviations if spec else (),
         builds_with=spec.names if spec else (),
+        backend=resolution.backend if resolution else None,
         path=lock_path,
     )
     proof = Step(title="prove that torch is a CPU build", action=prove, arguments=env, reads=(env,), seconds=1)
@@ -271,8 +276,8 @@ def write_lock(context: ActionContext, arguments: Locking) -> Made:
     """Writes the lock that planning resolved.
 
     Returns:
-        Facts ``versions`` (of what decides about compiled code), ``left_out`` and ``deviations``; details ``packages``
-        and ``lock_sha256``.
+        Facts ``versions`` (of what decides about compiled code), ``left_out`` and ``deviations``; details ``packages``,
+        ``lock_sha256`` and ``backend``.
     """
     text = arguments.text or ""
     context.path(arguments.path).write_text(text, "utf-8")
@@ -280,7 +285,7 @@ def write_lock(context: ActionContext, arguments: Locking) -> Made:
     versions = {each.name: str(each.version) for each in locked.packages if each.name in arguments.builds_with}
     return Made(
         facts={"versions": versions, "left_out": arguments.left_out, "deviations": arguments.deviations},
-        details={"packages": locked.listing(), "lock_sha256": locked.sha256},
+        details={"packages": locked.listing(), "lock_sha256": locked.sha256, "backend": arguments.backend},
     )
 
 
