@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from vllm_wheels.commands.completion import VARIABLE
+from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.commands.options import explain, with_verbosity
 from vllm_wheels.commands.typed import program
 from vllm_wheels.core.errors import CommandLineError, InterruptedBuildError, VllmWheelsError
@@ -29,34 +29,6 @@ SIGNALLED = 128
 
 CLOSED_PIPE = 1
 """Status of a command whose reader went away; click's own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A subcommand in the list: its module of ``vllm_wheels.commands``, and its line."""
-
-    module: str
-    summary: str
-
-
-COMMANDS: Mapping[str, Entry] = {
-    "plan": Entry(module="plan", summary="Show what a build would do, and why."),
-    "build": Entry(module="build", summary="Build the wheels of a release, and try them."),
-    "verify": Entry(module="verify", summary="Tell what is wrong with wheels, also other people's."),
-    "publish": Entry(module="publish", summary="Publish the verified wheels of a release."),
-    "index": Entry(module="index", summary="Write a static package index over our wheels."),
-    "release": Entry(module="release", summary="Add, list and remove releases of vLLM."),
-    "doctor": Entry(module="doctor", summary="Check this machine before a long build."),
-    "recommend": Entry(module="recommend", summary="Tell which variant suits a processor."),
-    "env": Entry(module="env", summary="Print the variables of Dagster's own commands."),
-    "ui": Entry(module="ui", summary="Start the web UI, schedules and sensors."),
-    "clean": Entry(module="clean", summary="Remove what can be made again."),
-    "rebuild": Entry(module="rebuild", summary="Make a wheel again and compare the bytes."),
-    "yank": Entry(module="yank", summary="Withdraw a version."),
-    "set-up": Entry(module="set_up", summary="Install and start a container engine (as root)."),
-    "completion": Entry(module="completion", summary="Print the script for the tab key."),
-}
-"""Subcommands by name, in the order in which a user needs them."""
 
 
 class Subcommands(click.Group):
@@ -171,14 +143,25 @@ def _defect(error: Exception) -> VllmWheelsError:
 
 @dataclass
 class _Ended:
-    """Interrupts at a signal as Ctrl-C does, and remembers it: a caller of ``kill`` expects 128 and its number."""
+    """Interrupts at a signal as Ctrl-C does, and remembers it: a caller of ``kill`` expects 128 and its number.
 
-    number: int | None = None
+    Dagster puts a handler of its own in place of this one while a run lasts; what Python writes into the pipe of
+    ``set_wakeup_fd`` tells of the signal all the same.
+    """
 
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        self.number = number
+    def __init__(self) -> None:
+        self._heard, telling = os.pipe()
+        os.set_blocking(self._heard, False)
+        os.set_blocking(telling, False)
+        signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     def by_signal(self, status: int) -> int:
-        interrupted = status == InterruptedBuildError.exit_code
-        return SIGNALLED + self.number if interrupted and self.number is not None else status
+        try:
+            signals = os.read(self._heard, 1024)
+        except BlockingIOError:
+            return status
+        interrupted = status == InterruptedBuildError.exit_code and signal.SIGTERM in signals
+        return SIGNALLED + signal.SIGTERM if interrupted else status

@@ -17,9 +17,10 @@ import uv
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from vllm_wheels.cli import COMMANDS, cli
+from vllm_wheels.cli import cli
 from vllm_wheels.cli import run as run_typed
 from vllm_wheels.commands import closing, completion, doctor
+from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.operations.delivery import Delivered

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uv
 
-from vllm_wheels.cli import COMMANDS
+from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels_tests.defs.running_ui import until
 

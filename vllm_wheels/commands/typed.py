@@ -8,6 +8,8 @@ import shutil
 import sys
 from functools import cache
 
+from vllm_wheels.commands.entries import COMMANDS
+
 PROGRAM = "vllm-wheels"
 VARIABLE = "_VLLM_WHEELS_TYPED"
 """In which ``./run`` says how it was called itself."""
@@ -32,6 +34,4 @@ def as_typed(text: str) -> str:
 @cache
 def _commands() -> re.Pattern[str]:
     """The program's name where one of its subcommands follows."""
-    from vllm_wheels.cli import COMMANDS  # noqa: PLC0415 - it imports this module
-
     return re.compile(rf"(?<![\w./=-]){PROGRAM}(?= (?:{'|'.join(COMMANDS)})\b)")

@@ -379,7 +379,7 @@ def test_wheel_with_amx_kernels_generates_tokens_without_amx(harness, monkeypatc
         harness.verify(replace(TARGET, variant="amxbf16"))
     found = finding(read_report(harness.root / "stage"), "emulated-amx")
     assert (found.verdict, found.line[:55]) == ("passed", "emulated, so nothing about speed: 12 tokens of a tiny M")
-    assert '"TDPBF16PS": 1' in found.evidence
+    assert '"TDPBF16PS": 2' in found.evidence
 
 
 def test_missing_compiler_is_no_verdict(monkeypatch, tmp_path):

@@ -10,7 +10,8 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from vllm_wheels.cli import COMMANDS, cli
+from vllm_wheels.cli import cli
+from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.core.patches.native_vnni import MARK
 from vllm_wheels.core.settings import FILE_VARIABLE, GUARD_VARIABLE, PREFIX, Settings
 from vllm_wheels_tests.docs.examples import complaint, of_page, of_text
