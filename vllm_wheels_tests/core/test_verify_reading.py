@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from vllm_wheels.core.formats.op_schemas import Operator
-from vllm_wheels.core.verify.reading.conditions import Host
 from vllm_wheels.core.verify.reading.reach import Reach
 from vllm_wheels.core.verify.reading.sources import Package
+from vllm_wheels.core.verify.reading.values import Host
 
 CALL = "torch.ops._C.packed(1)"
 NO_AMX = {"_is_amx_tile_supported": False}

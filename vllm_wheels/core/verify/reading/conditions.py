@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from vllm_wheels.core.formats.op_schemas import Operator
 from vllm_wheels.core.verify.reading.sources import Function, Package, Source
+from vllm_wheels.core.verify.reading.values import UNKNOWN, Host, Place, Value, agreed, dotted, parameters
 
 QUESTION = re.compile(r"torch\.(?:cpu|_C\._cpu)\.(_is_\w+|_init_amx|get_capabilities|_get_cpu_capability)")
 """Python functions by which vLLM asks torch about the CPU."""
@@ -28,53 +28,6 @@ MEMBER = re.compile(r"(?:^|\.)[A-Z]\w*\.[A-Z][A-Z0-9_]*$")
 
 DEPTH = 12
 """Calls of functions that are followed in each other; what lies deeper is unknown."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """Outcome of a condition, and the questions that decided it; None is unknown."""
-
-    known: bool | None = None
-    because: frozenset[str] = frozenset()
-
-    def inverted(self) -> Value:
-        """Its negation."""
-        return Value(None if self.known is None else not self.known, self.because)
-
-
-UNKNOWN = Value()
-
-
-@dataclass(frozen=True)
-class Host:
-    """A CPU, as vLLM sees it through a wheel.
-
-    Attributes:
-        answers: to questions about the CPU; a question that is not in it has no known answer.
-        operators: what the extension registers that is imported there.
-    """
-
-    answers: Mapping[str, bool]
-    operators: Mapping[str, Operator]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an expression stands: its file, and values of parameters that a caller gave as constants."""
-
-    source: Source
-    given: Mapping[str, ast.expr] = field(default_factory=dict)
-    depth: int = 0
-
-
-def dotted(node: ast.AST, source: Source | None = None) -> str:
-    """``a.b.c`` of a chain of attributes, with what an import set in place of its first name; else nothing."""
-    if isinstance(node, ast.Attribute):
-        base = dotted(node.value, source)
-        return f"{base}.{node.attr}" if base else ""
-    if isinstance(node, ast.Name):
-        return source.imports.get(node.id, node.id) if source else node.id
-    return ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +61,7 @@ class Conditions:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 found = self.value(test, at)
                 chosen = [body] if found.known is True else [orelse] if found.known is False else [body, orelse]
-                return _agreed([self.value(each, at) for each in chosen])
+                return agreed([self.value(each, at) for each in chosen])
             case ast.Tuple(elts=[first, *_]):
                 # A refusal with its reason: (False, "needs ...").
                 return self.value(first, at)
@@ -255,7 +208,7 @@ class Conditions:
     def _value_of(self, name: str, node: ast.AST, at: Place) -> Value:
         values = list(self._assigned(name, node, at))
         if values:
-            return _agreed([self.value(value, at) if value else UNKNOWN for value in values])
+            return agreed([self.value(value, at) if value else UNKNOWN for value in values])
         origin = at.source.imports.get(name)
         return self._global(*origin.rpartition(".")[::2], at) if origin else UNKNOWN
 
@@ -263,7 +216,7 @@ class Conditions:
         """What a name is given in the innermost scope that sets it; None stands for what cannot be followed."""
         source, scope = at.source, at.source.scope(node)
         while True:
-            if isinstance(scope, Function) and name in _parameters(scope):
+            if isinstance(scope, Function) and name in parameters(scope):
                 yield None
                 return
             found = [each for each in source.stored.get(name, ()) if isinstance(each, ast.Name)]
@@ -298,7 +251,7 @@ class Conditions:
         source = at.source
         around = [source.parents[each] for each in source.stored.get(name, ()) if isinstance(each, ast.Attribute)]
         set_to = [each.value if isinstance(each, ast.Assign | ast.AnnAssign) else None for each in around]
-        return _agreed([self.value(each, Place(source)) for each in set_to])
+        return agreed([self.value(each, Place(source)) for each in set_to])
 
     def function(self, node: ast.Call, at: Place) -> tuple[Source, Function] | None:
         """The function of the package that a call runs, where that can be told."""
@@ -330,7 +283,7 @@ class Conditions:
         source, function = found
         given = {
             name: self._given(value, at)
-            for name, value in zip(_parameters(function), node.args, strict=False)
+            for name, value in zip(parameters(function), node.args, strict=False)
             if isinstance(self._given(value, at), ast.Constant)
         }
         return self.returned(source, function, Place(source, given, at.depth + 1))
@@ -358,8 +311,8 @@ class Conditions:
         else:
             decided |= ended.because
         # A function that never returns refuses as one that returns false.
-        agreed = _agreed(values or [Value(known=False)])
-        return Value(agreed.known, agreed.because | decided)
+        found = agreed(values or [Value(known=False)])
+        return Value(found.known, found.because | decided)
 
     def ends(self, block: list[ast.stmt], at: Place) -> Value | None:
         """Whether a block never gets past its last statement, and what decided it; None where it may."""
@@ -422,16 +375,3 @@ class Conditions:
                 return None
         found = self.value(test, at)
         return found if wanted is not None and found.known is (not wanted) else None
-
-
-def _parameters(function: Function) -> list[str]:
-    arguments = function.args
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-    return [each.arg for each in every if each is not None]
-
-
-def _agreed(values: list[Value]) -> Value:
-    """The value that all agree on."""
-    if values and values[0].known is not None and all(each.known is values[0].known for each in values):
-        return Value(values[0].known, frozenset().union(*(each.because for each in values)))
-    return UNKNOWN

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from vllm_wheels.core.verify.reading.conditions import Conditions, Host, Place, Value, dotted
+from vllm_wheels.core.verify.reading.conditions import Conditions
 from vllm_wheels.core.verify.reading.sources import Function, Package, Source
+from vllm_wheels.core.verify.reading.values import Host, Place, Value, dotted
 
 GATES = ("is_supported", "can_implement", "is_available", "_supports_current_device")
 """Class methods by which vLLM asks a class whether it can be used, before it makes an object of it."""

@@ -16,9 +16,10 @@ from vllm_wheels.core.formats.op_schemas import Operator, in_binary
 from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.variants import known_questions, lowest, variants
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted_of, passed, skipped
-from vllm_wheels.core.verify.reading.conditions import OP_QUESTION, QUESTION, Host, Place, dotted
+from vllm_wheels.core.verify.reading.conditions import OP_QUESTION, QUESTION
 from vllm_wheels.core.verify.reading.reach import Reach
 from vllm_wheels.core.verify.reading.sources import Package, Source
+from vllm_wheels.core.verify.reading.values import Host, Place, dotted
 from vllm_wheels.core.verify.static.guard import guard_table
 from vllm_wheels.core.verify.static.machine_code import DISPATCHED
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
