@@ -88,3 +88,11 @@ def test_report_says_what_the_wheel_consists_of(tmp_path, settings):
         composition = json.loads(json.dumps(report_on(unpacked).as_json()))["composition"]
     assert composition["instructions"]["vllm/_C.abi3.so"]["AMX_BF16"] == 1
     assert {part["name"] for part in composition["parts"]} == {"vllm/_C.abi3.so", "Python code", "data", "dist-info"}
+
+
+def test_operator_of_another_library_is_not_taken_for_ours(tmp_path, settings):
+    """Kernels for GPUs have operators of the same names with other parameters, in namespaces of their own."""
+    code = library("baseline", '-DSCHEMA="silu_and_mul(Tensor! out, Tensor input) -> ()"')
+    call = "import torch\n\ntorch.ops._vllm_fa3_C.silu_and_mul(1, 2, 3)\n"
+    found = judged(Recipe(code=code, files={"vllm/other.py": call}).write(tmp_path), "operators", settings)
+    assert found.verdict == "passed", found

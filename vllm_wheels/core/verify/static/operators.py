@@ -27,8 +27,8 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 KNOWN = "cpu_operators.toml"
 PLAIN = "_C"
 CHOICE, IMPORTS = "vllm/platforms/cpu.py", "import_kernels"
-NAMESPACES = b"torch.ops._"
-NAMESPACE = re.compile(r"torch\.ops\._\w*C\w*")
+NAMESPACES = b"torch.ops._C"
+NAMESPACE = re.compile(r"torch\.ops\._C\w*")
 ASKS = (b"torch.cpu.", b"torch._C._cpu.", b"torch.ops._C.cpu_has_")
 ASKING = re.compile(r"cpu_(has|supports)_\w+")
 """Names of operators that read the CPU's features themselves."""
