@@ -255,6 +255,7 @@ GIVEN: dict[str, Any] = {
     "wheel.urls": {"Mirror": "https://example.org"},
     "wheel.version_suffix": ".post1",
     "wheel.readme": lambda place: place.file("readme.md", "# $distribution\n\nAnother text.\n"),
+    "smoke.models": "all",
     "publish.repositories": {"another": RepositorySettings(simple_url="https://example.org/simple/")},
     "publish.required_variants": ("baseline",),
     "automation.variants": ("baseline",),
@@ -294,6 +295,7 @@ MOVES = {
     "smoke.location=host": set(),
     "smoke.generate": {"verification"},
     "smoke.models": {"verification"},
+    "smoke.models": {"verification"},
 }
 """The kinds that a changed setting touches first; None where it depends on the machine. Other settings touch none."""
 
@@ -321,7 +323,12 @@ def place(everything_built, tmp_path_factory):
     repository = releases.git_repository("unified", "0.32.0", root / "vllm")
     pinned = releases.git_repository("unified", "0.32.0", root / "oneDNN")
     subprocess.run(["git", "-C", pinned, "tag", "v3.13"], check=True)
-    named = {"source": {"git_url": str(repository), "path": repository}, "onednn": {"git_url": str(pinned)}}
+    named = {
+        "source": {"git_url": str(repository), "path": repository},
+        "onednn": {"git_url": str(pinned)},
+        # The official image would be asked for at its registry.
+        "builder": {"image": "debian"},
+    }
     settings = everything_built.settings
     for section, values in named.items():
         settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})

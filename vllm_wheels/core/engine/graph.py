@@ -156,7 +156,8 @@ class BuildGraph:
         found = self.run_cache.artifacts.get(name)
         artifact, made = (found, False) if found else self._found_or_made(rule, target, known)
         self.run_cache.artifacts[name] = artifact
-        if name not in self.run_cache.reported:
+        # A graph that nobody follows, as one that only plans, tells nobody.
+        if (self.watcher or self.on_artifact) and name not in self.run_cache.reported:
             self.run_cache.reported.add(name)
             if self.watcher:
                 self.watcher.ready(rule.target(target), artifact, made=made)
