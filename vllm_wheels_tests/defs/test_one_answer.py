@@ -295,7 +295,6 @@ MOVES = {
     "smoke.location=host": set(),
     "smoke.generate": {"verification"},
     "smoke.models": {"verification"},
-    "smoke.models": {"verification"},
 }
 """The kinds that a changed setting touches first; None where it depends on the machine. Other settings touch none."""
 
