@@ -41,7 +41,7 @@ def environment(tmp_path_factory) -> TestRun:
     return test_run
 
 
-@pytest.mark.real
+@pytest.mark.whole
 @pytest.mark.parametrize("isa", ISAS)
 def test_kernels_of_the_real_wheel_agree_with_float64(environment, isa):
     """Products and experts of 1 to 257 rows, with all groups, zero points and biases, are as near as they may be."""
@@ -50,7 +50,7 @@ def test_kernels_of_the_real_wheel_agree_with_float64(environment, isa):
     assert (finished.status, finished.output.splitlines()[-1]) == (0, ALL), finished.output
 
 
-@pytest.mark.real
+@pytest.mark.whole
 def test_broken_kernel_is_told_from_a_right_one(environment):
     """A check that finds nothing wrong with scales that are a little off would say nothing of the kernels."""
     text = (environment.folder / "probes" / CHECK.name).read_text("utf-8")
