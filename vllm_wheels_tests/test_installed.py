@@ -67,10 +67,9 @@ def tool(archives, tmp_path_factory) -> Path:
 
 def test_archives_are_fit_for_an_index(archives):
     """The description renders, and the metadata are complete."""
-    assert len(list(archives.iterdir())) == 2
-    shown = done(
-        "twine", "check", "--strict", *archives.iterdir(), cwd=archives, PATH=f"{ROOT}/.venv/bin:/usr/bin:/bin"
-    )
+    files = sorted(archives.glob("vllm_wheels-*"))
+    assert len(files) == 2
+    shown = done("twine", "check", "--strict", *files, cwd=archives, PATH=f"{ROOT}/.venv/bin:/usr/bin:/bin")
     assert shown.count("PASSED") == 2
 
 
@@ -99,7 +98,7 @@ def test_installed_tool_builds_a_wheel_and_does_all_else(tool, settings_environm
     assert "state_folder" in done(tool, "env", "--settings", cwd=tmp_path)
     assert "complete" in done(tool, "completion", "bash", cwd=tmp_path)
     assert "MB" in done(tool, "clean", "--keep", "0", "--dry-run", cwd=tmp_path)
-    done(tool, "publish", cwd=tmp_path, status=95)
+    done(tool, "publish", cwd=tmp_path, status=93)
     done(tool, "yank", "0.32.0", cwd=tmp_path, status=90)
 
 
