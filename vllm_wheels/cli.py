@@ -7,7 +7,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
@@ -141,7 +140,6 @@ def _defect(error: Exception) -> VllmWheelsError:
     return VllmWheelsError(what, why=why, remedy=f"report it with {stream.name}, which has the details")
 
 
-@dataclass
 class _Ended:
     """Interrupts at a signal as Ctrl-C does, and remembers it: a caller of ``kill`` expects 128 and its number.
 

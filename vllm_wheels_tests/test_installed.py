@@ -122,7 +122,7 @@ def test_installed_tool_shows_the_web_ui(tool, settings_environment, tmp_path):
                 except OSError:
                     return False
 
-            until(known, 120, "the web UI")
+            assert until(known, 120, "the web UI")
         finally:
             served.terminate()
             served.wait(60)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -30,8 +30,8 @@ QUOTED = 160
     "--release", metavar="VERSION", help="Whose documentation tells what else to set. [default: default_release]"
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the variant's name only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of lines.")
-def command(*, flags: str | None, cpu: str | None, release: str | None, quiet: bool, as_json: bool) -> None:
+@options.json_option(what="the answer")
+def command(*, flags: str | None, cpu: str | None, release: str | None, quiet: bool, json_file: Path | None) -> None:
     """Tell which variant suits a processor best, this one or another; of this one also what else makes vLLM fast.
 
     Exit status: 17 if none runs on it.
@@ -49,8 +49,8 @@ def command(*, flags: str | None, cpu: str | None, release: str | None, quiet: b
         return
     wanted = release or options.read_settings().default_release
     told = _told(wanted) if flags is None and cpu is None else None
-    if as_json:
-        _print(found, wanted, told)
+    if json_file:
+        options.print_json(json_file, _plain(found, wanted, told))
     else:
         _show(found)
         _show_hints(wanted, told)
@@ -90,8 +90,8 @@ def _show_hints(release: str, told: tuple[Hint, ...] | None) -> None:
         options.say(f"      {quoted}")
 
 
-def _print(found: Advice, release: str, told: tuple[Hint, ...] | None) -> None:
-    answer = {
+def _plain(found: Advice, release: str, told: tuple[Hint, ...] | None) -> dict[str, object]:
+    return {
         "schema_version": 1,
         "variant": found.variant.name,
         "distribution": distributions(options.read_settings())[found.variant.name],
@@ -99,4 +99,3 @@ def _print(found: Advice, release: str, told: tuple[Hint, ...] | None) -> None:
         "release": release,
         "hints": None if told is None else [asdict(hint) for hint in told],
     }
-    sys.stdout.write(json.dumps(answer, indent=1) + "\n")

@@ -126,5 +126,7 @@ def _require_variant(builds: BuildGraph, target: Target) -> None:
     source = builds.ensure("source", shared)
     upstream = facts_of(source)
     require_python(upstream, target)
+    if any(found and plan.artifact == "native" for plan, found in builds.plans("native", target)):
+        return  # The patches of this code took on this tree when it was made.
     tree = source.folder / "tree"
     patched(tree, wanted_for(tree, upstream, variant(str(target.variant)), builds.settings))
