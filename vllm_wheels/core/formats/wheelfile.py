@@ -43,6 +43,9 @@ SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 LEVEL = 9
 """Of deflate: fixed, because it decides the bytes."""
 
+EPOCH = 1577836800
+"""Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
+
 FIRST_TIME = datetime(1980, 1, 1, tzinfo=UTC)
 """The earliest time that a zip file can express."""
 

@@ -15,7 +15,7 @@ from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, Incomp
 from vllm_wheels.core.formats.wheel_name import WheelName, name_stem, sidecar, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.processes import Runner
-from vllm_wheels.core.names import distributions
+from vllm_wheels.core.names import distributions, version_of
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import flagship, variant, variants
 from vllm_wheels.core.verify.gate import TestCoverage, coverage
@@ -86,7 +86,7 @@ def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:
 
 
 def _wheels(settings: Settings, release: str, name: str) -> dict[Path, Mapping[str, Any]]:
-    version = Version(f"{release}{settings.wheel.version_suffix}")
+    version = Version(version_of(release, settings))
     stem = f"{name_stem(distributions(settings)[name], str(version))}-"
     folder = settings.output_folder
     found = [path for path in wheels_in(folder, stem) if sidecar(path, PROVENANCE).is_file()]

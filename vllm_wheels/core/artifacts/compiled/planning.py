@@ -16,8 +16,8 @@ from packaging.version import Version
 
 from vllm_wheels.core.artifacts.compiled import tcmalloc
 from vllm_wheels.core.artifacts.compiled.configuration import BUILD
+from vllm_wheels.core.artifacts.compiled.stripping import STRIP, strip_wheel
 from vllm_wheels.core.artifacts.source.planning import upstream_of
-from vllm_wheels.core.artifacts.wheel.repair import STRIP, strip_wheel
 from vllm_wheels.core.builders import compiler_cache
 from vllm_wheels.core.builders.compiler_cache import REMOTE
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount

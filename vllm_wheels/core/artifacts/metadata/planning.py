@@ -22,7 +22,7 @@ from vllm_wheels.core.artifacts.native.planning import (
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.host.commands import STAGE
-from vllm_wheels.core.names import distributions
+from vllm_wheels.core.names import distributions, version_of
 from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.pyproject import Project, described, edited, optional_dependencies
 from vllm_wheels.core.patches.readme import README, filled, template
@@ -136,7 +136,7 @@ def patch_set(
     """
     wanted = wanted_for(tree, upstream, variant, settings)
     changed = patched(tree, wanted)
-    version = f"{upstream.release}{settings.wheel.version_suffix}"
+    version = version_of(upstream.release, settings)
     text = template(settings) if text is None else text
     readme = filled(changed, wanted, text=text, version=version, settings=settings)
     requirements, extras = _requirements(upstream, settings), _extras(changed, upstream, settings)

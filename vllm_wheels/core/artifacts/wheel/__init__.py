@@ -6,8 +6,8 @@ from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 RULE = Rule(
     kind="wheel",
-    title="The variant's wheel: named, repaired, with its provenance",
-    needs=("compiled", "metadata", "tools"),
+    title="The variant's wheel: named, packed, with its provenance",
+    needs=("compiled", "repaired", "metadata"),
     scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
     plan=planned_by(__name__),
     code=(__name__,),

@@ -1,10 +1,10 @@
-"""Names and documents a compiled wheel: puts texts and Python-level patches on it, compiles nothing, touches no ELF."""
+"""Names and documents a wheel: puts texts, Python-level patches and the repaired code together; compiles nothing."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from email.parser import HeaderParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +13,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name
-from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, WheelFile, elf_files, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name, wheel_tag
+from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, WheelFile, pack_wheel, unpack_wheel
 
 VERSION_FILE = "vllm/_version.py"
-PLATFORM = "linux_x86_64"
-"""Never a better one: auditwheel decides about that (repair.py)."""
 
 MADE_ANEW = ("METADATA", "WHEEL", "RECORD", *SIGNATURES)
 """Parts of upstream's dist-info that say what is true no longer."""
@@ -30,60 +28,50 @@ VERSION_TEXT = re.compile(r"^(__version__ = version = )(['\"])[^'\"]*\2$", re.MU
 VERSION_TUPLE = re.compile(r"^(__version_tuple__ = version_tuple = )\([^()]*\)$", re.MULTILINE)
 """The two assignments that setuptools-scm 7 and newer write into the version file."""
 
-ONE_PYTHON = re.compile(r"\.(cpython|pypy)\d*-[^/]*\.so$")
-"""Extensions named for one Python, which a stable-ABI tag must not promise to others."""
+Describe = Callable[[Path], Mapping[str, bytes]]
+"""Given the unpacked wheel, gives files of dist-info by their path in it."""
 
 
 def assemble(
     raw: Path,
+    code: Path,
     overlay: Path,
     metadata: Path,
     out: Path,
     *,
     distribution: str,
     version: str,
-    abi: str,
     epoch: int,
-    platform: str = PLATFORM,
     additions: Collection[str] = (),
-    extra: Mapping[str, bytes] | None = None,
-    bundled: Mapping[str, Path] | None = None,
+    describe: Describe | None = None,
 ) -> Path:
-    """Makes a variant's wheel from upstream's compiled one; the same arguments give the same bytes.
+    """Makes a variant's wheel from upstream's raw one and its repaired code; the same arguments give the same bytes.
 
-    Kept are all ELF files as they are, entry points, top-level names and licence files. ``vllm.__version__`` becomes
-    the distribution's version.
-
-    ``additions`` are files of the overlay that the wheel does not have yet, ``extra`` further files of dist-info, and
-    ``bundled`` libraries of the builder by their new path in the wheel.
-    The Python tag is that of the lowest Python, such as ``cp311``.
+    Kept are entry points, top-level names and licence files. ``vllm.__version__`` becomes the distribution's version.
+    ``code`` is the wheel of all compiled code, whose tag the result gets. ``additions`` are files of the overlay that
+    the wheel does not have yet.
 
     Returns:
-        Path of the wheel, tagged ``<abi>-abi3-<platform>``.
+        Path of the wheel.
 
     Raises:
-        WheelError: the raw wheel is damaged, an overlay file replaces nothing (or an addition something), METADATA
-            names another distribution or version, or an extension is made for one Python only.
+        WheelError: a wheel is damaged, an overlay file replaces nothing (or an addition something), or METADATA names
+            another distribution or version.
     """
     upstream = WheelFile.read(raw)
     _require_named(metadata, distribution, version)
     with TemporaryDirectory(prefix="vllm-wheels-assemble-") as temporary:
         folder = Path(temporary)
         unpack_wheel(raw, folder)
-        _require_stable_abi(raw, folder)
         _lay_over(folder, overlay, additions)
-        for name, library in (bundled or {}).items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(library, folder / name)
         _set_version(folder / VERSION_FILE, version)
         dist_info = _rename(folder, upstream.dist_info, dist_info_name(distribution, version))
+        unpack_wheel(code, folder)
         shutil.copyfile(metadata, dist_info / "METADATA")
-        for name, content in (extra or {}).items():
+        for name, content in (describe(folder) if describe else {}).items():
             (dist_info / name).parent.mkdir(parents=True, exist_ok=True)
             (dist_info / name).write_bytes(content)
-        tag = f"{abi}-abi3-{platform}"
-        # ``repair`` packs it anew, and compressing takes longer than all else here.
-        return pack_wheel(folder, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=0)
+        return pack_wheel(folder, out, distribution=distribution, version=version, tag=wheel_tag(code), epoch=epoch)
 
 
 def _require_named(metadata: Path, distribution: str, version: str) -> None:
@@ -92,14 +80,6 @@ def _require_named(metadata: Path, distribution: str, version: str) -> None:
     if canonicalize_name(name) != canonicalize_name(distribution) or number != version:
         what = f"METADATA is not that of {distribution} {version}"
         raise WheelError(what, why=f"it says {name} {number}", remedy="make the metadata of the variant anew")
-
-
-def _require_stable_abi(raw: Path, folder: Path) -> None:
-    bound = [path.relative_to(folder).as_posix() for path in elf_files(folder) if ONE_PYTHON.search(path.name)]
-    if bound:
-        what = f"{raw.name} cannot get a stable-ABI tag"
-        why = f"made for one Python only: {', '.join(bound)}"
-        raise WheelError(what, why=why, remedy="compile with setup.py bdist_wheel --py-limited-api")
 
 
 def _lay_over(folder: Path, overlay: Path, additions: Collection[str]) -> None:

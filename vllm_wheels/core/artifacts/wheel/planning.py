@@ -1,4 +1,4 @@
-"""Plans the finished wheel of a variant from its compiled one: named, documented, repaired, with its provenance."""
+"""Plans the finished wheel of a variant from its compiled and repaired code: named, documented, with its provenance."""
 
 from __future__ import annotations
 
@@ -10,43 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core.artifacts.compiled import tcmalloc
-from vllm_wheels.core.artifacts.compiled.planning import LOG, RAW, stable_abi
-from vllm_wheels.core.artifacts.source.planning import upstream_of
+from vllm_wheels.core.artifacts.compiled.planning import LOG, RAW
 from vllm_wheels.core.artifacts.wheel.assemble import assemble
 from vllm_wheels.core.artifacts.wheel.provenance import DO_NOT_UPLOAD, statement
-from vllm_wheels.core.artifacts.wheel.repair import grafting, repair
 from vllm_wheels.core.artifacts.wheel.sbom import Contents, bill_of_materials
 from vllm_wheels.core.artifacts.wheel.statement import in_toto, settings_of, slsa
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
-from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, sha256_of
+from vllm_wheels.core.formats.wheelfile import EPOCH, sha256_of
 from vllm_wheels.core.host.commands import STAGE
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
-NEEDED = ("source", "onednn", "torch_env", "native", "compiled", "metadata", "tools")
-EPOCH = 1577836800
-"""Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
+NEEDED = ("source", "onednn", "torch_env", "native", "compiled", "metadata", "tools", "repaired")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assembling:
-    """Arguments of ``put_together``; ``abi`` and ``for_release`` are None while an artifact is missing."""
+    """Arguments of ``put_together``; ``contents`` are None while an artifact is missing.
+
+    Attributes:
+        grafted: libraries from outside among the repaired code, by their path in the wheel.
+    """
 
     compiled: str
+    repaired: str
     metadata: str
-    abi: str | None
-    for_release: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repairing:
-    """Arguments of ``fit``; ``contents`` are None while an artifact is missing."""
-
-    tools: str
-    python: str
+    grafted: tuple[str, ...]
     contents: Contents | None
+    for_release: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,33 +61,21 @@ def plan(context: PlanContext) -> Plan:
 def _steps(context: PlanContext, provenance: Mapping[str, Any]) -> tuple[Step[Any], ...]:
     target, known = context.target, context.known
     folders = {kind: str(known[kind].folder) if kind in known else f"<{kind}, not made yet>" for kind in NEEDED}
-    upstream = upstream_of(context)
     return (
         Step(
-            title="name and document the compiled wheel",
+            title="name, document and pack the wheel",
             action=put_together,
             arguments=Assembling(
                 compiled=folders["compiled"],
+                repaired=folders["repaired"],
                 metadata=folders["metadata"],
-                abi=stable_abi(upstream, target.python) if upstream else None,
+                grafted=tuple(known["repaired"].facts["grafted"]) if provenance else (),
+                contents=Contents.of(target, known) if provenance else None,
                 for_release=provenance.get("for_release"),
             ),
-            reads=(folders["compiled"], folders["metadata"]),
-            writes=(f"{STAGE}/assembled",),
+            reads=(folders["compiled"], folders["repaired"], folders["metadata"]),
+            writes=(STAGE,),
             seconds=4,
-        ),
-        Step(
-            title="graft outside libraries and find the platform tag",
-            action=fit,
-            arguments=Repairing(
-                tools=folders["tools"],
-                python=target.python,
-                contents=Contents.of(target, known) if provenance else None,
-            ),
-            reads=(f"{STAGE}/assembled", folders["tools"]),
-            writes=(f"{STAGE}/repair.log",),
-            seconds=8,
-            invocations=(grafting(EPOCH),),
         ),
         Step(
             title="put the build log and the provenance beside the wheel",
@@ -111,41 +92,45 @@ def _steps(context: PlanContext, provenance: Mapping[str, Any]) -> tuple[Step[An
     )
 
 
-def put_together(context: ActionContext, arguments: Assembling) -> None:
-    """Gives the raw wheel the variant's name, texts and Python-level patches; raises what ``assemble`` does."""
-    source = Path(arguments.metadata)
+def put_together(context: ActionContext, arguments: Assembling) -> Made:
+    """Puts the variant's name, texts, Python-level patches and repaired code on the raw wheel, and a SBOM (PEP 770).
+
+    Returns:
+        Fact ``sha256`` of the wheel; raises what ``assemble`` does.
+    """
+    source, contents = Path(arguments.metadata), arguments.contents
+    assert contents is not None  # noqa: S101 - a plan without them has no key, and is not carried out
     facts = json.loads((source / RECORD).read_text("utf-8"))["facts"]
     text = context.stage / "METADATA"
     written = (source / "METADATA").read_text("utf-8")
-    taken = Path(arguments.compiled) / tcmalloc.FOLDER
-    if taken.is_dir():
-        written = with_header(written, "License-File", tcmalloc.LICENCE)
+    licences = _licences(Path(arguments.compiled) / tcmalloc.FOLDER)
+    for name in licences:
+        written = with_header(written, "License-File", name)
     text.write_text(written if arguments.for_release else mark_private(written), "utf-8")
-    assemble(
+
+    def describe(folder: Path) -> Mapping[str, bytes]:
+        listed = bill_of_materials(contents, folder, arguments.grafted, epoch=EPOCH)
+        return {OWN_SBOM: listed, **{f"licenses/{name}": content for name, content in licences.items()}}
+
+    wheel = assemble(
         wheel_in(Path(arguments.compiled) / RAW),
+        wheel_in(Path(arguments.repaired)),
         source / "overlay",
         text,
-        context.stage / "assembled",
+        context.stage,
         distribution=facts["distribution"],
         version=facts["version"],
-        abi=str(arguments.abi),
         epoch=EPOCH,
-        platform=facts["platform"],
         additions=facts["additions"],
-        **_of_builder(taken),
+        describe=describe,
     )
     text.unlink()
+    return Made(facts={"sha256": sha256_of(wheel)})
 
 
-def _of_builder(taken: Path) -> dict[str, Any]:
-    """The library that was taken out of the builder image, and its licence."""
-    if not taken.is_dir():
-        return {}
-    licence = (taken / tcmalloc.LICENCE).read_bytes()
-    return {
-        "bundled": {BUNDLED_TCMALLOC: taken / tcmalloc.LIBRARY},
-        "extra": {f"licenses/{tcmalloc.LICENCE}": licence},
-    }
+def _licences(taken: Path) -> dict[str, bytes]:
+    """Licence texts of what was taken out of the builder image."""
+    return {tcmalloc.LICENCE: (taken / tcmalloc.LICENCE).read_bytes()} if taken.is_dir() else {}
 
 
 def mark_private(metadata: str) -> str:
@@ -157,37 +142,6 @@ def with_header(metadata: str, name: str, value: str) -> str:
     """METADATA with one more header."""
     headers, blank, body = metadata.partition("\n\n")
     return f"{headers}\n{name}: {value}{blank}{body}"
-
-
-def fit(context: ActionContext, arguments: Repairing) -> Made:
-    """Repairs the assembled wheel and puts the list of what is in it inside (PEP 770); raises what ``repair`` does.
-
-    Returns:
-        Facts ``sha256``, ``platforms``, ``grafted`` and ``plain_linux_because``.
-    """
-    assembled, contents = context.stage / "assembled", arguments.contents
-    assert contents is not None  # noqa: S101 - a plan without them has no key, and is not carried out
-    (invocation,) = context.invocations
-    done = repair(
-        wheel_in(assembled),
-        context.stage,
-        builder=context.builder,
-        tools=Path(arguments.tools) / "env",
-        python=arguments.python,
-        epoch=EPOCH,
-        invocation=invocation,
-        log=context.stage / "repair.log",
-        describe=lambda folder, grafted: {OWN_SBOM: bill_of_materials(contents, folder, grafted, epoch=EPOCH)},
-    )
-    shutil.rmtree(assembled)
-    return Made(
-        facts={
-            "sha256": sha256_of(done.path),
-            "platforms": done.platforms,
-            "grafted": done.grafted,
-            "plain_linux_because": done.reason,
-        }
-    )
 
 
 def finish(context: ActionContext, arguments: Finishing) -> None:

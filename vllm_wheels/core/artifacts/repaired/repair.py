@@ -1,9 +1,8 @@
-"""Strips a compiled wheel; lets auditwheel graft outside libraries and find the platform tag, inside the builder."""
+"""Lets auditwheel graft outside libraries and find the platform tag, inside the builder."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,8 +16,8 @@ from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.elf import TORCH_LIBRARIES, binaries
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
-from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
-from vllm_wheels.core.host.commands import EXTENSIONS, PATH, PYTHON, WHEEL, Invocation
+from vllm_wheels.core.formats.wheelfile import WheelFile, pack_wheel, unpack_wheel
+from vllm_wheels.core.host.commands import PATH, PYTHON, WHEEL, Invocation
 
 LOADER = "ld-linux*.so.*"
 """The dynamic loader, which every Linux has; auditwheel's white-lists do not mention it."""
@@ -28,15 +27,7 @@ TOO_NEW = re.compile(r"cannot repair .* because of the presence of too-recent ve
 
 INSTALL_LIBRARIES = "install the libraries that the wheel is linked to in the builder"
 
-STRIP = Invocation(argv=("strip", "--strip-unneeded", EXTENSIONS), folder=f"{PLACE}/unpacked", place="builder")
-
 LIMIT_SECONDS = 900.0
-EARLIEST = 0
-"""Time of an intermediate wheel's members: any, as long as it is always the same."""
-
-
-Describe = Callable[[Path, tuple[str, ...]], Mapping[str, bytes]]
-"""Given the unpacked wheel and the members that were grafted, gives files of dist-info by their path in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,44 +68,6 @@ def grafting(epoch: int) -> Invocation:
     )
 
 
-def strip_wheel(
-    wheel: Path, builder: Builder, *, invocation: Invocation = STRIP, log: Path | None = None
-) -> dict[str, tuple[int, int]]:
-    """Strips every ELF file of a wheel with the ``strip`` of the builder, in place of the unstripped one.
-
-    Returns:
-        Sizes in bytes before and after, by member.
-
-    Raises:
-        WheelError: the wheel is damaged, holds no compiled code, or ``strip`` failed.
-    """
-    file = WheelFile.read(wheel)
-    with TemporaryDirectory(prefix="strip-", dir=wheel.parent) as temporary:
-        folder = Path(temporary)
-        unpack_wheel(wheel, folder)
-        names = [path.relative_to(folder).as_posix() for path in elf_files(folder)]
-        if not names:
-            what = f"{wheel.name} holds no compiled code"
-            raise WheelError(what, why="none of its files is an ELF file", remedy="read the build log")
-        before = [(folder / name).stat().st_size for name in names]
-        _strip(folder, invocation.filled({EXTENSIONS: names}), builder, log)
-        after = [(folder / name).stat().st_size for name in names]
-        tag = wheel_tag(wheel)
-        packed = pack_wheel(folder, folder, distribution=file.name, version=file.version, tag=tag, epoch=EARLIEST)
-        packed.replace(wheel)
-    return dict(zip(names, zip(before, after, strict=True), strict=True))
-
-
-def _strip(folder: Path, invocation: Invocation, builder: Builder, log: Path | None) -> None:
-    mounts = [Mount(source=folder.absolute(), place=str(invocation.folder), writable=True)]
-    command = Command.of(invocation, mounts=mounts)
-    finished = builder.run(command, log=log, timeout_seconds=LIMIT_SECONDS)
-    if finished.status:
-        what = "the compiled wheel cannot be stripped"
-        why = finished.tail[-1] if finished.tail else f"strip ended with status {finished.status}"
-        raise WheelError(what, why=why, remedy="install binutils in the builder")
-
-
 def repair(
     wheel: Path,
     out: Path,
@@ -125,15 +78,13 @@ def repair(
     epoch: int,
     invocation: Invocation | None = None,
     log: Path | None = None,
-    describe: Describe | None = None,
 ) -> Repaired:
     """Grafts what the wheel needs from outside and gives it the best platform tag that it deserves.
 
-    The wheel is packed anew in the end, so that the same wheel, builder and tools give the same bytes. Where no policy
-    of auditwheel fits, the wheel stays as it is: tagged plain linux, nothing grafted, with the reason.
+    The wheel is packed anew in the end, uncompressed, so that the same wheel, builder and tools give the same bytes.
+    Where no policy of auditwheel fits, it stays as it is: tagged plain linux, nothing grafted, with the reason.
 
-    The builder is the one that compiled the wheel, and has the libraries it is linked to. ``describe`` gives further
-    files of dist-info, once it is known what was grafted.
+    The builder is the one that compiled the wheel, and has the libraries it is linked to.
 
     Raises:
         WheelError: auditwheel failed, its tags disagree, or the wheel still needs a library that neither torch nor the
@@ -157,12 +108,9 @@ def repair(
             why = f"neither torch nor {platforms[0]} brings {', '.join(alien)}"
             raise WheelError(what, why=why, remedy=INSTALL_LIBRARIES)
         grafted = tuple(sorted(name for name in found.members.keys() - file.members.keys() if ".libs/" in name))
-        for name, content in (describe(folder, grafted) if describe else {}).items():
-            goal = folder / found.dist_info / name
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            goal.write_bytes(content)
         tag = wheel_tag(found.path)
-        path = pack_wheel(folder, out, distribution=file.name, version=file.version, tag=tag, epoch=epoch)
+        named = {"distribution": file.name, "version": file.version, "tag": tag}
+        path = pack_wheel(folder, out, **named, epoch=epoch, level=0)
     return Repaired(path=path, platforms=platforms, grafted=grafted, outside=outside, reason=reason)
 
 
