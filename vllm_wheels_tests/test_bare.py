@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,11 @@ shift
 exec chroot "$root" "$@"
 """
 
+KEPT_BY_SUDO = "VLLM_WHEELS_* PIP_* SSL_CERT_FILE REQUESTS_CA_BUNDLE"
+PERSON = "maintainer"
+BY_ROOT, BY_USER = "root", "a user with sudo"
+SUITES = sorted({distribution().codename, "bookworm", "trixie"})
+
 Typed = Callable[..., str]
 
 
@@ -73,27 +79,26 @@ def put_checkout(root: Path) -> None:
             shutil.copy(ROOT / name, root / CHECKOUT / name)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A bare system of this machine's own distribution, which can reach what this machine reaches."""
+@pytest.fixture(scope="module", params=SUITES)
+def root(request, tmp_path_factory) -> Path:
+    """A bare system, which can reach what this machine reaches."""
     root = tmp_path_factory.mktemp("bare") / "root"
     mirror = host_mirror(Runner())
     assert mirror, "debootstrap takes packages from the mirror of this machine's apt"
-    made = ["debootstrap", "--variant=minbase", distribution().codename, str(root), mirror]
+    made = ["debootstrap", "--variant=minbase", request.param, str(root), mirror]
     done = subprocess.run([*ISOLATED, *made], capture_output=True, text=True, check=False, timeout=SECONDS)
     assert done.returncode == 0, done.stdout[-2000:]
     for name in ("resolv.conf", "hosts"):
         shutil.copy(f"/etc/{name}", root / "etc" / name)
-    put_checkout(root)
     return root
 
 
-@pytest.fixture(scope="module")
-def typed(root) -> Typed:
-    """Types a line on the bare machine."""
-    pip = pip_settings()
+@pytest.fixture(params=[BY_ROOT, BY_USER])
+def typed(request, root) -> Typed:
+    """Types a line on the bare machine, as one of those whom the README speaks to."""
+    pip, by_user = pip_settings(), request.param == BY_USER
 
-    def run(line: str, **environment: str) -> str:
+    def run(line: str, *, by_user: bool = by_user, **environment: str) -> str:
         # A copy of its own: what installs certificates there must not touch this machine's.
         bundle = root / CERTIFICATES.relative_to("/")
         bundle.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +106,12 @@ def typed(root) -> Typed:
             shutil.copyfile(CERTIFICATES, bundle)
         trusted = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"), str(CERTIFICATES))
         shown = [*local_folders(pip), *(path for path in environment.get("SHOWN", "").split(":") if path)]
+        words = ["sh", "-ec", f"cd /{CHECKOUT}; {line}"]
+        words = ["su", "--preserve-environment", PERSON, "-c", shlex.join(words)] if by_user else words
+        home = f"/home/{PERSON}" if by_user else "/root"
         done = subprocess.run(
-            [*ISOLATED, "sh", "-ec", ENTER, "sh", str(root), *shown, "--", "sh", "-ec", f"cd /{CHECKOUT}; {line}"],
-            env={"PATH": PROGRAMS, "HOME": "/root", "LANG": "C.UTF-8", **pip, **trusted, **environment},
+            [*ISOLATED, "sh", "-ec", ENTER, "sh", str(root), *shown, "--", *words],
+            env={"PATH": PROGRAMS, "HOME": home, "LANG": "C.UTF-8", **pip, **trusted, **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -112,19 +120,26 @@ def typed(root) -> Typed:
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
         return done.stdout
 
+    shutil.rmtree(root / CHECKOUT, ignore_errors=True)
+    put_checkout(root)
+    if by_user:
+        add_user = f"apt-get update -qq && apt-get install -y -qq sudo && useradd --create-home {PERSON}"
+        allow = f"printf '%s\\n' 'Defaults env_keep += \"{KEPT_BY_SUDO}\"' '{PERSON} ALL=(ALL) NOPASSWD: ALL'"
+        run(f"{add_user}; {allow} > /etc/sudoers.d/{PERSON}; chown -R {PERSON} .", by_user=False)
     return run
 
 
 def first_line() -> str:
-    """What the README says is to be installed first, as root types it."""
+    """What the README says is to be installed first."""
     (block, *_) = Page(ROOT / "README.md").below("Two commands")
-    return "\n".join(line.replace("sudo ", "") for line in block.text.splitlines() if "apt-get" in line)
+    return "\n".join(line for line in block.text.splitlines() if "apt-get" in line)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="debootstrap needs root")
-def test_readmes_lines_lead_from_a_bare_machine_to_a_wheel(root, typed, settings_environment, torch_folder):
-    """I type what the README says, and get a wheel that was tried; then the tests run."""
-    typed(first_line(), DEBIAN_FRONTEND="noninteractive")
+def test_readmes_lines_lead_from_a_bare_machine_to_a_wheel(request, root, typed, settings_environment, torch_folder):
+    """I type what the README says, and get a wheel that was tried, and is mine; then the tests run."""
+    sudo = "sudo " if BY_USER in request.node.name else ""
+    typed(first_line() if sudo else first_line().replace("sudo ", ""), DEBIAN_FRONTEND="noninteractive")
     assert "vllm-wheels, version" in typed("./run --version")
     settings = {
         **settings_environment,
@@ -133,7 +148,10 @@ def test_readmes_lines_lead_from_a_bare_machine_to_a_wheel(root, typed, settings
         "SHOWN": f"{torch_folder}:{ONEDNN}",
     }
     assert "make compiled baseline" in typed("./run plan --variant baseline", **settings)
-    built = typed("./run build --variant baseline --yes", **settings)
+    built = typed(f"{sudo}./run build --variant baseline --yes", **settings)
     assert "passed" in built
     assert "next: " in built
+    (wheel,) = (root / CHECKOUT / "wheels").glob("*.whl")
+    assert wheel.stat().st_uid == (root / CHECKOUT).stat().st_uid
+    typed("./run clean --dry-run", **settings)
     assert "passed" in typed("./run test vllm_wheels_tests/test_rooms.py vllm_wheels_tests/core/test_wheel_name.py -q")

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from vllm_wheels.cli import cli
 from vllm_wheels.cli import run as run_typed
-from vllm_wheels.commands import closing, completion, doctor
+from vllm_wheels.commands import closing, completion, doctor, options
 from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core import settings as configuration
@@ -197,6 +197,13 @@ def completed(*words: str) -> list[str]:
     *before, last = words
     shell = BashComplete(cli, {}, "vllm-wheels", completion.VARIABLE)
     return [item.value for item in shell.get_completions(before, last)]
+
+
+def test_recommended_variant_is_that_of_this_processor(monkeypatch):
+    """I need not know which variant my processor takes; other names may stand beside it."""
+    known = frozenset({"avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512bw", "avx512dq"})
+    monkeypatch.setattr(options, "flags_of_host", lambda: known)
+    assert options.variant_names(["recommended", "baseline"], load()) == ["avx512", "baseline"]
 
 
 def test_tab_key_completes_variants_and_distributions():

@@ -40,9 +40,9 @@ def command(*, shell: str) -> None:
 
 
 def variants_or_all(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of variants and of their distributions."""
+    """Names of variants and of their distributions, and the words that stand for some."""
     known = variants()
-    return _beginning([*known, "all", *(each.distribution for each in known.values())], incomplete)
+    return _beginning([*known, "all", "recommended", *(each.distribution for each in known.values())], incomplete)
 
 
 def processors(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

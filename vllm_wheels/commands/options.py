@@ -18,6 +18,7 @@ from vllm_wheels.commands.typed import as_typed
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import CommandLineError
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.processors import advice, flags_of_host
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.texts import shown
 from vllm_wheels.core.variants import variant as variant_named
@@ -33,6 +34,7 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 Command = Callable[..., Any]
 
 STANDARD_OUTPUT = "-"
+RECOMMENDED = "recommended"
 
 
 LOUD = ("NOTICE: ", "SUBSTITUTE: ")
@@ -119,7 +121,7 @@ variant_option = click.option(
     required=True,
     metavar="NAME",
     shell_complete=completion.variants_or_all,
-    help="Variant, its distribution, or all; may be repeated.",
+    help="Variant, its distribution, all, or recommended for this processor; may be repeated.",
 )
 target_options = _all(
     click.option(
@@ -237,16 +239,21 @@ def target_of(settings: Settings, *, release: str | None, pythons: Sequence[str]
 
 
 def variant_names(chosen: Sequence[str], settings: Settings) -> list[str]:
-    """Variants in the order named, by name or distribution; ``all`` is every one.
+    """Variants in the order named, by name or distribution; ``all`` is every one, ``recommended`` this processor's.
 
     Raises:
         UnknownVariantError: no variant has the name.
+        UnsupportedProcessorError: the recommended one is asked for, and this processor runs none.
         CommandLineError: none is named.
     """
-    named = _required(chosen, "--variant", "a variant, or all")
+    named = _required(chosen, "--variant", "a variant, all or recommended")
+    if "all" in named:
+        return list(variants())
     own = {distribution: name for name, distribution in settings.wheel.distributions.items()}
-    wanted = list(variants()) if "all" in named else [variant_named(own.get(name, name)).name for name in named]
-    return list(dict.fromkeys(wanted))
+    found = (
+        advice(flags_of_host()).variant if name == RECOMMENDED else variant_named(own.get(name, name)) for name in named
+    )
+    return list(dict.fromkeys(each.name for each in found))
 
 
 def _required(values: Sequence[str], option: str, what: str) -> list[str]:

@@ -90,7 +90,7 @@ def _judge(parameter: click.Parameter, given: object, context: click.Context) ->
         if PLACEHOLDER.search(value):
             continue
         if "--variant" in parameter.opts:
-            for name in set(value.split(",")) - {"all"}:
+            for name in set(value.split(",")) - {"all", "recommended"}:
                 variant(name)
         elif "--release" in parameter.opts:
             Version(value)
