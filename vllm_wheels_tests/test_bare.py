@@ -43,7 +43,9 @@ exec chroot "$root" "$@"
 
 KEPT_BY_SUDO = "VLLM_WHEELS_* PIP_* SSL_CERT_FILE REQUESTS_CA_BUNDLE"
 PERSON = "maintainer"
-BY_ROOT, BY_USER = "root", "a user with sudo"
+BY_ROOT, BY_USER = "by-root", "by-user"
+"""As root, who needs no sudo, and as a user with sudo."""
+
 SUITES = sorted({distribution().codename, "bookworm", "trixie"})
 
 Typed = Callable[..., str]
@@ -57,11 +59,11 @@ def pip_settings() -> dict[str, str]:
 
 
 def local_folders(settings: dict[str, str]) -> list[str]:
-    """Folders of this machine that settings of pip name."""
+    """Folders of this machine that settings of pip name, with what lies beside them: pages of an index link there."""
     words = (word for value in settings.values() for word in value.split())
     paths = (Path(unquote(urlsplit(word).path)) for word in words if urlsplit(word).scheme in {"", "file"})
-    folders = {path if path.is_dir() else path.parent for path in paths if path.is_absolute() and path.exists()}
-    return sorted(str(folder) for folder in folders if not folder.is_relative_to("/etc/ssl"))
+    folders = {path.parent for path in paths if path.is_absolute() and path.exists()}
+    return sorted(str(folder) for folder in folders if not folder.is_relative_to("/etc/ssl") and folder != Path("/"))
 
 
 def put_checkout(root: Path) -> None:
