@@ -100,6 +100,7 @@ def test_extensions_are_the_same_with_every_compiler_cache_and_with_none(setting
     assert any(b"/vllm-wheels/build/source/csrc/cpu/utils.cpp" in content for content in made["none"].values())
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("release", ["0.32.0", "0.16.0"])
 def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, release):
     """Reading the header once makes no other wheel, byte by byte."""

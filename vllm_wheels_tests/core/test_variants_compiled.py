@@ -66,6 +66,7 @@ def faults(wheel: Path, name: str) -> list[str]:
     return [str(fault) for fault in judge(scan(wheel), judged)]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("release", ["0.32.0", "0.16.0"])
 def test_each_variant_has_the_instructions_that_it_promises(context, release):
     """Five wheels of one source, on one machine: each holds what its name says, and nothing above."""
@@ -92,6 +93,7 @@ def test_whole_baseline_holds_all_extensions(context, monkeypatch):
     assert not [feature for feature in lowest.features if feature.startswith(("AVX512", "AMX"))]
 
 
+@pytest.mark.real
 def test_sixth_variant_is_built_from_its_entry_alone(context, tmp_path, monkeypatch):
     """I add an entry to variants.toml and get a compiled, guarded wheel under its name, with the code it promises."""
     table = files("vllm_wheels.core").joinpath("variants.toml").read_text("utf-8")
