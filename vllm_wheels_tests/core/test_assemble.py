@@ -152,8 +152,8 @@ def test_metadata_of_another_distribution_is_refused(assembled):
 def test_extra_files_are_in_dist_info(assembled):
     """The bill of materials travels inside the wheel, made from what is in it."""
 
-    def describe(folder):
-        return {"sboms/wheel.cdx.json": (folder / "vllm/_C.abi3.so").read_bytes()}
+    def describe(members):
+        return {"sboms/wheel.cdx.json": members["vllm/_C.abi3.so"].read()}
 
     assert read(assembled(describe=describe), f"{DIST_INFO}/sboms/wheel.cdx.json").endswith(b"repaired")
 

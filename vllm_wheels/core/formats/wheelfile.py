@@ -11,7 +11,7 @@ import stat
 import zipfile
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -223,6 +223,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file of a wheel: what reads its content, and whether it is executable."""
+
+    read: Callable[[], bytes]
+    executable: bool = False
+
+
+@contextmanager
+def members_of(path: Path) -> Iterator[dict[str, Member]]:
+    """The files of a wheel by name, read when they are asked for; raises what ``unpack_wheel`` does."""
+    with _opened(path) as archive:
+        yield {
+            info.filename: Member(read=partial(archive.read, info), executable=_executable(info.external_attr >> 16))
+            for info in _harmless(path, archive)
+        }
+
+
 def unpack_wheel(path: Path, folder: Path) -> None:
     """Unpacks a wheel into a folder, which is made; nothing is written outside it.
 
@@ -233,18 +251,27 @@ def unpack_wheel(path: Path, folder: Path) -> None:
             link or would leave the folder.
     """
     with _opened(path) as archive:
-        members = _members(path, archive)
-        if sum(members.values()) > limits.UNPACKED_BYTES:
-            raise _unsound(path, f"it unpacks to more than {limits.UNPACKED_BYTES} bytes")
-        for info in archive.infolist():
-            _require_harmless(path, info, members)
+        found = _harmless(path, archive)
         folder.mkdir(parents=True, exist_ok=True)
-        for info in archive.infolist():
-            if not info.is_dir():
-                goal = folder / info.filename
-                goal.parent.mkdir(parents=True, exist_ok=True)
-                _write(archive, info, goal)
-                goal.chmod(EXECUTABLE if info.external_attr >> 16 & 0o111 else PLAIN)
+        for info in found:
+            goal = folder / info.filename
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            _write(archive, info, goal)
+            goal.chmod(EXECUTABLE if _executable(info.external_attr >> 16) else PLAIN)
+
+
+def _harmless(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of a wheel, none of which does harm where it is unpacked."""
+    members = _members(path, archive)
+    if sum(members.values()) > limits.UNPACKED_BYTES:
+        raise _unsound(path, f"it unpacks to more than {limits.UNPACKED_BYTES} bytes")
+    for info in archive.infolist():
+        _require_harmless(path, info, members)
+    return [info for info in archive.infolist() if not info.is_dir()]
+
+
+def _executable(mode: int) -> bool:
+    return bool(mode & 0o111)
 
 
 def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, goal: Path) -> None:
@@ -266,10 +293,28 @@ def _require_harmless(path: Path, info: zipfile.ZipInfo, names: Container[str]) 
 def pack_wheel(
     folder: Path, out: Path, *, distribution: str, version: str, tag: str, epoch: int, level: int = LEVEL
 ) -> Path:
-    """Packs an unpacked wheel; WHEEL and RECORD are written new, the folder itself is left as it is.
+    """Packs an unpacked wheel, and leaves the folder as it is; raises what ``pack_members`` does."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    members = {
+        name: Member(read=file.read_bytes, executable=_executable(file.stat().st_mode)) for name, file in files.items()
+    }
+    return pack_members(members, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=level)
 
-    The bytes depend on the arguments and the files' contents and executable bits alone: members by name with dist-info
-    last and RECORD the very last, one time, two modes, one compression level.
+
+def pack_members(
+    members: Mapping[str, Member],
+    out: Path,
+    *,
+    distribution: str,
+    version: str,
+    tag: str,
+    epoch: int,
+    level: int = LEVEL,
+) -> Path:
+    """Packs files by their name in the wheel; WHEEL and RECORD are written new.
+
+    The bytes depend on the arguments and the members' contents and executable bits alone: members by name with
+    dist-info last and RECORD the very last, one time, two modes, one compression level.
 
     The epoch is SOURCE_DATE_EPOCH; ``level`` is 0 for a wheel that is packed anew before anybody stores it.
 
@@ -281,33 +326,28 @@ def pack_wheel(
     """
     path = out / wheel_name(distribution, version, tag)
     dist_info = dist_info_name(distribution, version)
-    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    found = the_dist_info(path, files)
+    found = the_dist_info(path, members)
     if found != dist_info:
         raise _unsound(path, f"its dist-info folder is {found}, not {dist_info}")
     made = {f"{dist_info}/{name}" for name in ("WHEEL", "RECORD", *SIGNATURES)}
-    names = sorted(files.keys() - made, key=lambda name: (name.startswith(f"{dist_info}/"), name))
+    names = sorted(members.keys() - made, key=lambda name: (name.startswith(f"{dist_info}/"), name))
     out.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w") as archive:
         add = partial(_add, archive, epoch=epoch, level=level)
-        rows = [add(name, files[name].read_bytes(), mode=_mode(files[name])) for name in names]
-        rows.append(add(f"{dist_info}/WHEEL", _wheel_text(tag), mode=PLAIN))
+        rows = [add(name, members[name].read(), executable=members[name].executable) for name in names]
+        rows.append(add(f"{dist_info}/WHEEL", _wheel_text(tag)))
         record = f"{dist_info}/RECORD"
-        add(record, _record_text([*rows, (record, "", "")]), mode=PLAIN)
+        add(record, _record_text([*rows, (record, "", "")]))
     return unfinished.replace(path)
 
 
-def _mode(file: Path) -> int:
-    return EXECUTABLE if file.stat().st_mode & 0o111 else PLAIN
-
-
 def _add(
-    archive: zipfile.ZipFile, name: str, content: bytes, *, mode: int, epoch: int, level: int
+    archive: zipfile.ZipFile, name: str, content: bytes, *, epoch: int, level: int, executable: bool = False
 ) -> tuple[str, str, str]:
     moment = max(datetime.fromtimestamp(epoch, UTC), FIRST_TIME)
     info = zipfile.ZipInfo(name, moment.timetuple()[:6])
-    info.external_attr = (stat.S_IFREG | mode) << 16
+    info.external_attr = (stat.S_IFREG | (EXECUTABLE if executable else PLAIN)) << 16
     info.create_system = 3  # Unix: the mode counts
     info.compress_type = zipfile.ZIP_DEFLATED
     archive.writestr(info, content, compresslevel=level)

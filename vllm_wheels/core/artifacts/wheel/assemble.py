@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from email.parser import HeaderParser
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name, wheel_tag
-from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, WheelFile, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, Member, WheelFile, members_of, pack_members
 
 VERSION_FILE = "vllm/_version.py"
 
@@ -28,8 +26,8 @@ VERSION_TEXT = re.compile(r"^(__version__ = version = )(['\"])[^'\"]*\2$", re.MU
 VERSION_TUPLE = re.compile(r"^(__version_tuple__ = version_tuple = )\([^()]*\)$", re.MULTILINE)
 """The two assignments that setuptools-scm 7 and newer write into the version file."""
 
-Describe = Callable[[Path], Mapping[str, bytes]]
-"""Given the unpacked wheel, gives files of dist-info by their path in it."""
+Describe = Callable[[Mapping[str, Member]], Mapping[str, bytes]]
+"""Given the members of the wheel, gives files of dist-info by their path in it."""
 
 
 def assemble(
@@ -60,18 +58,20 @@ def assemble(
     """
     upstream = WheelFile.read(raw)
     _require_named(metadata, distribution, version)
-    with TemporaryDirectory(prefix="vllm-wheels-assemble-") as temporary:
-        folder = Path(temporary)
-        unpack_wheel(raw, folder)
-        _lay_over(folder, overlay, additions)
-        _set_version(folder / VERSION_FILE, version)
-        dist_info = _rename(folder, upstream.dist_info, dist_info_name(distribution, version))
-        unpack_wheel(code, folder)
-        shutil.copyfile(metadata, dist_info / "METADATA")
-        for name, content in (describe(folder) if describe else {}).items():
-            (dist_info / name).parent.mkdir(parents=True, exist_ok=True)
-            (dist_info / name).write_bytes(content)
-        return pack_wheel(folder, out, distribution=distribution, version=version, tag=wheel_tag(code), epoch=epoch)
+    dist_info = dist_info_name(distribution, version)
+    with members_of(raw) as members, members_of(code) as repaired:
+        _lay_over(members, overlay, additions)
+        _set_version(members, version)
+        found = {**_renamed(members, upstream.dist_info, dist_info), **repaired}
+        found[f"{dist_info}/METADATA"] = Member(read=metadata.read_bytes)
+        for name, content in (describe(found) if describe else {}).items():
+            found[f"{dist_info}/{name}"] = _holding(content)
+        tag = wheel_tag(code)
+        return pack_members(found, out, distribution=distribution, version=version, tag=tag, epoch=epoch)
+
+
+def _holding(content: bytes) -> Member:
+    return Member(read=lambda: content)
 
 
 def _require_named(metadata: Path, distribution: str, version: str) -> None:
@@ -82,34 +82,29 @@ def _require_named(metadata: Path, distribution: str, version: str) -> None:
         raise WheelError(what, why=f"it says {name} {number}", remedy="make the metadata of the variant anew")
 
 
-def _lay_over(folder: Path, overlay: Path, additions: Collection[str]) -> None:
+def _lay_over(members: dict[str, Member], overlay: Path, additions: Collection[str]) -> None:
     for source in sorted(path for path in overlay.rglob("*") if path.is_file()):
         name = source.relative_to(overlay).as_posix()
-        goal = folder / name
-        if goal.is_file() == (name in additions):
+        known = members.get(name)
+        if (known is not None) == (name in additions):
             what = f"{name} cannot be laid over the compiled wheel"
-            why = (
-                "it is said to be new but the wheel has it"
-                if goal.is_file()
-                else "the wheel has no such file to replace"
-            )
+            why = "it is said to be new but the wheel has it" if known else "the wheel has no such file to replace"
             raise WheelError(what, why=why, remedy="correct the patch that makes the file for this release")
-        if goal.is_file() and goal.read_bytes().startswith(ELF_MAGIC):
+        if known and known.read().startswith(ELF_MAGIC):
             what = f"{name} cannot be laid over the compiled wheel"
             raise WheelError(what, why="it would replace compiled code", remedy="change compiled code by compiling")
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, goal)
+        members[name] = Member(read=source.read_bytes, executable=bool(known and known.executable))
 
 
-def _set_version(path: Path, version: str) -> None:
-    text = path.read_text("utf-8") if path.is_file() else ""
+def _set_version(members: dict[str, Member], version: str) -> None:
+    text = members[VERSION_FILE].read().decode() if VERSION_FILE in members else ""
     text, texts = VERSION_TEXT.subn(rf"\g<1>'{version}'", text)
     text, tuples = VERSION_TUPLE.subn(rf"\g<1>{version_tuple(version)!r}", text)
     if (texts, tuples) != (1, 1):
         what = f"{VERSION_FILE} of the compiled wheel does not state its version in the known way"
         why = f"found {texts} assignments of __version__ and {tuples} of __version_tuple__ instead of one each"
         raise WheelError(what, why=why, remedy="build the raw wheel with setuptools-scm 7 or newer")
-    path.write_text(text, "utf-8")
+    members[VERSION_FILE] = _holding(text.encode())
 
 
 def version_tuple(text: str) -> tuple[int | str, ...]:
@@ -121,16 +116,15 @@ def version_tuple(text: str) -> tuple[int | str, ...]:
     return (*version.release, *(part for part in (pre, post, dev, version.local) if part))
 
 
-def _rename(folder: Path, old: str, new: str) -> Path:
-    goal = folder / new
-    (folder / old).rename(goal)
-    for name in MADE_ANEW:
-        (goal / name).unlink(missing_ok=True)
-    licences = [path for path in goal.iterdir() if path.is_file() and LICENCE.fullmatch(path.name)]
-    for path in licences:
-        (goal / "licenses").mkdir(exist_ok=True)
-        path.rename(goal / "licenses" / path.name)
-    data = folder / f"{old.removesuffix(DIST_INFO)}.data"
-    if data.is_dir():
-        data.rename(folder / f"{new.removesuffix(DIST_INFO)}.data")
-    return goal
+def _renamed(members: Mapping[str, Member], old: str, new: str) -> dict[str, Member]:
+    """The members with dist-info and data folder called after the distribution, and licences where they belong."""
+    folders = {old: new, f"{old.removesuffix(DIST_INFO)}.data": f"{new.removesuffix(DIST_INFO)}.data"}
+    found = {}
+    for name, member in members.items():
+        folder, slash, rest = name.partition("/")
+        if folder == old and rest in MADE_ANEW:
+            continue
+        if folder == old and LICENCE.fullmatch(rest):
+            rest = f"licenses/{rest}"
+        found[f"{folders.get(folder, folder)}{slash}{rest}"] = member
+    return found

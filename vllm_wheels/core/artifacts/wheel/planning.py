@@ -19,7 +19,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
-from vllm_wheels.core.formats.wheelfile import EPOCH, sha256_of
+from vllm_wheels.core.formats.wheelfile import EPOCH, Member, sha256_of
 from vllm_wheels.core.host.commands import STAGE
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
@@ -108,8 +108,8 @@ def put_together(context: ActionContext, arguments: Assembling) -> Made:
         written = with_header(written, "License-File", name)
     text.write_text(written if arguments.for_release else mark_private(written), "utf-8")
 
-    def describe(folder: Path) -> Mapping[str, bytes]:
-        listed = bill_of_materials(contents, folder, arguments.grafted, epoch=EPOCH)
+    def describe(members: Mapping[str, Member]) -> Mapping[str, bytes]:
+        listed = bill_of_materials(contents, members, arguments.grafted, epoch=EPOCH)
         return {OWN_SBOM: listed, **{f"licenses/{name}": content for name, content in licences.items()}}
 
     wheel = assemble(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -17,7 +18,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from vllm_wheels.core.engine.plan import digest
-from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, sha256_of
+from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, Member
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.store import Artifact
@@ -62,9 +63,11 @@ class Contents:
         )
 
 
-def bill_of_materials(contents: Contents, folder: Path, grafted: Iterable[str], *, epoch: int) -> bytes:
+def bill_of_materials(
+    contents: Contents, members: Mapping[str, Member], grafted: Iterable[str], *, epoch: int
+) -> bytes:
     """The document, with a serial number that follows from the contents."""
-    libraries = [_grafted(folder / name, name) for name in sorted(grafted)]
+    libraries = [_grafted(members[name].read(), name) for name in sorted(grafted)]
     bundled = [_tcmalloc(contents.tcmalloc)] if contents.tcmalloc else []
     inside = [_vllm(contents), _onednn(contents), *bundled, *libraries]
     used = [_torch(contents), _compiler(contents)]
@@ -101,9 +104,11 @@ def _tree(sha256: str) -> Property:
     return Property(name="vllm-wheels:tree-sha256", value=sha256)
 
 
-def _grafted(path: Path, name: str) -> Component:
-    digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256_of(path))
-    return _library(path.name, None, ref=name, hashes=[digest], properties=[Property(name=ROLE, value="grafted")])
+def _grafted(content: bytes, name: str) -> Component:
+    digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256(content).hexdigest())
+    return _library(
+        PurePosixPath(name).name, None, ref=name, hashes=[digest], properties=[Property(name=ROLE, value="grafted")]
+    )
 
 
 def _tcmalloc(stated: Mapping[str, Any]) -> Component:
