@@ -19,6 +19,7 @@ IMPORT = "from vllm import _cpu_guard"
 INT4 = "4-bit weights (AWQ, GPTQ)"
 DEEPSEEK = "DeepSeek-V4"
 INT4_KERNELS = "vllm/model_executor/kernels/linear/mixed_precision"
+DEEPSEEK_ATTENTION = "vllm/models/deepseek_v4/cpu/cpu_sparse.py"
 HYPER_CONNECTIONS = "vllm/model_executor/kernels/mhc/cpu.py"
 IS_DEEPSEEK = 'getattr(getattr(vllm_config.model_config, "hf_config", None), "model_type", None) == "deepseek_v4"'
 
@@ -29,7 +30,7 @@ class Refusal:
 
     Attributes:
         path: file; a release that has no such file has no such feature.
-        function: name of the function that refuses first of all; empty where importing the module refuses.
+        function: name of the function that refuses first of all, of a method with its class.
         operator: what is needed.
         what: the feature, for people.
         condition: expression in the function, under which it refuses; empty for always.
@@ -61,7 +62,14 @@ REFUSALS = (
         what=DEEPSEEK,
         condition=IS_DEEPSEEK,
     ),
-    Refusal(path="vllm/models/deepseek_v4/cpu/__init__.py", function="", operator="hc_pre_fused_cpu", what=DEEPSEEK),
+    *(
+        # Not where it is imported: upstream imports it whatever the model is.
+        Refusal(path=DEEPSEEK_ATTENTION, function=function, operator=operator, what=DEEPSEEK)
+        for function, operator in (
+            ("DeepseekV4CPUAttention.__init__", "flash_mla_with_kvcache_cpu"),
+            ("_fused_indexer_q_rope_quant_cpu", "fused_indexer_q_rope_quant_cpu"),
+        )
+    ),
     *(
         Refusal(path=HYPER_CONNECTIONS, function=function, operator=operator, what=f"hyper-connections ({DEEPSEEK})")
         for function, operator in (
@@ -95,11 +103,13 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
 
 def _refuse(tree: Tree, refusal: Refusal) -> None:
     text = tree.text(refusal.path)
-    if not refusal.function:
-        tree.write(refusal.path, f"{text.rstrip()}\n\n{refusal.lines('').rstrip()}\n".lstrip())
-        return
-    nodes = ast.walk(ast.parse(text))
-    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == refusal.function]
+    scope, _, name = refusal.function.rpartition(".")
+    nodes = list(ast.walk(ast.parse(text)))
+    if scope:
+        nodes = [
+            inner for node in nodes if isinstance(node, ast.ClassDef) and node.name == scope for inner in node.body
+        ]
+    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
     if len(found) != 1:
         raise tree.missing(refusal.path, f"def {refusal.function}", found=len(found))
     first = found[0].body[1 if ast.get_docstring(found[0]) is not None else 0]
