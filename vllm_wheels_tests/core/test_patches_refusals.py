@@ -86,17 +86,17 @@ def test_refusal_is_the_first_statement_of_its_function(tmp_path):
 
 
 def test_module_that_others_import_refuses_only_where_its_classes_are_made(tmp_path):
-    """Upstream imports DeepSeek-V4 for every model; only who makes its attention is refused."""
-    text = "class Cache:\n    def __init__(self):\n        pass\n\n\nclass DeepseekV4CPUAttention:\n    def __init__(self):\n        self.made = 1\n\n\ndef _fused_indexer_q_rope_quant_cpu():\n    return 1\n"
+    """Upstream imports DeepSeek-V4 for every model; only who makes the model is refused."""
+    text = "class Cache:\n    def __init__(self):\n        pass\n\n\nclass DeepseekV4Model:\n    def __init__(self):\n        self.made = 1\n"
     for name, content in {
         BINDINGS: SOURCE.replace("other()", "flash_mla_with_kvcache_cpu()"),
-        refusals.DEEPSEEK_ATTENTION: text,
+        refusals.DEEPSEEK_MODEL: text,
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     patched = tree(tmp_path)
     refusals.PATCH.apply(patched, wanted())
-    found = patched.text(refusals.DEEPSEEK_ATTENTION)
+    found = patched.text(refusals.DEEPSEEK_MODEL)
     assert found.count(refusals.CALL) == 1
-    assert found.index(refusals.CALL) > found.index("class DeepseekV4CPUAttention")
+    assert found.index(refusals.CALL) > found.index("class DeepseekV4Model")
     assert all(line.startswith((" ", "class", "def")) for line in found.splitlines() if line)

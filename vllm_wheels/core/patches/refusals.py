@@ -19,7 +19,7 @@ IMPORT = "from vllm import _cpu_guard"
 INT4 = "4-bit weights (AWQ, GPTQ)"
 DEEPSEEK = "DeepSeek-V4"
 INT4_KERNELS = "vllm/model_executor/kernels/linear/mixed_precision"
-DEEPSEEK_ATTENTION = "vllm/models/deepseek_v4/cpu/cpu_sparse.py"
+DEEPSEEK_MODEL = "vllm/models/deepseek_v4/cpu/model.py"
 HYPER_CONNECTIONS = "vllm/model_executor/kernels/mhc/cpu.py"
 IS_DEEPSEEK = 'getattr(getattr(vllm_config.model_config, "hf_config", None), "model_type", None) == "deepseek_v4"'
 
@@ -62,13 +62,12 @@ REFUSALS = (
         what=DEEPSEEK,
         condition=IS_DEEPSEEK,
     ),
-    *(
-        # Not where it is imported: upstream imports it whatever the model is.
-        Refusal(path=DEEPSEEK_ATTENTION, function=function, operator=operator, what=DEEPSEEK)
-        for function, operator in (
-            ("DeepseekV4CPUAttention.__init__", "flash_mla_with_kvcache_cpu"),
-            ("_fused_indexer_q_rope_quant_cpu", "fused_indexer_q_rope_quant_cpu"),
-        )
+    # Not where it is imported: upstream imports it whatever the model is.
+    Refusal(
+        path=DEEPSEEK_MODEL,
+        function="DeepseekV4Model.__init__",
+        operator="flash_mla_with_kvcache_cpu",
+        what=DEEPSEEK,
     ),
     *(
         Refusal(path=HYPER_CONNECTIONS, function=function, operator=operator, what=f"hyper-connections ({DEEPSEEK})")
