@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -130,6 +132,19 @@ class BuildGraph:
             if artifact:
                 known[needed] = artifact
             yield plan, artifact
+
+    def ask_at_once(self, kind: str, target: Target) -> None:
+        """Draws up side by side the plans that need no more than what is known by now: each waits for other servers.
+
+        An error is met again, and raised, where the plan is asked for.
+        """
+        rules = [self.rules[needed] for needed in self.closure(kind)]
+        found = {rule.kind: self.run_cache.artifacts.get(rule.name(target)) for rule in rules}
+        known = {name: artifact for name, artifact in found.items() if artifact}
+        ready = [rule for rule in rules if rule.kind not in known and known.keys() >= {*rule.needs}]
+        with ThreadPoolExecutor() as pool:
+            for rule in ready:
+                pool.submit(copy_context().run, self._plan, rule, target, known, find_builder=self.ready_builder)
 
     def closure(self, kind: str) -> list[str]:
         """Kinds that an artifact is made from, directly or not, each after those that it needs."""

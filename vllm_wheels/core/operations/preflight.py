@@ -106,6 +106,7 @@ def draw_up(
     require_writable(settings.output_folder, setting="output_folder")
     for target in targets:
         _require_variant(builds, target)
+        builds.ask_at_once(kind, target)
     planned = Planned(targets=tuple(targets), documents=tuple(document(builds, kind, target) for target in targets))
     if any(kind == "compiled" for (kind, _), _ in planned.to_be_made()):
         for python in dict.fromkeys(target.python for target in targets):
