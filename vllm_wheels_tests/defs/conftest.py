@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from vllm_wheels_tests.defs.workplace import VARIANTS, Workplace
-from vllm_wheels_tests.fixtures.building import copy_artifacts, share_compiled
+from vllm_wheels_tests.defs.workplace import TARGET, VARIANTS, Workplace
+from vllm_wheels_tests.fixtures.building import copy_artifacts, share_compiled, verdict_of_another_machine
 from vllm_wheels_tests.fixtures.miniature import variables
 
 
@@ -19,5 +21,9 @@ def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compi
         for name, value in variables(folder, miniature_index, torch_folder).items():
             patch.setenv(name, value)
         patch.delenv("DAGSTER_HOME", raising=False)
-        Workplace().materialize(f"verification/{variant}" for variant in VARIANTS)
+        workplace = Workplace()
+        workplace.materialize(f"verification/{VARIANTS[0]}")
+        for name in VARIANTS:
+            verdict_of_another_machine(workplace.builds, replace(TARGET, variant=name))
+        workplace.materialize(f"verification/{name}" for name in VARIANTS)
     return folder / "state"

@@ -110,7 +110,9 @@ def _made_again(
     own_rules = {kind: pinned(rule, locks[kind]) if kind in locks else rule for kind, rule in rules().items()}
     builds = build_graph(settings, say=say, echo=echo, own_rules=own_rules)
     target = Target(release=given["release"], python=given["python"], variant=given["variant"])
-    artifacts = {kind: builds.ensure(kind, target) for kind in builds.closure("wheel") if kind != "compiled"}
+    closure = builds.closure("wheel")
+    before = [kind for kind in closure if "compiled" not in {kind, *builds.closure(kind)}]
+    artifacts = {kind: builds.ensure(kind, target) for kind in before}
     if lines := differences(stated, _plain(dependencies(artifacts, builds.builder.identity()))):
         what = f"{statement['subject'][0]['name']} cannot be made again: its inputs are not the same"
         raise RebuildError(what, why="; ".join(lines), remedy="bring back what it was made of")
