@@ -22,7 +22,7 @@ def two_built(tmp_path_factory, built_once, miniature_index, torch_folder, compi
             patch.setenv(name, value)
         patch.delenv("DAGSTER_HOME", raising=False)
         workplace = Workplace()
-        workplace.materialize(f"verification/{VARIANTS[0]}")
+        workplace.materialize([f"verification/{VARIANTS[0]}"])
         for name in VARIANTS:
             verdict_of_another_machine(workplace.builds, replace(TARGET, variant=name))
         workplace.materialize(f"verification/{name}" for name in VARIANTS)
