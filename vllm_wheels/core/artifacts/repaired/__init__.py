@@ -11,6 +11,8 @@ RULE = Rule(
     scope=Scope.RELEASE | Scope.PYTHON | Scope.VARIANT,
     plan=planned_by(__name__),
     code=(__name__,),
+    observed=("names", "Name and version of the distribution, by the user's settings"),
+    observed_by_variant=True,
     stage="wheel",
     # Asked for alone, its step compiles what is missing.
     pool="compile",
