@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from vllm_wheels_tests.core.harness import finding
 
 sys.path.append(str(PROBES))
 import checkpoints  # type: ignore[import-not-found]
+import tiny_models  # type: ignore[import-not-found]
 
 NAME, ROWS, COLUMNS = "layer.proj", 16, 64
 LLAMA = right_answers()["llama"]
@@ -209,6 +211,21 @@ def test_plan_shows_which_models_run_together():
 
 CRASHING = "if 'awq' in open(self.model + '/config.json').read(): os.kill(os.getpid(), 11)"
 REMEMBERING = "LLM.__init__ = lambda self, model, **wishes: setattr(self, 'model', model)"
+
+
+@pytest.mark.parametrize("way", list(tiny_models.COUNTERS))
+def test_cache_and_speculation_must_have_taken_place(monkeypatch, tmp_path, way):
+    """Right tokens alone would not show that anything came from the cache, or was drafted."""
+    counted = SimpleNamespace(name=tiny_models.COUNTERS[way], value=0)
+    asked: list[str] = []
+    monkeypatch.setattr(tiny_models, "continued", lambda *_, **__: asked.append("prompts") or [])
+    model = SimpleNamespace(get_metrics=lambda: [counted])
+    with pytest.raises(tiny_models.NothingCountedError, match=f"{counted.name} is 0"):
+        tiny_models.answered({"way": way}, model, tmp_path)
+    counted.value = 1
+    asked.clear()
+    assert tiny_models.answered({"way": way}, model, tmp_path) == {"tokens": [], "likelihoods": []}
+    assert len(asked) == 1 + (way == "cached")
 
 
 def test_model_that_crashes_leaves_the_others_their_outcome(harness):

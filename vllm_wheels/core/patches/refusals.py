@@ -1,8 +1,8 @@
 """Has vLLM refuse in one sentence what it cannot do for want of an operator that the wheel lacks.
 
-Upstream asks before most of its operators whether the CPU has what they need. Some places ask nothing: 4-bit
-weights without AVX-512 (upstream's issue 55613), DeepSeek-V4 without AMX and Mamba 1 on any CPU. Others end in lists of kernels of all
-processors, or in no kernel at all; there the sentence comes before upstream's own end.
+Upstream asks before most of its operators whether the CPU has what they need. Some places ask nothing: 4-bit weights
+without AVX-512 (upstream's issue 55613), DeepSeek-V4 without AMX, and Mamba 1 on any CPU. Others end in lists of kernels
+of all processors, or in no kernel at all; there the sentence comes before upstream's own end.
 """
 
 from __future__ import annotations
