@@ -1,8 +1,8 @@
 """Has vLLM refuse in one sentence what it cannot do for want of an operator that the wheel lacks.
 
-Upstream asks before most of its operators whether the CPU has what they need. Some places ask nothing: 4-bit weights
-without AVX-512 (upstream's issue 55613), DeepSeek-V4 without AMX, and Mamba 1 on any CPU. Others end in lists of kernels
-of all processors, or in no kernel at all; there the sentence comes before upstream's own end.
+Upstream asks before most of its operators whether the CPU has what they need. Some places do not: 4-bit weights
+without AVX-512 (upstream's issue 55613), DeepSeek-V4 without AMX, and Mamba 1 on any CPU. Others end in lists of
+kernels of all processors, or in no kernel at all; there the sentence comes before upstream's own end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Refusal:
     Attributes:
         path: file; a release that has no such file has no such feature.
         function: name of the function that refuses, of a method with its class.
-        operator: what is needed.
+        operator: what is needed; empty where no release has such a thing for CPUs.
         what: the feature, for people.
         condition: expression in the function, under which it refuses; empty for always.
         kernel: name in the file of a release that has the feature; empty where all have it that have the operator.
@@ -74,8 +74,22 @@ REFUSALS = (
         for file, function, kernel, operator, what in (
             ("int_wna16", "select_wna16_moe_backend", "CPUExpertsInt4", "fused_experts_cpu", "4-bit"),
             ("int8", "select_int8_moe_backend", "CPUExpertsInt8", "fused_experts_cpu", "8-bit"),
-            ("fp8", "select_fp8_moe_backend", "CPUExpertsFp8", "fp8_scaled_mm_cpu", "FP8"),
             ("mxfp4", "select_mxfp4_moe_backend", "CPUExpertsMxfp4", "convert_scale_packed", "MXFP4"),
+        )
+    ),
+    *(
+        Refusal(
+            path=f"{MOE_KERNELS}/fp8.py",
+            function="select_fp8_moe_backend",
+            operator=operator,
+            what=f"mixtures of experts with FP8 weights {what}",
+            condition=f"weight_key.scale.group_shape {compared} (128, 128)",
+            kernel="CPUExpertsFp8",
+            last=True,
+        )
+        for operator, compared, what in (
+            ("fp8_scaled_mm_cpu", "==", "and a scale per block"),
+            ("", "!=", "unless they have a scale per block of 128 by 128"),
         )
     ),
     Refusal(
