@@ -218,8 +218,13 @@ REMEMBERING = "LLM.__init__ = lambda self, model, **wishes: setattr(self, 'model
 def test_cache_and_speculation_must_have_taken_place(monkeypatch, tmp_path, way):
     """Right tokens alone would not show that anything came from the cache, or was drafted."""
     counted = SimpleNamespace(name=tiny_models.COUNTERS[way], value=0)
-    asked: list[str] = []
-    monkeypatch.setattr(tiny_models, "continued", lambda *_, **__: asked.append("prompts") or [])
+    asked = []
+
+    def continued(model, prompts, **_):
+        asked.append(prompts)
+        return []
+
+    monkeypatch.setattr(tiny_models, "continued", continued)
     model = SimpleNamespace(get_metrics=lambda: [counted])
     with pytest.raises(tiny_models.NothingCountedError, match=f"{counted.name} is 0"):
         tiny_models.answered({"way": way}, model, tmp_path)
