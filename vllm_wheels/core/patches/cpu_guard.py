@@ -187,11 +187,14 @@ def answer(question: str) -> bool:
 
 
 def refuse(operator: str, what: str) -> None:
-    """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so."""
+    """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so.
+
+    No wheel has the operator without a name.
+    """
     # This registers the operators, which is too much for vLLM's start.
     import_module(f"{UPSTREAM}._custom_ops")
 
-    if not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
+    if not operator or not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
         raise NotImplementedError(lacks(operator, what))
 
 
