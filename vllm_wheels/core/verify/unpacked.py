@@ -17,7 +17,8 @@ from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host import limits
-from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.variants import Variant
 from vllm_wheels.core.verify.claims import Claim, claim_of
@@ -122,6 +123,20 @@ class UnpackedWheel:
     def required(self, python: str) -> tuple[Requirement, ...]:
         """Requirements that apply to Linux on x86-64 with a Python, without extras."""
         return tuple(each for each in self.requirements if applies(each, [python]))
+
+    def tool(self, command: Invocation, *, timeout_seconds: float) -> Finished:
+        """Runs a program beside the unpacked wheel, not in the caller's folder.
+
+        What lies in that one would be taken for modules or settings; besides, auditwheel changes this process's own.
+        """
+        return self.runner.run(
+            command.argv,
+            env=command.environment,
+            cwd=self.folder.parent,
+            timeout_seconds=timeout_seconds,
+            keep_output=True,
+            quiet=True,
+        )
 
     def text(self, name: str) -> str:
         """A member as text; empty where there is none."""
