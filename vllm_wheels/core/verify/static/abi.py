@@ -24,7 +24,7 @@ REPORT, LOWEST = "{report}", "{lowest python}"
 
 AUDIT = Invocation(
     argv=(
-        *(sys.executable, "-I", "-m", "abi3audit", "--report", "--output", REPORT, "--assume-minimum-abi3", LOWEST),
+        *(sys.executable, "-P", "-m", "abi3audit", "--report", "--output", REPORT, "--assume-minimum-abi3", LOWEST),
         EXTENSIONS,
     ),
     condition="if the wheel's tag claims the stable ABI",

@@ -35,7 +35,7 @@ PATH_RULES = (
 )
 PORTABLE = Invocation(
     argv=(
-        *(sys.executable, "-I", "-c", PYDISTCHECK),
+        *(sys.executable, "-P", "-c", PYDISTCHECK),
         *(word for rule in PATH_RULES for word in ("--select", rule)),
         WHEEL,
     ),

@@ -14,7 +14,7 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
 TWINE = Invocation(
-    argv=(sys.executable, "-I", "-m", "twine", "check", "--strict", WHEEL),
+    argv=(sys.executable, "-P", "-m", "twine", "check", "--strict", WHEEL),
     environment={"NO_COLOR": "1", "COLUMNS": "200"},
 )
 SAID = re.compile(r"^Checking .*(?:PASSED|FAILED)", re.MULTILINE)
