@@ -55,7 +55,7 @@ def _out_of_line(stream: BinaryIO, archive: zipfile.ZipFile) -> Iterator[str]:
         stream.seek(info.header_offset)
         header = LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
         name = stream.read(header[9])
-        yield from _between(info.header_offset - end, gap, info.filename)
+        yield from between(info.header_offset - end, gap, info.filename)
         if name.decode("utf-8" if header[2] & 0x800 else "cp437", "replace") != info.orig_filename:
             yield f"{info.filename} is called {name.decode('utf-8', 'replace')} in its own header"
         described = header[2] & DESCRIPTOR_FLAG
@@ -67,10 +67,11 @@ def _out_of_line(stream: BinaryIO, archive: zipfile.ZipFile) -> Iterator[str]:
     stream.seek(-DIRECTORY_END_BYTES - len(archive.comment), os.SEEK_END)
     if stream.read(len(DIRECTORY_END)) != DIRECTORY_END:
         yield "bytes behind the directory belong to no member"
-    yield from _between(archive.start_dir - end, gap, "the directory")
+    yield from between(archive.start_dir - end, gap, "the directory")
 
 
-def _between(found: int, expected: tuple[int, ...], place: str) -> Iterator[str]:
+def between(found: int, expected: tuple[int, ...], place: str) -> Iterator[str]:
+    """What is wrong with so many bytes before a place, where others are expected; negative for an overlap."""
     if found in expected:
         return
     if found < 0:

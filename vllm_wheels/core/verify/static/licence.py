@@ -76,8 +76,9 @@ def _files(unpacked: UnpackedWheel) -> Judgement:
 
 def _unnamed(unpacked: UnpackedWheel) -> list[str]:
     """Licence files that METADATA does not name, as wheels before PEP 639 hold them."""
-    below = (name.removeprefix(f"{unpacked.file.dist_info}/") for name in unpacked.file.members)
-    return [name for name in below if LICENCE_FILE.fullmatch(name.removeprefix("licenses/"))]
+    folder = f"{unpacked.file.dist_info}/"
+    below = [name.removeprefix(folder) for name in unpacked.file.members if name.startswith(folder)]
+    return [name.removeprefix("licenses/") for name in below if LICENCE_FILE.fullmatch(name.removeprefix("licenses/"))]
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable
 
 from packaging.tags import Tag
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
-from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import named_by
 from vllm_wheels.core.formats.wheelfile import tags_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
@@ -29,7 +28,7 @@ def _names(unpacked: UnpackedWheel) -> Judgement:
 
 
 def _normal(name: str, version: str) -> tuple[str, str]:
-    return canonicalize_name(name), str(version_in(version) or version)
+    return canonicalize_name(name), canonicalize_version(version)
 
 
 def _tags(unpacked: UnpackedWheel) -> Judgement:
