@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--pages", action="store_true")
     asked = parser.parse_args()
     if asked.pages:
-        write_pages(results())
+        FOLDER.mkdir(exist_ok=True)
+        for path, text in pages(results()).items():
+            path.write_text(text, "utf-8")
         return
     settings = configuration.load()
     for name, version in wanted(asked.wheels, asked.newest, settings):
@@ -146,18 +148,16 @@ def release(version: str) -> str:
     return known.base_version if known else version
 
 
-def write_pages(found: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the page of each release, and the table of all of them."""
-    FOLDER.mkdir(exist_ok=True)
-    for old in FOLDER.glob("*.md"):
-        old.unlink()
+def pages(found: Sequence[Mapping[str, Any]]) -> dict[Path, str]:
+    """The page of each release, and the one that lists them, whose beginning is written by hand."""
     by_release: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for each in found:
         by_release[release(each["version"])].append(each)
-    for name, wheels in by_release.items():
-        (FOLDER / f"{name}.md").write_text(page(name, wheels), "utf-8")
     head, _, _ = PAGE.read_text("utf-8").partition(BEGIN)
-    PAGE.write_text(head + BEGIN + overview(by_release), "utf-8")
+    return {
+        PAGE: head + BEGIN + overview(by_release),
+        **{FOLDER / f"{name}.md": page(name, wheels) for name, wheels in by_release.items()},
+    }
 
 
 def overview(by_release: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

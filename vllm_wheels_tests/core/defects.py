@@ -175,6 +175,26 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "sitecustomize": ("runs-at-start", Recipe(files={"sitecustomize.py": ""})),
     "file of torch": ("foreign-files", Recipe(files={"torch/evil.py": ""})),
     "file of the standard library": ("foreign-files", Recipe(files={"json/__init__.py": ""})),
+    "module of vllm past the checks": ("foreign-files", Recipe(files={f"{DATA}/platlib/vllm/_cpu_guard.py": ""})),
+    "another distribution's metadata": (
+        "foreign-files",
+        Recipe(files={f"{DATA}/purelib/pip-99.dist-info/METADATA": ""}),
+    ),
+    "libraries of another package": ("foreign-files", Recipe(files={"numpy.libs/libx.so": library()})),
+    "settings of the environment": ("runs-at-start", Recipe(files={f"{DATA}/data/pyvenv.cfg": ""})),
+    "start-up file in the standard library": (
+        "runs-at-start",
+        Recipe(files={f"{DATA}/data/lib/python3.11/sitecustomize.py": ""}),
+    ),
+    "code that torch runs": (
+        "entry-points",
+        Recipe(
+            files={
+                f"{DIST_INFO}/entry_points.txt": "[console_scripts]\nvllm = vllm.cli:main\n"
+                "[torch.backends]\nx = vllm.cli:main\n"
+            }
+        ),
+    ),
     "executable stack": ("memory-protection", Recipe(code=library("baseline", "-Wl,-z,execstack"))),
     "writable code": ("memory-protection", Recipe(code=library("baseline", "-Wl,--omagic", "-nostdlib"))),
     "search path that leads out": (

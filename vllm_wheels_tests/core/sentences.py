@@ -175,9 +175,9 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
         (Recipe(files={f"{DATA}/data/share/pyvenv.cfg": ""}), ("{} decides which Python the environment runs",)),
         (
             Recipe(files={f"{DATA}/data/lib/python3.11/sitecustomize.py": ""}),
-            ("nothing of it runs before it is imported",),
+            ("no file of it is read by Python at its start",),
         ),
-        (Recipe(files={f"{DATA}/data/pyvenv.cfg": ""}), ("nothing of it runs before it is imported",)),
+        (Recipe(files={f"{DATA}/data/pyvenv.cfg": ""}), ("no file of it is read by Python at its start",)),
     ),
     "foreign-files": (
         (
@@ -185,10 +185,12 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
             (
                 "{} belongs among the files of {}",
                 "{} stands for another distribution",
+                "{} is installed as {}, whatever stands there in the wheel",
                 "beside {} it installs {}",
             ),
         ),
         (Recipe(files={"numpy.libs/libopenblas.so": library}), ("it installs no module of others",)),
+        (Recipe(files={f"{DATA}/purelib/vllm/cli.py": ""}), ("it installs no module of others",)),
         (
             Recipe(files={f"{DATA}/purelib/pip-99.dist-info/METADATA": ""}),
             ("it installs no module of others",),
@@ -294,6 +296,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
                 "entry_points.txt cannot be read: {}",
                 "it brings no command {}",
                 "its command {} hides another",
+                "its entry point {} is run by whoever looks for {}",
                 "it is not of the form module:name",
                 "there is no module {}",
                 "beside {} it brings the commands {}",

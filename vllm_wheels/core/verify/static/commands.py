@@ -52,6 +52,10 @@ def _entry_points(unpacked: UnpackedWheel) -> Judgement:
     faults = [] if COMMAND in {*commands, *scripts} else [f"it brings no command {COMMAND}"]
     taken = patterns("foreign", "commands")
     faults += [f"its command {name} hides another" for name in sorted({*commands, *scripts}) if fits(name, taken)]
+    asked = patterns("foreign", "groups")
+    faults += [
+        f"its entry point {name} is run by whoever looks for {group}" for group, name in points if group in asked
+    ]
     faults += [f"{name} = {value}: {why}" for (_, name), value in points.items() if (why := _dangling(unpacked, value))]
     faults += [fault for name in scripts.values() if (fault := _fixed(unpacked, name))]
     if faults:

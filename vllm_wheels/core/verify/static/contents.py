@@ -14,6 +14,7 @@ from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.host.limits import WISHED_WHEEL_BYTES
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed
+from vllm_wheels.core.verify.finding import Severity
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
@@ -59,7 +60,9 @@ def _contents(unpacked: UnpackedWheel) -> Judgement:
         return passed("check-wheel-contents has nothing to say, W002 (equal files) aside")
     line = "; ".join(f"{each.check.name}: {each.check.value}" for each in failures)
     evidence = "\n".join(each.show() for each in failures)
-    return convicted(line, evidence=evidence, remedy="leave these files out of the package")
+    # Python may run byte code in place of the source beside it, whatever that says.
+    severity: Severity | None = "error" if Rule.W001 in {each.check for each in failures} else None
+    return convicted(line, evidence=evidence, remedy="leave these files out of the package", severity=severity)
 
 
 def _of_grafted(failure: FailedCheck) -> bool:

@@ -51,7 +51,7 @@ def _runs_by_itself(unpacked: UnpackedWheel) -> Judgement:
     faults = list(_starters(unpacked))
     if faults:
         return convicted_of(faults, remedy="leave these files out: a package runs when it is imported, and not before")
-    return passed("nothing of it runs before it is imported")
+    return passed("no file of it is read by Python at its start")
 
 
 def _starters(unpacked: UnpackedWheel) -> Iterator[str]:
@@ -74,16 +74,19 @@ def _foreign(unpacked: UnpackedWheel) -> Judgement:
     named = {PACKAGE, unpacked.distribution.replace("-", "_")}
     own = named | {f"{name}.libs" for name in named} | {unpacked.file.dist_info}
     others: dict[str, str] = {}
+    hidden = []
     for name in unpacked.file.members:
         place = installed_at(name)
         first = SUFFIXES.sub("", (place or "").partition("/")[0])
         if place and first not in own:
             others.setdefault(first.removesuffix(".libs"), name)
+        elif place and name != place:
+            hidden.append(f"{name} is installed as {place}, whatever stands there in the wheel")
     remedy = "ship the package vllm only"
     stolen = [f"{name} belongs among the files of {first}" for first, name in others.items() if _taken(first, required)]
     stolen += [f"{name} stands for another distribution" for first, name in others.items() if first.endswith(DIST_INFO)]
-    if stolen:
-        return convicted_of(stolen, remedy=remedy)
+    if hidden or stolen:
+        return convicted_of([*hidden, *stolen], remedy=remedy)
     if others:
         line = f"beside {PACKAGE} it installs {', '.join(list(others)[:5])}"
         return convicted(line, evidence="\n".join(others.values()), remedy=remedy, severity="warning")
