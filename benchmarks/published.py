@@ -1,10 +1,11 @@
 """Judges the published CPU wheels without installing them, and writes a page for each of their releases.
 
-    python -m benchmarks.published [--newest 10] [NAME==VERSION...]   # judges what has no result yet
+    python -m benchmarks.published [--newest 10] [NAME... | NAME==VERSION...]   # judges what has no result yet
     python -m benchmarks.published --pages   # writes docs/published-wheels.md and docs/published/
 
 A wheel is fetched, judged and deleted before the next; what was found is kept in ``results/published``. Given no names
-it takes the newest releases of each variant that the configured index has. Judged again is what is named.
+it takes the newest releases of each variant that the configured index has. What has a result is judged again only where
+name and version are given.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ LONGEST_LINE = 200
 def main() -> None:
     """Judges, or writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheels", nargs="*", metavar="NAME==VERSION")
+    parser.add_argument("wheels", nargs="*", metavar="NAME[==VERSION]")
     parser.add_argument("--newest", type=int, default=10, metavar="N")
     parser.add_argument("--pages", action="store_true")
     asked = parser.parse_args()
@@ -58,20 +59,18 @@ def main() -> None:
         return
     settings = configuration.load()
     for name, version in wanted(asked.wheels, asked.newest, settings):
-        if asked.wheels or not place(name, version).exists():
+        if f"{name}=={version}" in asked.wheels or not place(name, version).exists():
             keep(judged(name, version, settings))
 
 
 def wanted(given: Sequence[str], newest: int, settings: Settings) -> Iterator[tuple[str, str]]:
     """Names and versions, lower variants first: a higher one is compared with them."""
-    if given:
-        yield from (tuple(each.split("==")) for each in given)  # type: ignore[misc] - two parts
-        return
-    for each in variants().values():
-        files = files_of(settings, each.distribution)
+    for each in given or [variant.distribution for variant in variants().values()]:
+        name, _, version = each.partition("==")
+        files = [] if version else files_of(settings, name)
         known = {str(file.version) for file in files if file.package_type == "wheel"}
-        ordered = sorted(known, key=Version, reverse=True)
-        yield from ((each.distribution, version) for version in ordered[:newest])
+        for one in [version] if version else sorted(known, key=Version, reverse=True)[:newest]:
+            yield name, one
 
 
 def place(name: str, version: str) -> Path:
