@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError
-from vllm_wheels.core.host.limits import WHEEL_TREES_BYTES
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.published import fetch
 from vllm_wheels.core.settings import Settings
@@ -87,9 +87,11 @@ def test_picture_has_no_instruction_that_every_cpu_has(tmp_path, settings):
     assert features.keys().isdisjoint({"SSE", "SSE2", "X64", "CMOV", "FXSR", "MMX"})
 
 
-def test_python_that_would_fill_the_memory_is_not_parsed(tmp_path, settings):
+@pytest.mark.parametrize("limit", ["WHEEL_SOURCE_BYTES", "WHEEL_TREES_BYTES", "WHEEL_PYTHON_BYTES"])
+def test_python_that_would_fill_the_memory_is_not_parsed(tmp_path, settings, monkeypatch, limit):
     """Where more code uses operators than any vLLM has, the check is left open."""
-    source = "import torch\ntorch.ops._C.silu_and_mul(1, 2)\n" + "x = 1\n" * (WHEEL_TREES_BYTES // 12)
-    recipe = Recipe(code=library("baseline", SILU), files={f"vllm/{number}.py": source for number in range(3)})
+    monkeypatch.setattr(limits, limit, 10)
+    source = "import torch\ntorch.ops._C.silu_and_mul(1, 2)\n"
+    recipe = Recipe(code=library("baseline", SILU), files={"vllm/a.py": source, "vllm/_cpu_guard.py": None})
     with pytest.raises(CannotVerifyError, match="operators"):
         judged(recipe.write(tmp_path), "operators", settings)

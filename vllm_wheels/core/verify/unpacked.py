@@ -144,10 +144,11 @@ class UnpackedWheel:
         if not path.is_file():
             return ""
         with path.open("rb") as stream:
-            content = stream.read(limits.WHEEL_TEXT_BYTES + 1)
-        if len(content) > limits.WHEEL_TEXT_BYTES:
+            limit = limits.WHEEL_SOURCE_BYTES if name.endswith(".py") else limits.WHEEL_TEXT_BYTES
+            content = stream.read(limit + 1)
+        if len(content) > limit:
             what = f"{name} is not read"
-            why = f"it has more than {limits.WHEEL_TEXT_BYTES // limits.MIB} MiB of text"
+            why = f"it has more than {limit // limits.MIB} MiB of text"
             raise CannotVerifyError(what, why=why, remedy="look at the file: no text of vLLM is so long")
         return content.decode("utf-8", "replace")
 

@@ -143,6 +143,7 @@ class Package:
         """A parsed file; CannotVerifyError where it is no Python."""
         if path not in self._parsed:
             parsed = sum(len(self.texts[known]) for known in (*self._parsed, path))
+            _require_few(len(self.texts[path]), limits.WHEEL_SOURCE_BYTES, "Python code in a file")
             _require_few(parsed, limits.WHEEL_TREES_BYTES, "Python code that uses operators")
             try:
                 self._parsed[path] = Source(path, ast.parse(self.texts[path]))
