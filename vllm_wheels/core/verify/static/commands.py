@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from configparser import ConfigParser, Error
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from vllm_wheels.core.patches.lookups import UPSTREAM_NAME, lookups
@@ -12,16 +13,18 @@ from vllm_wheels.core.verify.static.known import fits, patterns
 from vllm_wheels.core.verify.static.startup import installed_at
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
+UNTOLD = ("*", "__getattr__")
+"""Names of a module that may have any other."""
+
 GROUPS = ("console_scripts", "gui_scripts")
 COMMAND = "vllm"
 COMMAND_MODULE = "vllm/entrypoints/cli/main.py"
 REFERENCE = re.compile(r"\s*(?P<module>[\w.]+)\s*(?::\s*(?P<name>[\w.]+)\s*)?(?:\[.*\]\s*)?")
 """``module:name [extra]`` (entry points specification)."""
 
-TAKING = frozenset(
-    {"PackageNotFoundError", "ModuleNotFoundError", "ImportError", "Exception", "BaseException", "NotFound"}
-)
 CANDIDATE = re.compile(r"""["']vllm["']""")
+TAKING = frozenset({"PackageNotFoundError", "ModuleNotFoundError", "ImportError", "Exception", "BaseException"})
+"""The exception that there is no such distribution, and those above it."""
 
 SCRIPT = re.compile(r"[^/]*\.data/(?:scripts|data/bin)/[^/]+")
 """Where a wheel keeps what becomes a command (binary distribution format; sysconfig, scheme ``posix_prefix``)."""
@@ -52,11 +55,15 @@ def _entry_points(unpacked: UnpackedWheel) -> Judgement:
     faults = [] if COMMAND in {*commands, *scripts} else [f"it brings no command {COMMAND}"]
     taken = patterns("foreign", "commands")
     faults += [f"its command {name} hides another" for name in sorted({*commands, *scripts}) if fits(name, taken)]
-    asked = patterns("foreign", "groups")
+    asked, modules = patterns("foreign", "groups"), _modules(unpacked)
     faults += [
         f"its entry point {name} is run by whoever looks for {group}" for group, name in points if group in asked
     ]
-    faults += [f"{name} = {value}: {why}" for (_, name), value in points.items() if (why := _dangling(unpacked, value))]
+    faults += [
+        f"{name} = {value}: {why}"
+        for (_, name), value in points.items()
+        if (why := _dangling(unpacked, modules, value))
+    ]
     faults += [fault for name in scripts.values() if (fault := _fixed(unpacked, name))]
     if faults:
         return convicted_of(faults, remedy=remedy)
@@ -67,26 +74,34 @@ def _entry_points(unpacked: UnpackedWheel) -> Judgement:
     return passed(f"the command {COMMAND} leads to {commands.get(COMMAND) or scripts[COMMAND]}")
 
 
-def _dangling(unpacked: UnpackedWheel, value: str) -> str | None:
+def _dangling(unpacked: UnpackedWheel, modules: Mapping[str, str], value: str) -> str | None:
     match = REFERENCE.fullmatch(value)
     if match is None:
         return "it is not of the form module:name"
-    place = match["module"].replace(".", "/")
-    installed = {installed_at(name): name for name in unpacked.file.members}
-    path = installed.get(f"{place}.py") or installed.get(f"{place}/__init__.py")
+    path = modules.get(match["module"].replace(".", "/"))
     if path is None:
-        compiled = any(name and name.startswith(f"{place}.") and name.endswith(".so") for name in installed)
-        return None if compiled else f"there is no module {match['module']}"
+        return f"there is no module {match['module']}"
     name = (match["name"] or "").partition(".")[0]
-    return f"{path} has no {name}" if name and not _defines(unpacked.text(path), name) else None
+    if not name or path.endswith(".so") or not _names(unpacked.text(path)).isdisjoint({name, *UNTOLD}):
+        return None
+    return f"{path} has no {name}"
 
 
-def _defines(source: str, name: str) -> bool:
-    """Whether a module has a name; where that cannot be told, it may."""
+def _modules(unpacked: UnpackedWheel) -> dict[str, str]:
+    """The member that is each module, by the path of the module without suffix; source before machine code."""
+    places = [(place, name) for name in unpacked.file.members if (place := installed_at(name))]
+    compiled = {place.partition(".")[0]: name for place, name in places if place.endswith(".so")}
+    sources = {place[:-3].removesuffix("/__init__"): name for place, name in places if place.endswith(".py")}
+    return compiled | sources
+
+
+@lru_cache(maxsize=8)
+def _names(source: str) -> frozenset[str]:
+    """The names that a module has, with one of ``UNTOLD`` where that cannot be told."""
     try:
         body = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return True
+        return frozenset(UNTOLD)
     names: set[str] = set()
     for node in ast.walk(body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -95,7 +110,7 @@ def _defines(source: str, name: str) -> bool:
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names.update(alias.asname or alias.name for alias in node.names)
-    return not names.isdisjoint({name, "*", "__getattr__"}) or "globals()" in source
+    return frozenset({*names, *(UNTOLD if "globals()" in source else ())})
 
 
 def _scripts(unpacked: UnpackedWheel) -> Iterator[str]:
@@ -141,7 +156,7 @@ def _asks(source: str) -> bool:
 
 
 def _is_ready(handler: ast.ExceptHandler) -> bool:
-    """Whether it takes the exception that there is no such distribution, or one above it."""
+    """Whether it takes the exception that there is no such distribution."""
     return handler.type is None or not TAKING.isdisjoint(re.findall(r"\w+", ast.unparse(handler.type)))
 
 
