@@ -162,10 +162,13 @@ def pages(found: Sequence[Mapping[str, Any]]) -> dict[Path, str]:
 def overview(by_release: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """All wheels in one table, and how many each check convicts."""
     wheels = [each for found in by_release.values() for each in found]
+    if not wheels:
+        return ""
     dates = sorted(each["date"] for each in wheels)
     span = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     lines = [
-        f"\n{len(wheels)} wheels, judged {span}; each release has a page.\n",
+        "\n## Release by release\n",
+        f"{len(wheels)} wheels, judged {span} with `--no-install`; each release has a page.\n",
         "| release | wheel | MB | errors | warnings |",
         "|---|---|---|---|---|",
         *(
