@@ -20,11 +20,11 @@ Bytes = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
-    """A spoiled wheel; ``why`` says of one that nobody need notice why not."""
+    """How to spoil a wheel; ``why`` says of what nobody need notice why not."""
 
     group: str
     name: str
-    recipe: Recipe
+    recipe: Callable[[], Recipe]
     why: str = ""
 
 
@@ -118,13 +118,11 @@ def table() -> tuple[Mutation, ...]:
     """All mutations."""
     groups = {"bytes": BYTES, "zip": ZIP, "ELF": ELF, "metadata": METADATA, "Python": PYTHON, "names": NAMES}
     spoiled = [
-        Mutation(group=group, name=name, recipe=make())
-        for group, lines in groups.items()
-        for name, make in lines.items()
+        Mutation(group=group, name=name, recipe=make) for group, lines in groups.items() for name, make in lines.items()
     ]
     return (
         *spoiled,
-        *(Mutation(group="harmless", name=name, recipe=make(), why=why) for name, (make, why) in HARMLESS.items()),
+        *(Mutation(group="harmless", name=name, recipe=make, why=why) for name, (make, why) in HARMLESS.items()),
     )
 
 

@@ -103,7 +103,7 @@ def drawn(number: int, seed: int) -> Iterator[Mutation]:
         yield Mutation(
             group="random",
             name=f"{index}: {kind} of {name} at {place}",
-            recipe=files({name: bytes(content)}),
+            recipe=partial(files, {name: bytes(content)}),
             why=next(why for end, why in UNSEEN.items() if name.endswith(end)),
         )
 
@@ -143,7 +143,7 @@ def _one(folder: Path, number: int, seed: int, group: str | None, index: int) ->
     settings = Settings(index={"url": (folder / "index").as_uri()})  # type: ignore[arg-type] - pydantic makes it of a dict
     place = folder / str(index)
     try:
-        return judge(chosen(number, seed, group)[index].recipe.write(place), settings)
+        return judge(chosen(number, seed, group)[index].recipe().write(place), settings)
     finally:
         rmtree(place)
 

@@ -27,12 +27,12 @@ CAUGHT_ONES = (
 @pytest.mark.parametrize("name", CAUGHT_ONES)
 def test_mutation_is_caught(tmp_path, settings, name):
     """What is caught today is caught tomorrow."""
-    assert judge(KNOWN[name].recipe.write(tmp_path), settings)[0] == CAUGHT
+    assert judge(KNOWN[name].recipe().write(tmp_path), settings)[0] == CAUGHT
 
 
 def test_harmless_change_is_not_held_against_a_wheel(tmp_path, settings):
     """A check that convicts whatever differs would catch all mutations, and be of no use."""
-    assert judge(KNOWN["a further requirement"].recipe.write(tmp_path), settings)[0] == MISSED
+    assert judge(KNOWN["a further requirement"].recipe().write(tmp_path), settings)[0] == MISSED
 
 
 def test_table_is_long_and_each_mutation_has_a_name_of_its_own():
