@@ -21,8 +21,8 @@ from vllm_wheels_tests.core.defects import SILU, judged
 from vllm_wheels_tests.fixtures.broken_wheels import Recipe, library
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
-TOOLS = {"description-renders", "portable-paths", "stable-abi", "python-compiles"}
-"""Checks that start programs."""
+TOOLS = {"metadata-valid", "description-renders", "portable-paths", "stable-abi", "python-compiles"}
+"""Checks that start programs, and the one that they need."""
 
 
 def lying(content: bytes) -> bytes:
