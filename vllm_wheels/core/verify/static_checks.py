@@ -86,7 +86,8 @@ def run_static_checks(
     A check whose finding is ``kept`` is not run; ``only`` names those that are wanted, where it is not all.
     """
     wanted = [check for check in STATIC if only is None or check.name in only]
-    known, findings = dict(kept or {}), []
+    known = dict(kept or {})
+    findings: list[Finding] = []
     with ThreadPoolExecutor(cores()) as pool:
         # Where these wait for their programs, the others go on.
         started = {
