@@ -23,6 +23,12 @@ memory once at most, and verification stays below 1 GB."""
 WHEEL_TEXT_BYTES = 4 * MIB
 """Of METADATA, WHEEL and RECORD, and of any other text that is read whole; the largest RECORD of vLLM has 0.4 MB."""
 
+WHEEL_SOURCE_BYTES = MIB
+WHEEL_PYTHON_BYTES = 128 * MIB
+WHEEL_TREES_BYTES = 4 * MIB
+"""Of one Python file that is parsed, of all that are held, and of all that are parsed at once, which takes some hundred
+times as much memory: vLLM 0.32.0 has 25 MB in files of 0.3 at most."""
+
 WHEEL_MEMBERS = 50_000
 """The largest wheel of vLLM has 3,306."""
 
