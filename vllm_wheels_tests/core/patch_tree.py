@@ -63,6 +63,11 @@ endif()
 UNIFIED = (
     READING
     + """\
+list(APPEND CXX_COMPILE_FLAGS "-fopenmp" "-DVLLM_CPU_EXTENSION" "-mf16c")
+list(APPEND CXX_COMPILE_FLAGS_AVX512 ${CXX_COMPILE_FLAGS} "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq")
+list(APPEND CXX_COMPILE_FLAGS_AVX2 ${CXX_COMPILE_FLAGS} "-mavx2")
+list(APPEND CXX_COMPILE_FLAGS_AVX512_AMX
+    ${CXX_COMPILE_FLAGS_AVX512} "-mamx-bf16" "-mamx-tile" "-mavx512bf16" "-mavx512vnni")
 if (ENABLE_X86_ISA)
     target_compile_options(dnnl_ext PRIVATE ${CXX_COMPILE_FLAGS_AVX2} -fPIC)
 endif()
@@ -200,7 +205,7 @@ FILES = {
     "setup.py": SETUP,
     "pyproject.toml": PYPROJECT,
     "README.md": "# vLLM\n\nUpstream's own words.\n",
-    "LICENSE": "Apache License\nVersion 2.0\n",
+    "LICENSE": (Path(__file__).parents[1] / "fixtures/trees/unified/LICENSE").read_text("utf-8"),
 }
 CMAKE = "cmake/cpu_extension.cmake"
 

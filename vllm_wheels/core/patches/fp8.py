@@ -36,7 +36,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
     if not placeholders:
         return
     text = tree.text(WRAPPERS)
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
+    body = tree.module(WRAPPERS).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
     if len(functions) != 1:
         raise tree.missing(WRAPPERS, f"def {FUNCTION}", found=len(functions))
     lines = text.splitlines(keepends=True)

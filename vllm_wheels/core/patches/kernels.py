@@ -25,7 +25,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     if wanted.whole:
         return
     text = tree.text(CPU)
-    branch = _branch(text)
+    branch = _branch(tree.module(CPU))
     if branch is None:
         raise tree.missing(CPU, f"def {CHOICE}(cls): if ... {CONDITION}")
     first, last = branch.body[0], branch.body[-1]
@@ -38,8 +38,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     tree.write(CPU, "".join([*lines[:start], replacement, *lines[end:]]))
 
 
-def _branch(text: str) -> ast.If | None:
-    for node in ast.walk(ast.parse(text)):
+def _branch(module: ast.Module) -> ast.If | None:
+    for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef) and node.name == CHOICE:
             for statement in node.body:
                 if isinstance(statement, ast.If) and CONDITION in ast.unparse(statement.test):

@@ -103,7 +103,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
 def _refuse(tree: Tree, refusal: Refusal) -> None:
     text = tree.text(refusal.path)
     scope, _, name = refusal.function.rpartition(".")
-    nodes = list(ast.walk(ast.parse(text)))
+    nodes = list(ast.walk(tree.module(refusal.path)))
     if scope:
         nodes = [
             inner for node in nodes if isinstance(node, ast.ClassDef) and node.name == scope for inner in node.body

