@@ -49,7 +49,7 @@ OPTIONS = ("-c constraints.txt", "--extra-index-url https://a.invalid/simple", "
 EXTRAS = ('"drift": ["vllm[audio]"],', '"drift": ["other[vllm]>=1"],', '"drift": ["vllm-plugin"],', '"drift": NAMES,')
 LICENCES = ('"MIT"', '"Apache-2.0 AND MIT"', '{ text = "Apache 2.0" }', '{ file = "LICENSE" }', '"BUSL-1.1"')
 
-Check = Callable[[PatchSet, Variant], bool]
+Check = Callable[[PatchSet], bool]
 
 
 @dataclass
@@ -82,7 +82,9 @@ class Altered:
     def replace(self, path: str, old: str, new: str) -> None:
         """Replaces a text wherever it stands; changes nothing where it does not."""
         if old in (text := self.text(path)):
-            self.write(path, text.replace(old, new), f"{' '.join(old.split())[:60]!r} -> {' '.join(new.split())[:60]!r}")
+            self.write(
+                path, text.replace(old, new), f"{' '.join(old.split())[:60]!r} -> {' '.join(new.split())[:60]!r}"
+            )
 
     def undo(self) -> None:
         """Takes all changes back."""
@@ -155,7 +157,7 @@ def new_flag(tree: Altered) -> None:
     end = chosen.end - 1
     tree.write(CMAKE, f'{text[:end]} "{flag}"{text[end:]}', f"{flag} in {chosen.arguments[1]}")
     if chosen.arguments[1] == "CXX_COMPILE_FLAGS" and not flag.startswith("-m"):
-        tree.checks[f"{flag} was lost"] = lambda made, variant: flag in compile_flags(made)
+        tree.checks[f"{flag} was lost"] = lambda made: flag in compile_flags(made)
 
 
 def lookup(tree: Altered) -> None:
@@ -207,7 +209,9 @@ def extension(tree: Altered) -> None:
 
 def quotes(tree: Altered) -> None:
     """Writes setup.py with other quotes, or other blanks."""
-    old, new = tree.chance.choice((("vllm._C_AVX2", "vllm._C_AVX2X"), ('(name="vllm', "(name='vllm"), ("    if ", "    if  ")))
+    old, new = tree.chance.choice(
+        (("vllm._C_AVX2", "vllm._C_AVX2X"), ('(name="vllm', "(name='vllm"), ("    if ", "    if  "))
+    )
     tree.replace(SETUP, old, new)
 
 
@@ -241,7 +245,7 @@ def compile_flags(made: PatchSet) -> tuple[str, ...]:
 
 def faults(made: PatchSet, tree: Altered, demands: upstream.Upstream, variant: Variant) -> Iterator[str]:
     """What is wrong with a result."""
-    yield from (line for line, holds in tree.checks.items() if not holds(made, variant))
+    yield from (line for line, holds in tree.checks.items() if not holds(made))
     yield from _faults_of_build(made, variant, demands)
     yield from _faults_of_code(made, tree)
     message = message_from_string(made.metadata)
@@ -321,7 +325,9 @@ def main() -> None:
         counts[outcome] += 1
         if outcome == "wrong" or given.verbose:
             sys.stdout.write(f"seed {seed}: {outcome}: {said}\n")
-    sys.stdout.write(f"{given.release}: {counts['refused']} refused, {counts['right']} right, {counts['wrong']} wrong\n")
+    sys.stdout.write(
+        f"{given.release}: {counts['refused']} refused, {counts['right']} right, {counts['wrong']} wrong\n"
+    )
     sys.exit(1 if counts["wrong"] else 0)
 
 

@@ -42,21 +42,23 @@ repeats it.
 
 ## A new release
 
-`vllm-wheels release show VERSION` describes a release by its source: licence, pins, flags, extensions with their lists, lookups of the
-distribution, questions about the CPU, extras; and says what the patches make of it. `vllm-wheels release diff A B` shows what of that changed.
+`vllm-wheels release show VERSION` describes a release by its source: licence, pins, flags, extensions with their
+lists, lookups of the distribution, questions about the CPU, extras; and says what the patches make of it.
+`vllm-wheels release diff A B` shows what of that changed.
 
-What a tree holds and the patches do not know is refused, with the file, or carried over with a notice; it is never dropped in silence.
+What a tree holds and the patches do not know is refused, with the file, or carried over with a notice; it is never
+dropped in silence.
 
 | in the tree | outcome |
 |---|---|
 | another licence, or another text of LICENSE | refused until `wheel.licence` names it |
-| torch not pinned, or from a URL | the one version is required that the build pins, with a notice; refused where that pins none either |
+| torch not pinned, or from a URL | required as the build pins it, with a notice; refused where that does not |
 | a constraints file, or another option of pip | refused |
 | a flag that chooses instructions (`-m...`, `-march=native`) and is no variant's | refused |
 | another flag | passed on, with a notice |
 | a further extension with kernels, or code that imports one which a wheel lacks | refused |
 | a further extension beside them | compiled and shipped, with a notice |
-| a lookup of `vllm` | renamed; where the name is computed, answered at run time as upstream's CPU build would be |
+| a lookup of `vllm` | renamed; where the name is computed, answered at run time |
 | a question about the CPU that no variant knows | answered with no |
 | an extra of vLLM's own extras | renamed |
 | a requirement that pulls in the distribution `vllm` | dropped, with a notice |

@@ -56,7 +56,7 @@ def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf1
         ("vllm/new.py", "", "import vllm._C_AVX512\n", "line 1 names _C_AVX512"),
         ("vllm/new.py", "", 'import importlib\n\nimportlib.import_module("vllm._C_AVX2")\n', "line 3 names _C_AVX2"),
         ("vllm/new.py", "", "from vllm import _C_AVX512 as kernels\n", "line 1 names _C_AVX512"),
-        ("vllm/new.py", "", 'import pkg_resources as p\np.require(NAME)\n', "line 2 asks pkg_resources.require"),
+        ("vllm/new.py", "", "import pkg_resources as p\np.require(NAME)\n", "line 2 asks pkg_resources.require"),
         ("vllm/new.py", "", "import importlib.metadata\nx = importlib.metadata.version(\n", "line 2 is no Python"),
         ("vllm/new.py", "", "import torch\nhas = torch.ops._C.cpu_has_amx_fp8\n", "asks about the CPU"),
         (INIT, "import vllm.env_override", "from vllm import env_override", "import vllm.env_override"),
@@ -96,7 +96,9 @@ def test_tree_as_it_is_known_needs_no_notice(tmp_path):
 
 def test_flags_of_other_processors_are_none_of_ours(tmp_path):
     """-march=native for s390x and RISC-V does not stop a build for x86-64."""
-    branch = '\nif (CMAKE_SYSTEM_PROCESSOR MATCHES "riscv64" OR S390_FOUND)\n  add_compile_options(-march=native)\nendif()\n'
+    branch = (
+        '\nif (CMAKE_SYSTEM_PROCESSOR MATCHES "riscv64" OR S390_FOUND)\n  add_compile_options(-march=native)\nendif()\n'
+    )
     write(tmp_path)
     (tmp_path / CMAKE).write_text((tmp_path / CMAKE).read_text() + branch)
     assert not patched(tmp_path, wanted()).notices
@@ -113,7 +115,9 @@ def test_flags_of_other_processors_are_none_of_ours(tmp_path):
 )
 def test_version_that_is_searched_counts_as_cpu_build(tmp_path, code):
     """However upstream looks for "cpu" in its version, it finds it."""
-    text = altered(tmp_path, {"vllm/new.py": ("", f"from importlib.metadata import version\n{code}")}).text("vllm/new.py")
+    text = altered(tmp_path, {"vllm/new.py": ("", f"from importlib.metadata import version\n{code}")}).text(
+        "vllm/new.py"
+    )
     assert text.count(cpu_platform.MARK) == 1
     compile(text, "new.py", "exec")
 

@@ -213,9 +213,7 @@ def test_flood_of_members_is_refused_before_anything_is_written(tmp_path, monkey
 def test_path_that_is_too_deep_is_refused(tmp_path, kind):
     """A thousand folders in each other end in one of our errors."""
     name = "v-1/" + "a/" * 1500 + "x"
-    archive = (
-        zip_of(tmp_path / kind, (name, b"")) if kind == "v.zip" else tar_of(tmp_path / kind, member(name))
-    )
+    archive = zip_of(tmp_path / kind, (name, b"")) if kind == "v.zip" else tar_of(tmp_path / kind, member(name))
     with pytest.raises(UnsafeArchiveError) as caught:
         unpack(archive, tmp_path / "tree")
     assert "more than 100 folders" in caught.value.why

@@ -41,7 +41,7 @@ def test_drift_that_is_missed_is_seen(tmp_path, monkeypatch):
     root = shutil.copytree(MINIATURES / "unified", tmp_path / "tree")
 
     def change(tree: Altered) -> None:
-        tree.checks["it was lost"] = lambda made, variant: "-fnew" in str(made.native)
+        tree.checks["it was lost"] = lambda made: "-fnew" in str(made.native)
 
     monkeypatch.setattr("benchmarks.drift.CHANGES", (change, change, change))
     outcome, said = try_seed(root, "0.32.0", 1)

@@ -113,7 +113,12 @@ def test_old_form_of_the_licence_becomes_the_new_one(tmp_path, stated):
         ("pyproject.toml", '"Apache-2.0"', '"BUSL-1.1"', "BUSL"),
         ("pyproject.toml", 'license = "Apache-2.0"', 'license = { text = "MIT" }', "'MIT'"),
         ("pyproject.toml", 'license = "Apache-2.0"', 'license = { file = "COPYING" }', "COPYING"),
-        ("pyproject.toml", "classifiers = [", 'classifiers = ["License :: OSI Approved :: MIT License", ', "MIT License"),
+        (
+            "pyproject.toml",
+            "classifiers = [",
+            'classifiers = ["License :: OSI Approved :: MIT License", ',
+            "MIT License",
+        ),
         ("pyproject.toml", '["LICENSE"]', '["LICENSE", "LICENSE-commercial"]', "LICENSE-commercial"),
         ("LICENSE", "END OF TERMS AND CONDITIONS", "No commercial use.\n\nEND OF TERMS AND CONDITIONS", "its text"),
     ],
@@ -138,9 +143,9 @@ def test_licence_that_a_person_named_is_what_the_wheel_says(tmp_path):
     settings = Settings(wheel=WheelSettings(licence="BUSL-1.1"))
     found = patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=settings)
     assert message_from_string(found.metadata)["License-Expression"] == "BUSL-1.1"
+    other = Settings(wheel=WheelSettings(licence="MIT"))
     with pytest.raises(PatchError, match=r"pyproject\.toml"):
-        named = Settings(wheel=WheelSettings(licence="MIT"))
-        patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=named)
+        patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=other)
 
 
 def test_pyproject_that_is_not_toml_is_named(tmp_path):

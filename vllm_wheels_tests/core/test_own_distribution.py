@@ -59,7 +59,7 @@ def test_every_spelling_within_the_package_is_answered(site):
 
 
 def test_module_that_is_run_as_a_program_is_answered(site):
-    """python -m vllm.server asks as well as an imported module."""
+    """Who types python -m vllm.server asks as well as an imported module."""
     (site / "vllm/server.py").write_text(f"import importlib.metadata\n{SPELLINGS[0]}\n")
     assert said(site, "-m", "vllm.server") == ["0.33.0+cpu"]
 

@@ -57,7 +57,9 @@ def test_torch_pin_of_the_build_requirements_stands_in(tmp_path):
     assert read(tree(tmp_path, changes), release="0.32.0").torch == "2.6.0"
 
 
-@pytest.mark.parametrize("asked", ["torch>=2.13,<2.14", "torch~=2.13.0", "torch==2.13.*", "torch @ https://a.invalid/t"])
+@pytest.mark.parametrize(
+    "asked", ["torch>=2.13,<2.14", "torch~=2.13.0", "torch==2.13.*", "torch @ https://a.invalid/t"]
+)
 def test_torch_that_is_not_pinned_is_that_of_the_build(tmp_path, asked):
     """Where the runtime requirement allows several, the version counts that upstream builds against."""
     changes = {"requirements/cpu.txt": f"-r common.txt\n{asked}\n"}

@@ -1,4 +1,4 @@
-"""Describes a release by its source tree: everything that the patches rely on, as data that people and programs compare."""
+"""Describes a release by its source tree: all that the patches rely on, as data that people and programs compare."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _torch(demands: upstream.Upstream) -> Iterator[str]:
 
 
 def _extensions(tree: Tree, demands: upstream.Upstream, text: str) -> Named:
-    found: dict[str, tuple[str, ...]] = {name: () for name in demands.extensions}
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(demands.extensions, ())
     found |= {name: (f"from Python {python} on",) for name, python in demands.later_extensions}
     if demands.family == "unified":
         for target in native_unified.x86_targets(tree, text):

@@ -1,7 +1,7 @@
 """Refuses a release whose licence is not the one that is known, until a person names it in the settings.
 
-What counts is what the tree says: the licence of pyproject.toml (an SPDX expression by PEP 639; up to 0.8.5 a table that
-names a file or quotes a name), the licence classifiers, and the text of LICENSE.
+What counts is what the tree says: the licence of pyproject.toml (an SPDX expression by PEP 639; up to 0.8.5 a table
+that names a file or quotes a name), the licence classifiers, and the text of LICENSE.
 """
 
 from __future__ import annotations

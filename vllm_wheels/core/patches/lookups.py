@@ -29,8 +29,8 @@ QUESTIONS = (
 )
 LOOKUPS = frozenset(f"{module}.{question}" for module in MODULES for question in QUESTIONS)
 VERSIONS = frozenset(f"{module}.version" for module in MODULES)
-UNANSWERED = "pkg_resources."
-"""Reads the installed distributions by itself, so that nothing can answer in their place."""
+UNANSWERED = frozenset(f"pkg_resources.{question}" for question in ("get_distribution", "require", "get_provider"))
+"""They read the installed distributions by themselves, so that nothing can answer in their place."""
 
 MUST_HAVE = {
     "vllm/platforms/__init__.py": SpecifierSet(">=0.8.5"),
@@ -71,7 +71,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     for path in candidates(tree):
         found = list(lookups(tree.module(path)))
         for lookup in found:
-            if lookup.asks.startswith(UNANSWERED) and (lookup.literal is None or lookup.of_upstream):
+            if lookup.asks in UNANSWERED and (lookup.literal is None or lookup.of_upstream):
                 raise tree.misfit(path, why=f"line {lookup.line} asks {lookup.asks}, in whose place nobody can answer")
         if any(lookup.of_upstream for lookup in found):
             tree.write(path, _renamed(tree.text(path), found, wanted.distribution))
@@ -93,7 +93,7 @@ def candidates(tree: Tree) -> Iterator[str]:
 def lookups(module: ast.Module) -> Iterator[Lookup]:
     """All calls of a module that ask for a distribution by its name."""
     for name, call in calls(module):
-        if name in LOOKUPS or (name.startswith(UNANSWERED) and name != f"{UNANSWERED}parse_version"):
+        if name in LOOKUPS | UNANSWERED:
             asked = [*call.args[:1], *(keyword.value for keyword in call.keywords)]
             literals = [node for node in asked if isinstance(node, ast.Constant) and isinstance(node.value, str)]
             if asked:

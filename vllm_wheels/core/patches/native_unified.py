@@ -2,8 +2,8 @@
 
 Upstream defines two or three extensions from lists of sources. The variant names the lists; flags are upstream's
 common ones (``CXX_COMPILE_FLAGS``) and the variant's own; libraries, definitions and stable-ABI version are those of
-the extension that upstream compiles from the same lists. Whatever of that the patch does not know is carried over with a
-notice where it chooses no instructions, and refused otherwise.
+the extension that upstream compiles from the same lists. Whatever of that the patch does not know is carried over with
+a notice where it chooses no instructions, and refused otherwise.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) ->
         options = options_of(target)
         if sorted(options.get("SOURCES", ())) == sorted(references):
             if options.keys() != KEYWORDS or any(options[name] != words for name, words in FIXED.items()):
-                raise tree.missing(CMAKE, f"{DEFINE}({target.arguments[0]} DESTINATION vllm LANGUAGE CXX ... WITH_SOABI)")
+                raise tree.missing(
+                    CMAKE, f"{DEFINE}({target.arguments[0]} DESTINATION vllm LANGUAGE CXX ... WITH_SOABI)"
+                )
             return target
     raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
 

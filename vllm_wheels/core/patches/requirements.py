@@ -5,8 +5,8 @@ well, and installers prefer that where PyTorch's index of CPU builds is added. U
 public index.
 
 torch is required in the one version that the wheel is compiled against, however upstream writes it: its extensions are
-bound to that. The distribution ``vllm`` itself is what the wheel stands for: nothing may pull it in beside the wheel, for
-both own the package ``vllm``.
+bound to that. The distribution ``vllm`` is what the wheel stands for: nothing may pull it in beside the wheel, for both
+own the package ``vllm``.
 
 Requirements that can never apply where the wheel installs (x86-64 Linux) are left out: a second pin of torch for macOS
 only makes resolvers that lock for all platforms fork. Those that can apply keep their markers as upstream wrote them.
@@ -154,8 +154,8 @@ def _refusal(requirement: Requirement) -> str | None:
         )
     if requirement.url and name not in {TORCH, UPSTREAM}:
         return (
-            f"{requirement.name} is not required, though upstream requires it from a URL, which package indexes refuse: "
-            f"who wants it installs it beside the wheel"
+            f"{requirement.name} is not required, though upstream requires it from a URL, which package indexes refuse:"
+            f" who wants it installs it beside the wheel"
         )
     return None
 
