@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core.errors import PatchError
+from vllm_wheels.core.formats.cmake import commands
 from vllm_wheels.core.patches import cpu_platform
 from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.guard_files import INIT, OWN_DISTRIBUTION
@@ -44,9 +45,13 @@ def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf1
         (CMAKE, '"-fopenmp"', '"-fopenmp" "-march=native"', "-march=native"),
         (CMAKE, READING, f"add_compile_options(-mtune=native)\n{READING}", "-mtune=native"),
         (CMAKE, READING, f'string(APPEND CMAKE_CXX_FLAGS " -mavx10.1")\n{READING}', "-mavx10.1"),
+        (CMAKE, '"-fopenmp"', '"-fopenmp" "-mavx512f"', "-mavx512f, for more than"),
+        (CMAKE, '"-mavx2")', '"-mavx2" "-mavx512bw")', "-mavx512bw, for more than"),
+        (CMAKE, READING, f"add_compile_options(-mavx512f)\n{READING}", "-mavx512f outside of the lists"),
         (CMAKE, '"-mf16c")', ')\nlist(APPEND CXX_COMPILE_FLAGS_AVX512 "-mf16c")', "-mf16c outside of"),
         (CMAKE, "_AVX512 ${CXX_COMPILE_FLAGS}", "_AVX512", "does not hold -fopenmp"),
         (CMAKE, AFTER, FOURTH + AFTER, "_C_AVX10"),
+        (CMAKE, AFTER, f"    if (HAS_MORE)\n{FOURTH}    endif()\n{AFTER}", "_C_AVX10"),
         (CMAKE, DEFINED, DEFINED + UNKNOWN_DEFINITION, "AVX11_SUPPORTED"),
         (CMAKE, TARGETS, f"{TARGETS}        NEW_OPTION 1\n", "DESTINATION vllm"),
         (CMAKE, AFTER, f'    list(APPEND _C_LIBS "more")\n{AFTER}', "which would be lost"),
@@ -83,10 +88,38 @@ def test_unknown_flag_that_chooses_no_instructions_is_carried_over_with_a_notice
     assert any("-ffast-math" in notice for notice in tree.notices)
 
 
+def test_definitions_of_other_processors_stay(tmp_path):
+    """What upstream defines for the same name in its branch for other processors is none of the wheel's, and stays."""
+    other = '    if (VLLM_OPENBLAS_LIB)\n        target_compile_definitions(_C PRIVATE VLLM_HAS_OPENBLAS)\n    endif()\nendif()\n'
+    write(tmp_path)
+    text = (tmp_path / CMAKE).read_text().removesuffix("endif()\n")
+    (tmp_path / CMAKE).write_text(text + other)
+    made = patched(tmp_path, wanted("amxbf16")).text(CMAKE)
+    assert other in made
+    assert made.count("VLLM_HAS_OPENBLAS") == 1
+
+
+def test_condition_behind_the_last_extension_ends_with_it(tmp_path):
+    """A block of the branch for x86-64 that comes after the last extension is replaced whole."""
+    block = '    if (AMX_FP8_SUPPORTED)\n        target_compile_definitions(_C_AVX2 PRIVATE "-DX")\n    endif()\n'
+    text = altered(tmp_path, {CMAKE: (AFTER, block + AFTER)}, "baseline").text(CMAKE)
+    found = [command.name for command in commands(text) if command.name in ("if", "endif")]
+    assert found.count("if") == found.count("endif")
+    assert "-DX" not in text
+
+
 def test_unknown_common_flag_is_told(tmp_path):
     """A flag that upstream adds for all extensions is passed on as before, and I hear of it."""
     tree = altered(tmp_path, {CMAKE: ('"-fopenmp"', '"-fopenmp" "-fno-plt"')}, "baseline")
     assert [notice for notice in tree.notices if "-fno-plt" in notice]
+
+
+@pytest.mark.parametrize("question", ["torch.cpu._is_avx10_2_supported", "torch.ops._C.cpu_has_avx10"])
+def test_new_question_about_the_cpu_is_told(tmp_path, question):
+    """What a later release asks the CPU is answered with no, and I hear where it asks."""
+    (notice,) = altered(tmp_path, {"vllm/new.py": ("", f"import torch\nimport vllm\nX = {question}()\n")}).notices
+    assert notice.startswith("vllm/new.py asks")
+    assert question.rpartition(".")[2] in notice
 
 
 def test_tree_as_it_is_known_needs_no_notice(tmp_path):

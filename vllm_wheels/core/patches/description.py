@@ -26,7 +26,6 @@ Named = Mapping[str, tuple[str, ...]]
 
 QUESTION = re.compile(r"\b(torch\.cpu\._\w+|torch\._C\._cpu\._\w+|get_cpu_capability|cpu_has_\w+)")
 IMPORT = re.compile(rf"\bvllm\.({KERNELS}\w*)")
-FLAG_LIST = re.compile(r"CXX_COMPILE_FLAGS\w*")
 SOURCE_LIST = re.compile(r"VLLM_EXT_SRC\w*")
 
 
@@ -77,7 +76,7 @@ def describe(root: Path, *, release: str) -> Description:
     tree = Tree(root=root, release=release)
     text = tree.text(CMAKE)
     names = _lists(commands(text))
-    machine = {path: native_flags.machine_flags(tree.text(path)) for path in native_flags.FILES if tree.has(path)}
+    machine = {path: _machine_flags(tree.text(path)) for path in native_flags.FILES if tree.has(path)}
     return Description(
         release=release,
         family=demands.family,
@@ -89,7 +88,7 @@ def describe(root: Path, *, release: str) -> Description:
         build_requirements=demands.build_requirements,
         extras={name: tuple(lines) for name, lines in sorted(optional_dependencies(tree).items())},
         extensions=_extensions(tree, demands, text),
-        flags={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if FLAG_LIST.fullmatch(name)},
+        flags={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if native_flags.FLAG_LIST.fullmatch(name)},
         machine_flags={path: flags for path, flags in machine.items() if flags},
         sources={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if SOURCE_LIST.fullmatch(name)},
         lookups=_lookups(tree),
@@ -124,6 +123,10 @@ def _licence(tree: Tree) -> str:
     is_known = text_of(tree) in known().licences[LICENSE]
     text = f"the known text of {LICENSE}" if is_known else f"a text that is not known, SHA-256 {text_of(tree)[:12]}"
     return f"{said} ({LICENSE_FILE} has {text})"
+
+
+def _machine_flags(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(flag for flag, _ in native_flags.machine_flags(text)))
 
 
 def _torch(demands: upstream.Upstream) -> Iterator[str]:

@@ -22,6 +22,7 @@ TEMPLATE = "cpu_guard.py"
 TABLE = "WHEEL: Wheel = {}\n"
 PACKAGE = "vllm"
 OPERATOR_QUESTION = re.compile(r"\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
+QUESTION = re.compile(r"\btorch\.cpu\.(_is_\w+_supported)\b|\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
 LEFT_OVER = re.compile(r"\b_C\.cpu_has_\w+")
 OWN_IMPORT = re.compile(r"^(?:from|import) +vllm\b", re.MULTILINE)
 TORCH_IMPORT = "vllm.env_override"
@@ -47,6 +48,8 @@ def _ask_guard(tree: Tree) -> None:
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
         text = tree.text(path)
+        for question in sorted({found[found.lastindex or 0] for found in QUESTION.finditer(text)} - {*known_questions()}):
+            tree.notice(f"{path} asks about the CPU what no variant knows, {question}: it is answered with no")
         if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
             tree.write(path, _importing(asked))
         if left := LEFT_OVER.search(tree.text(path)):

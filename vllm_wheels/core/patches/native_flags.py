@@ -25,6 +25,7 @@ MACHINE = re.compile(r"(?<![\w-])-m(?!llvm)[a-z][\w.+=-]*")
 NOT_COMPILING = frozenset({"message", "check_cxx_compiler_flag", "if", "elseif"})
 """Commands whose arguments are no flags of a compile: probes, conditions and messages."""
 
+FLAG_LIST = re.compile(rf"{COMMON}\w*")
 REFERENCE = re.compile(r"\$\{(\w+)\}")
 GROWING = {"set": 1, "list": 2, "string": 2}
 """Commands that put words into a variable, and where these begin."""
@@ -34,13 +35,13 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
     """Looks through all flags.
 
     Raises:
-        PatchError: a flag chooses instructions that no variant knows; names file and flag.
+        PatchError: a flag chooses instructions that no variant knows, or does so past the lists; names file and flag.
     """
     for path in FILES:
         if tree.has(path):
-            for flag in machine_flags(tree.text(path)):
-                if flag not in {*of_variants(), *known().flags.common, *known().flags.beside}:
-                    raise unknown(tree, path, flag)
+            for flag, is_listed in machine_flags(tree.text(path)):
+                if not (flag in known().flags.beside or (is_listed and flag in {*of_variants(), *known().flags.common})):
+                    raise unknown_flag(tree, path, flag if is_listed else f"{flag} outside of the lists {COMMON}...")
     text = tree.text(CMAKE)
     flags = flags_of(text, [f"${{{COMMON}}}"])
     if not flags:
@@ -50,7 +51,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
             tree.notice(f"{flag} in {CMAKE}, which the patches do not know, is passed on to the compiler")
 
 
-def unknown(tree: Tree, path: str, flag: str) -> PatchError:
+def unknown_flag(tree: Tree, path: str, flag: str) -> PatchError:
     """The error of a flag that chooses instructions that no variant knows."""
     return tree.misfit(path, why=f"{path} compiles with {flag}, and no variant says what that needs of a CPU")
 
@@ -61,16 +62,16 @@ def of_variants() -> frozenset[str]:
     return frozenset({*own, *known().flags.left_out})
 
 
-def machine_flags(text: str) -> tuple[str, ...]:
-    """Flags such as ``-mavx2`` that an x86-64 Linux host may compile with, by a CMake file, each once."""
-    found = (
-        flag
-        for command in commands(text)
-        if command.reached is not False and command.name not in NOT_COMPILING
-        for argument in command.arguments
-        for flag in MACHINE.findall(argument)
-    )
-    return tuple(dict.fromkeys(found))
+def machine_flags(text: str) -> dict[tuple[str, bool], None]:
+    """Flags such as ``-mavx2`` that an x86-64 Linux host may compile with, and whether a list of flags gets them."""
+    found: dict[tuple[str, bool], None] = {}
+    for command in commands(text):
+        if command.reached is False or command.name in NOT_COMPILING:
+            continue
+        first = GROWING.get(command.name, 0)
+        is_listed = first > 0 and any(map(FLAG_LIST.fullmatch, command.arguments[first - 1 : first]))
+        found |= dict.fromkeys((flag, is_listed) for word in command.arguments for flag in MACHINE.findall(word))
+    return found
 
 
 def flags_of(text: str, words: Sequence[str]) -> tuple[str, ...]:
@@ -80,10 +81,10 @@ def flags_of(text: str, words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _expanded(found: Sequence[CMakeCommand], words: Sequence[str], seen: tuple[str, ...]) -> Iterator[str]:
-    for word in words:
-        reference = REFERENCE.fullmatch(unquoted(word))
+    for piece in (piece for word in words for piece in unquoted(word).split()):
+        reference = REFERENCE.fullmatch(piece)
         if reference is None:
-            yield from unquoted(word).split()
+            yield piece
         elif reference[1] not in seen:
             for command in found:
                 yield from _expanded(found, _added(command, reference[1]), (*seen, reference[1]))

@@ -9,19 +9,21 @@ a notice where it chooses no instructions, and refused otherwise.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.patches.known import known
-from vllm_wheels.core.patches.native_flags import COMMON, MACHINE, flags_of, of_variants, unknown
+from vllm_wheels.core.patches.native_flags import COMMON, MACHINE, flags_of, of_variants, unknown_flag
 from vllm_wheels.core.patches.native_host_detected import not_in_release
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import CMAKE, SETUP
+from vllm_wheels.core.variants import lowest
 
 DEFINE = "define_extension_target"
 MAY_STAND_BETWEEN = frozenset({DEFINE, "target_compile_definitions", "if", "endif", "message"})
 FIXED: Mapping[str, list[str]] = {"DESTINATION": ["vllm"], "LANGUAGE": ["CXX"], "WITH_SOABI": []}
+CLOSING = frozenset({"elseif", "else", "endif"})
 KEYWORDS = frozenset({"DESTINATION", "LANGUAGE", "SOURCES", "LIBRARIES", "COMPILE_FLAGS", "USE_SABI", "WITH_SOABI"})
 
 AMX_LIST, WIDE_LIST = "VLLM_EXT_SRC_SGL", "VLLM_EXT_SRC_AVX512"
@@ -65,7 +67,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     sources = _sources(tree, wanted, text)
     targets = x86_targets(tree, text)
     model = _model(tree, targets, sources)
-    text = _with_one_target(tree, text, targets, _target_text(tree, wanted, sources, model))
+    replaced = _replaced(tree, text, targets)
+    made = _target_text(tree, wanted, sources, model, replaced)
+    text = _with_one_target(text, replaced, made)
     tree.write(CMAKE, _with_portable_onednn(tree, text))
     declared = tree.text(SETUP)
     left, removed = SURPLUS.subn("", declared)
@@ -103,7 +107,7 @@ def x86_targets(tree: Tree, text: str) -> list[CMakeCommand]:
     conditions = {command.start: command.arguments for command in found if command.name == "if"}
     defined = [command for command in found if command.name == DEFINE and command.branch in conditions]
     x86 = [command for command in defined if conditions[command.branch or 0] == ("ENABLE_X86_ISA",)]
-    names = [command.arguments[0] for command in x86]
+    names = ["".join(command.arguments[:1]) for command in x86]
     if "_C" not in names or "_C_AVX2" not in names:
         raise tree.missing(CMAKE, f"if (ENABLE_X86_ISA) ... {DEFINE}(_C_AVX2")
     if strange := [name for name in names if name not in known().extensions.x86 or names.count(name) > 1]:
@@ -139,7 +143,9 @@ def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) ->
     raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
 
 
-def _target_text(tree: Tree, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand) -> str:
+def _target_text(
+    tree: Tree, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand, replaced: list[CMakeCommand]
+) -> str:
     options = options_of(model)
     made = TARGET.format(
         sources=" ".join(f"${{{name}}}" for name in sources),
@@ -147,7 +153,7 @@ def _target_text(tree: Tree, wanted: Wanted, sources: tuple[str, ...], model: CM
         flags=" ".join([*wanted.code.flags, *_carried_flags(tree, options["COMPILE_FLAGS"])]),
         stable_abi=" ".join(options["USE_SABI"]),
     )
-    if definitions := _definitions(tree, wanted, model):
+    if definitions := _definitions(tree, wanted, model, replaced):
         made += DEFINITION.format(definitions=" ".join(definitions))
     return made
 
@@ -159,58 +165,75 @@ def _carried_flags(tree: Tree, words: list[str]) -> list[str]:
     if lost := [flag for flag in common if flag not in flags]:
         why = f"{' '.join(words)} does not hold {', '.join(lost)} of {COMMON}, which the patch takes for common flags"
         raise tree.misfit(CMAKE, why=why)
+    _require_no_more(tree, common, ())
     carried = [flag for flag in flags if flag not in common and flag not in of_variants()]
     for flag in carried:
         if MACHINE.fullmatch(flag):
-            raise unknown(tree, CMAKE, f"{flag} outside of {COMMON}")
+            raise unknown_flag(tree, CMAKE, f"{flag} outside of {COMMON}")
         tree.notice(f"{flag} in {CMAKE}, which the patches do not know, is passed on to the compiler")
     return [f'"{flag}"' for flag in carried]
 
 
-def _definitions(tree: Tree, wanted: Wanted, model: CMakeCommand) -> list[str]:
+def _require_no_more(tree: Tree, flags: Iterable[str], own: Iterable[str]) -> None:
+    """Makes sure that flags choose no instructions beside the common ones and a variant's own."""
+    for flag in flags:
+        if MACHINE.fullmatch(flag) and flag not in {*known().flags.common, *own}:
+            raise unknown_flag(tree, CMAKE, f"{flag}, for more than the extensions of its own,")
+
+
+def _definitions(tree: Tree, wanted: Wanted, model: CMakeCommand, replaced: list[CMakeCommand]) -> list[str]:
     found: list[str] = []
-    every = commands(tree.text(CMAKE))
-    conditions = {command.start: command.arguments for command in every}
-    for command in every:
-        if command.name != "target_compile_definitions" or command.arguments[0] != model.arguments[0]:
+    conditions = {command.start: command.arguments for command in replaced}
+    for command in replaced:
+        if command.name != "target_compile_definitions" or command.arguments[:1] != model.arguments[:1]:
             continue
         condition = conditions.get(command.branch or -1, ())
         if command.branch == model.branch:
             found += command.arguments[2:]
         # Those ask the compiler, and two compilers would make two wheels.
-        elif command.reached is not False and condition not in [(name,) for name in known().extensions.conditions]:
-            why = f"{command.arguments[0]} gets {' '.join(command.arguments[2:])} under a condition that is not known"
+        elif condition not in [(name,) for name in known().extensions.conditions]:
+            why = f"{model.arguments[0]} gets {' '.join(command.arguments[2:])} under a condition that is not known"
             raise tree.misfit(CMAKE, why=f"{why}: {' '.join(condition)}")
     return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.code.defines)]))
 
 
-def _with_one_target(tree: Tree, text: str, targets: list[CMakeCommand], replacement: str) -> str:
-    branch = targets[0].branch
+def _replaced(tree: Tree, text: str, targets: list[CMakeCommand]) -> list[CMakeCommand]:
+    """The commands from the first extension for x86-64 to the one that closes their block, which stays.
+
+    Raises:
+        PatchError: one of them would be lost, or one elsewhere names an extension that the wheel does not have.
+    """
     found = commands(text)
-    closing = next(
-        command for command in found if command.start > targets[-1].end and command.name in ("else", "endif")
-    )
-    between = [command for command in found if targets[0].start <= command.start < closing.start]
-    unknown = [command.name for command in between if command.name not in MAY_STAND_BETWEEN]
-    if unknown or any(target.branch != branch for target in targets):
-        raise tree.misfit(
-            CMAKE, why=f"between the x86 extensions stands {unknown or 'a condition'}, which would be lost"
-        )
+    opening = next(each for each in found if each.start == targets[0].branch)
+    later = (each for each in found if each.start > targets[-1].end and each.branch == opening.branch)
+    closing = next((each for each in later if each.name in CLOSING), None)
+    if closing is None:
+        raise tree.missing(CMAKE, "if (ENABLE_X86_ISA) ... endif()")
+    between = [each for each in found if targets[0].start <= each.start < closing.start]
+    lost = [each.name for each in between if each.name not in MAY_STAND_BETWEEN]
+    lost += [" ".join(each.arguments[:1]) for each in between if each.name == DEFINE and each not in targets]
+    if lost or any(target.branch != targets[0].branch for target in targets):
+        raise tree.misfit(CMAKE, why=f"between the x86 extensions stands {lost or 'a condition'}, which would be lost")
     gone = {target.arguments[0] for target in targets} - {"_C"}
     for command in found:
         if gone & set(command.arguments) and command not in between:
             raise tree.misfit(CMAKE, why=f"{command.name}({' '.join(command.arguments)}) names what the wheel has not")
-    above = COMMENTS_ABOVE.search(text, 0, targets[0].start)
-    start = above.start() if above else targets[0].start
-    return text[:start] + replacement + text[closing.start :]
+    return [*between, closing]
+
+
+def _with_one_target(text: str, replaced: list[CMakeCommand], made: str) -> str:
+    above = COMMENTS_ABOVE.search(text, 0, replaced[0].start)
+    start = above.start() if above else replaced[0].start
+    return text[:start] + made + text[replaced[-1].start :]
 
 
 def _with_portable_onednn(tree: Tree, text: str) -> str:
     # The glue to oneDNN is linked into every variant, so it must run on the lowest one's CPUs.
+    _require_no_more(tree, flags_of(text, [ONEDNN_FLAGS]), lowest().flags)
     found = commands(text)
     indirect = [command for command in found if command.arguments == WIDE_ONEDNN_FLAGS]
     for command in found:
-        if command.name == "target_compile_options" and command.arguments[0] == "dnnl_ext":
+        if command.name == "target_compile_options" and command.arguments[:1] == ("dnnl_ext",):
             if ONEDNN_FLAGS in command.arguments:
                 return text
             if "${DNNL_COMPILE_FLAGS}" in command.arguments and len(indirect) == 1:
