@@ -127,7 +127,7 @@ endif()
 HOST_DETECTED = (
     "if(DEFINED ENV{VLLM_CPU_AVX512BF16})\n    set(ENABLE_AVX512BF16 ON)\nendif()\n"
     "set(ENABLE_AMXBF16 $ENV{VLLM_CPU_AMXBF16})\n"
-    'list(APPEND CXX_COMPILE_FLAGS\n    "-fopenmp")\n'
+    'list(APPEND CXX_COMPILE_FLAGS\n    "-fopenmp" "-DVLLM_CPU_EXTENSION" "-mf16c")\n'
     + READING
     + """\
 if (AVX512_FOUND)

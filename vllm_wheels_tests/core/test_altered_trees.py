@@ -40,7 +40,7 @@ def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf1
 @pytest.mark.parametrize(
     ("path", "old", "new", "why"),
     [
-        (CMAKE, "CXX_COMPILE_FLAGS", "CPU_COMPILE_FLAGS", "list(APPEND CXX_COMPILE_FLAGS"),
+        (CMAKE, "CXX_COMPILE_FLAGS", "CPU_COMPILE_FLAGS", "outside of the lists CXX_COMPILE_FLAGS"),
         (CMAKE, AMX_FLAGS, f'{AMX_FLAGS} "-mavx512vbmi"', "-mavx512vbmi"),
         (CMAKE, '"-fopenmp"', '"-fopenmp" "-march=native"', "-march=native"),
         (CMAKE, READING, f"add_compile_options(-mtune=native)\n{READING}", "-mtune=native"),
@@ -48,7 +48,7 @@ def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf1
         (CMAKE, '"-fopenmp"', '"-fopenmp" "-mavx512f"', "-mavx512f, for more than"),
         (CMAKE, '"-mavx2")', '"-mavx2" "-mavx512bw")', "-mavx512bw, for more than"),
         (CMAKE, READING, f"add_compile_options(-mavx512f)\n{READING}", "-mavx512f outside of the lists"),
-        (CMAKE, '"-mf16c")', ')\nlist(APPEND CXX_COMPILE_FLAGS_AVX512 "-mf16c")', "-mf16c outside of"),
+        (CMAKE, '"-mf16c")', ')\nlist(APPEND CXX_COMPILE_FLAGS_AVX512 "-mf16c")', 'APPEND CXX_COMPILE_FLAGS "-mf16c"'),
         (CMAKE, "_AVX512 ${CXX_COMPILE_FLAGS}", "_AVX512", "does not hold -fopenmp"),
         (CMAKE, AFTER, FOURTH + AFTER, "_C_AVX10"),
         (CMAKE, AFTER, f"    if (HAS_MORE)\n{FOURTH}    endif()\n{AFTER}", "_C_AVX10"),

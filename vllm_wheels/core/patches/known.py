@@ -12,8 +12,9 @@ TABLE = "known.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Compile flags: common to all extensions, of instruction sets that no variant has, of extensions beside ``_C``."""
+    """Compile flags: of all extensions in all releases, in some, of no variant's instruction sets, beside ``_C``."""
 
+    always: tuple[str, ...]
     common: tuple[str, ...]
     left_out: tuple[str, ...]
     beside: tuple[str, ...]

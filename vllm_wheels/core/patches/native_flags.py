@@ -44,8 +44,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
                     raise unknown_flag(tree, path, flag if is_listed else f"{flag} outside of the lists {COMMON}...")
     text = tree.text(CMAKE)
     flags = flags_of(text, [f"${{{COMMON}}}"])
-    if not flags:
-        raise tree.missing(CMAKE, f"list(APPEND {COMMON}")
+    for flag in known().flags.always:
+        if flag not in flags:
+            raise tree.missing(CMAKE, f'list(APPEND {COMMON} "{flag}")')
     for flag in flags:
         if flag not in known().flags.common and not MACHINE.fullmatch(flag):
             tree.notice(f"{flag} in {CMAKE}, which the patches do not know, is passed on to the compiler")
