@@ -88,7 +88,11 @@ def describe(root: Path, *, release: str) -> Description:
         build_requirements=demands.build_requirements,
         extras={name: tuple(lines) for name, lines in sorted(optional_dependencies(tree).items())},
         extensions=_extensions(tree, demands, text),
-        flags={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if native_flags.FLAG_LIST.fullmatch(name)},
+        flags={
+            name: native_flags.flags_of(text, [f"${{{name}}}"])
+            for name in names
+            if native_flags.FLAG_LIST.fullmatch(name)
+        },
         machine_flags={path: flags for path, flags in machine.items() if flags},
         sources={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if SOURCE_LIST.fullmatch(name)},
         lookups=_lookups(tree),

@@ -48,7 +48,9 @@ def _ask_guard(tree: Tree) -> None:
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
         text = tree.text(path)
-        for question in sorted({found[found.lastindex or 0] for found in QUESTION.finditer(text)} - {*known_questions()}):
+        for question in sorted(
+            {found[found.lastindex or 0] for found in QUESTION.finditer(text)} - {*known_questions()}
+        ):
             tree.notice(f"{path} asks about the CPU what no variant knows, {question}: it is answered with no")
         if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
             tree.write(path, _importing(asked))

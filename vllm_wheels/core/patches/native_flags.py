@@ -40,7 +40,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
     for path in FILES:
         if tree.has(path):
             for flag, is_listed in machine_flags(tree.text(path)):
-                if not (flag in known().flags.beside or (is_listed and flag in {*of_variants(), *known().flags.common})):
+                if not (
+                    flag in known().flags.beside or (is_listed and flag in {*of_variants(), *known().flags.common})
+                ):
                     raise unknown_flag(tree, path, flag if is_listed else f"{flag} outside of the lists {COMMON}...")
     text = tree.text(CMAKE)
     flags = flags_of(text, [f"${{{COMMON}}}"])
