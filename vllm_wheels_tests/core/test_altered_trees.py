@@ -90,7 +90,8 @@ def test_unknown_flag_that_chooses_no_instructions_is_carried_over_with_a_notice
 
 def test_definitions_of_other_processors_stay(tmp_path):
     """What upstream defines for the same name in its branch for other processors is none of the wheel's, and stays."""
-    other = "    if (VLLM_OPENBLAS_LIB)\n        target_compile_definitions(_C PRIVATE VLLM_HAS_OPENBLAS)\n    endif()\nendif()\n"
+    defined = "target_compile_definitions(_C PRIVATE VLLM_HAS_OPENBLAS)"
+    other = f"    if (VLLM_OPENBLAS_LIB)\n        {defined}\n    endif()\nendif()\n"
     write(tmp_path)
     text = (tmp_path / CMAKE).read_text().removesuffix("endif()\n")
     (tmp_path / CMAKE).write_text(text + other)

@@ -282,43 +282,6 @@ def test_moved_tag_is_noticed(tmp_path, store):
         make(plan, settings, store)
 
 
-def test_tag_that_moved_since_the_last_time_is_told(tmp_path, store):
-    """A release whose tag stands for another commit than it did is built again, and I am told of both commits."""
-    repo = tmp_path / "vllm"
-    before = repository(repo, FILES, tag="v0.32.0")
-    settings = from_git(repo)
-    make(planned(settings, store), settings, store)
-    assert not planned(settings, store).notices
-    git(repo, "commit", "--quiet", "--allow-empty", "--message", "new")
-    git(repo, "tag", "--force", "v0.32.0")
-    (notice,) = planned(settings, store).notices
-    assert before[:12] in notice
-    assert git(repo, "rev-parse", "HEAD")[:12] in notice
-
-
-def test_branch_called_like_a_release_is_none(tmp_path, store):
-    """A branch v0.32.0 may be built, and is not for release."""
-    repo = tmp_path / "vllm"
-    repository(repo, FILES, tag="other")
-    git(repo, "branch", "v0.32.0")
-    (notice,) = planned(from_git(repo), store).notices
-    assert "is a branch" in notice
-    assert "not for release" in notice
-
-
-def test_submodule_is_refused(tmp_path, store):
-    """A repository that keeps a part of itself elsewhere does not give me a tree with a hole."""
-    repo = tmp_path / "vllm"
-    commit = repository(repo, FILES, tag="other")
-    git(repo, "update-index", "--add", "--cacheinfo", f"160000,{commit},csrc/part")
-    git(repo, "commit", "--quiet", "--message", "submodule")
-    git(repo, "tag", "v0.32.0")
-    settings = from_git(repo)
-    with pytest.raises(SourceError, match="submodules") as caught:
-        make(planned(settings, store), settings, store)
-    assert "csrc/part" in caught.value.why
-
-
 def test_repository_without_the_tag_is_told(tmp_path, store):
     """A release that the repository has no tag of is unknown there."""
     repository(tmp_path / "vllm", FILES, tag="v0.32.0")

@@ -31,6 +31,19 @@ def calls(module: ast.Module) -> Iterator[tuple[str, ast.Call]]:
             yield name, node
 
 
+def span(text: str, node: ast.expr) -> tuple[int, int]:
+    """Where an expression begins and ends in the text that it was parsed from."""
+    assert node.end_lineno is not None  # noqa: S101 - ast.parse sets the ends of every node
+    return _offset(text, node.lineno, node.col_offset), _offset(text, node.end_lineno, node.end_col_offset)
+
+
+def _offset(text: str, line: int, column: int | None) -> int:
+    # Not splitlines, which also divides at form feeds and the like. Columns count bytes of UTF-8.
+    lines = text.split("\n")
+    before = lines[line - 1].encode()[:column].decode()
+    return sum(len(each) + 1 for each in lines[: line - 1]) + len(before)
+
+
 def _aliases(module: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(module):
         if isinstance(node, ast.Import):

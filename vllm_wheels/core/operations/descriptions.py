@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the patches make of a release for a variant: the same code as another's, a refusal with its reason, or neither."""
+    """What the patches make of a release for a variant: the code of another, a refusal with its reason, or neither."""
 
     variant: str
     same_code_as: str | None = None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 
-from vllm_wheels.core.formats.python_calls import aliases, dotted
-from vllm_wheels.core.patches.lookups import VERSIONS, candidates, offset
+from vllm_wheels.core.formats.python_calls import aliases, dotted, span
+from vllm_wheels.core.patches.lookups import VERSIONS, candidates
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
@@ -28,9 +28,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     """
     # The patch "lookups", which comes before, renamed what asks for the version.
     for path in [path for path in candidates(tree) if path in tree.changed]:
-        text, module = tree.text(path), tree.module(path)
-        lines = text.splitlines(keepends=True)
-        ends = {offset(lines, node.end_lineno, node.end_col_offset) for node in _searched(module, wanted.distribution)}
+        text = tree.text(path)
+        ends = {span(text, node)[1] for node in _searched(tree.module(path), wanted.distribution)}
         for end in sorted(ends, reverse=True):
             text = text[:end] + MARK + text[end:]
         tree.write(path, text)

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from packaging.specifiers import SpecifierSet
 
-from vllm_wheels.core.formats.python_calls import calls
+from vllm_wheels.core.formats.python_calls import calls, span
 from vllm_wheels.core.patches.guard_files import OWN_DISTRIBUTION
 from vllm_wheels.core.patches.package_init import put_first
 from vllm_wheels.core.patches.patch import Patch, Wanted
@@ -100,19 +100,9 @@ def lookups(module: ast.Module) -> Iterator[Lookup]:
                 yield Lookup(asks=name, line=call.lineno, literal=literals[0] if literals else None)
 
 
-def offset(lines: list[str], line: int | None, column: int | None) -> int:
-    """Offset in the text of a place in the syntax tree, which counts columns in bytes of UTF-8."""
-    assert line is not None  # noqa: S101 - ast.parse sets the ends of every node
-    before = lines[line - 1].encode()[:column].decode()
-    return sum(len(text) for text in lines[: line - 1]) + len(before)
-
-
 def _renamed(text: str, found: list[Lookup], distribution: str) -> str:
-    lines = text.splitlines(keepends=True)
     literals = [lookup.literal for lookup in found if lookup.literal and lookup.of_upstream]
-    for node in sorted(literals, key=lambda node: (-node.lineno, -node.col_offset)):
-        start = offset(lines, node.lineno, node.col_offset)
-        end = offset(lines, node.end_lineno, node.end_col_offset)
+    for start, end in sorted((span(text, node) for node in literals), reverse=True):
         text = text[:start] + text[start:end].replace(UPSTREAM_NAME, distribution) + text[end:]
     return text
 
