@@ -34,8 +34,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     table = pformat(data(tree, wanted), sort_dicts=False, width=100)
     tree.write(GUARD, source.replace(TABLE, f"WHEEL: Wheel = {table}\n"))
     _ask_guard(tree)
-    text = tree.text(INIT)
-    lines = text.splitlines(keepends=True)
+    lines = tree.lines(INIT)
     first, torch = _places(tree)
     # From the end, so that the first number stays true.
     lines.insert(torch, "\n_cpu_guard.cap_host()\n")

@@ -19,6 +19,6 @@ def imports(tree: Tree) -> list[ast.Import | ast.ImportFrom]:
 
 def put_first(tree: Tree, line: str) -> None:
     """Puts a line before all other imports."""
-    lines = tree.text(INIT).splitlines(keepends=True)
+    lines = tree.lines(INIT)
     lines.insert(imports(tree)[0].lineno - 1, line)
     tree.write(INIT, "".join(lines))

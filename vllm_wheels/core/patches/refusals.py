@@ -101,7 +101,6 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
 
 
 def _refuse(tree: Tree, refusal: Refusal) -> None:
-    text = tree.text(refusal.path)
     scope, _, name = refusal.function.rpartition(".")
     nodes = list(ast.walk(tree.module(refusal.path)))
     if scope:
@@ -112,7 +111,7 @@ def _refuse(tree: Tree, refusal: Refusal) -> None:
     if len(found) != 1:
         raise tree.missing(refusal.path, f"def {refusal.function}", found=len(found))
     first = found[0].body[1 if ast.get_docstring(found[0]) is not None else 0]
-    lines = text.splitlines(keepends=True)
+    lines = tree.lines(refusal.path)
     lines.insert(first.lineno - 1, refusal.lines(" " * first.col_offset))
     tree.write(refusal.path, "".join(lines))
 

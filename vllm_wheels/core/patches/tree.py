@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from vllm_wheels.core.errors import PatchError
@@ -62,6 +63,10 @@ class Tree:
         except (ValueError, RecursionError, MemoryError) as error:
             why = f"it is no Python: {error or type(error).__name__}"
         raise self.misfit(path, why=why, remedy="run vllm-wheels with a newer Python, or build another release")
+
+    def lines(self, path: str) -> list[str]:
+        """Lines of the file with their ends, as Python's parser counts them: form feeds and the like divide none."""
+        return StringIO(self.text(path), newline="\n").readlines()
 
     def notice(self, text: str) -> None:
         """Notes what the user must be told."""
