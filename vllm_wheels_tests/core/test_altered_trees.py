@@ -64,6 +64,7 @@ def altered(root: Path, changes: dict[str, tuple[str, str]], name: str = "amxbf1
         ("vllm/new.py", "", "import pkg_resources as p\np.require(NAME)\n", "line 2 asks pkg_resources.require"),
         ("vllm/new.py", "", "import importlib.metadata\nx = importlib.metadata.version(\n", "line 2 is no Python"),
         ("vllm/new.py", "", "import torch\nhas = torch.ops._C.cpu_has_amx_fp8\n", "asks about the CPU"),
+        ("vllm/new.py", "", "import torch\nhas = torch.ops._C.cpu_has_amx_fp8()\n", "looked for 'import vllm"),
         (INIT, "import vllm.env_override", "from vllm import env_override", "import vllm.env_override"),
         (CPU, "def import_kernels", "def load_kernels", "def import_kernels"),
     ],

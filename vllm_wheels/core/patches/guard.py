@@ -47,12 +47,13 @@ def _ask_guard(tree: Tree) -> None:
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
         text = tree.text(path)
-        for question in sorted(
-            {found[found.lastindex or 0] for found in QUESTION.finditer(text)} - {*known_questions()}
-        ):
+        questions = {found[found.lastindex or 0] for found in QUESTION.finditer(text)}
+        for question in sorted(questions - {*known_questions()}):
             tree.notice(f"{path} asks about the CPU what no variant knows, {question}: it is answered with no")
         if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
-            tree.write(path, _importing(asked))
+            if (importing := _importing(asked)) == asked:
+                raise tree.missing(path, "import vllm... before what asks about the CPU")
+            tree.write(path, importing)
         if left := LEFT_OVER.search(tree.text(path)):
             raise tree.misfit(path, why=f"{left[0]!r} asks about the CPU in a way that the patch does not know")
 
