@@ -243,6 +243,12 @@ def compile_flags(made: PatchSet) -> tuple[str, ...]:
     return flags_of(text, options_of(targets[0])["COMPILE_FLAGS"])
 
 
+def always_on(text: str) -> set[str]:
+    """Flags for instruction sets that are added outside of any condition."""
+    added = (each for each in commands(text) if each.name == "list" and each.branch is None)
+    return {flag for each in added for flag in re.findall(r"-m[\w-]+", " ".join(each.arguments))}
+
+
 def faults(made: PatchSet, tree: Altered, demands: upstream.Upstream, variant: Variant) -> Iterator[str]:
     """What is wrong with a result."""
     yield from (line for line, holds in tree.checks.items() if not holds(made))
@@ -261,7 +267,12 @@ def faults(made: PatchSet, tree: Altered, demands: upstream.Upstream, variant: V
 def _faults_of_build(made: PatchSet, variant: Variant, demands: upstream.Upstream) -> Iterator[str]:
     text = made.native[CMAKE]
     machine = {flag for flag in compile_flags(made) if flag.startswith("-m")}
-    if demands.family == "unified" and not set(made.facts["flags"]) <= machine <= {*variant.flags, "-mf16c"}:
+    always = {*always_on(text), "-mf16c"}
+    if demands.family == "host-detected":
+        machine &= always
+    elif not set(made.facts["flags"]) <= machine:
+        yield f"compiled without {' '.join(sorted(set(made.facts['flags']) - machine))}"
+    if not machine <= {*variant.flags, "-mf16c"}:
         yield f"compiled with {' '.join(sorted(machine))}"
     if not {"-fopenmp", "-DVLLM_CPU_EXTENSION", "-mf16c"} <= set(compile_flags(made)):
         yield f"common flags were lost: {' '.join(compile_flags(made))}"

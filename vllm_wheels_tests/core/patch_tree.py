@@ -131,7 +131,13 @@ HOST_DETECTED = (
     + READING
     + """\
 if (AVX512_FOUND)
-    list(APPEND CXX_COMPILE_FLAGS "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq" "-mavx512bf16" "-mavx512vnni")
+    list(APPEND CXX_COMPILE_FLAGS "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq")
+    if (AVX512BF16_FOUND OR ENABLE_AVX512BF16)
+        list(APPEND CXX_COMPILE_FLAGS "-mavx512bf16")
+    endif()
+    if (AVX512VNNI_FOUND OR ENABLE_AVX512VNNI)
+        list(APPEND CXX_COMPILE_FLAGS "-mavx512vnni")
+    endif()
 elseif (AVX2_FOUND)
     list(APPEND CXX_COMPILE_FLAGS "-mavx2")
 endif()

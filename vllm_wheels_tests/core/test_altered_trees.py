@@ -80,6 +80,16 @@ def test_what_the_patches_do_not_understand_is_refused_with_its_file(tmp_path, p
     assert caught.value.remedy
 
 
+def test_flag_that_no_condition_asks_for_is_refused(tmp_path):
+    """In the older family a flag that is on whatever the CPU has would be in the lowest wheel as well."""
+    write(tmp_path, "host-detected")
+    text = (tmp_path / CMAKE).read_text().replace('"-mf16c"', '"-mf16c" "-mavx512f"', 1)
+    (tmp_path / CMAKE).write_text(text)
+    with pytest.raises(PatchError, match=re.escape(CMAKE)) as caught:
+        patched(tmp_path, wanted("baseline", "host-detected", "0.16.1"))
+    assert "-mavx512f whatever the CPU has" in caught.value.why
+
+
 def test_unknown_flag_that_chooses_no_instructions_is_carried_over_with_a_notice(tmp_path):
     """A new -ffast-math of upstream's reaches the compiler of my wheel, and I hear of it."""
     change = f'{AMX_FLAGS} "-ffast-math"'
