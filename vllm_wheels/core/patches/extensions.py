@@ -14,7 +14,7 @@ from vllm_wheels.core.patches.upstream import SETUP
 PACKAGE = "vllm"
 KERNELS = "_C"
 OTHER = re.compile(r"\b_C_AVX\w*")
-"""Extensions of the unified family that a variant's wheel does not have."""
+"""Extensions that only upstream's own wheels of the unified family have."""
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
@@ -30,7 +30,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
         if name.startswith(KERNELS):
             raise tree.misfit(SETUP, why=f"it builds {name} for x86-64, and no variant says with which flags")
         tree.notice(f"extension {name}, which the patches do not know, is compiled and shipped as upstream has it")
-    if wanted.whole or upstream.family != "unified":
+    if wanted.whole:
         return
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
