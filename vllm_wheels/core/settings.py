@@ -138,6 +138,10 @@ class WheelSettings(Section):
         "plain", description="plain: torch==X, which X+cpu meets as well; local: torch==X+cpu"
     )
     readme: Path | None = Field(None, description="template of the long description, in place of the built-in one")
+    licence: str | None = Field(
+        None,
+        description="SPDX expression of a release whose licence you have read; default: only what is known, Apache-2.0",
+    )
 
 
 class SmokeSettings(Section):

@@ -42,6 +42,7 @@ GIVEN: dict[str, Any] = {
     "wheel.authors": ("Somebody <somebody@example.org>",),
     "wheel.urls": {"Mirror": "https://example.org"},
     "wheel.version_suffix": ".post1",
+    "wheel.licence": "Apache-2.0",
     "wheel.readme": lambda place: place.file("readme.md", "# $distribution\n\nAnother text.\n"),
     "smoke.models": "all",
     "publish.repositories": {"another": RepositorySettings(simple_url="https://example.org/simple/")},

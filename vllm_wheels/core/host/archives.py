@@ -65,6 +65,7 @@ def unpack(archive: Path, folder: Path) -> None:
     entries = _zip_entries if archive.name.endswith(".zip") else _tar_entries
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        _require_few(archive)
         _Unpacking(archive=archive.name, folder=folder).place(entries(archive))
     except DAMAGED as error:
         why = f"it is truncated, damaged or no archive ({str(error) or type(error).__name__})"
@@ -145,9 +146,7 @@ class _Unpacking:
     room: int = field(default_factory=lambda: limits.UNPACKED_BYTES)
 
     def place(self, entries: Iterator[Entry]) -> None:
-        for count, (info, content) in enumerate(entries, start=1):
-            if count > limits.MEMBERS:
-                raise _unsafe(self.archive, info.name, f"the archive has more than {limits.MEMBERS} members")
+        for info, content in entries:
             name = self._below_top(info)
             self._require_harmless(info, name)
             self._place(info, name, content)
@@ -173,6 +172,8 @@ class _Unpacking:
             raise _unsafe(self.archive, member, f"the path {path} has a '..' in it")
         if "\0" in path or not parts:
             raise _unsafe(self.archive, member, f"{path!r} is not a path")
+        if len(parts) > limits.PATH_DEPTH:
+            raise _unsafe(self.archive, member, f"it lies in more than {limits.PATH_DEPTH} folders")
         return parts[0], PurePosixPath(*parts[1:])
 
     def _require_harmless(self, info: tarfile.TarInfo, name: PurePosixPath) -> None:
@@ -250,6 +251,25 @@ def _useless(archive: str, why: str) -> UnsafeArchiveError:
 def _unsafe(archive: str, member: str, why: str) -> UnsafeArchiveError:
     what = f"{archive} is not unpacked because of its member {member!r}"
     return UnsafeArchiveError(what, why=why, remedy="do not use this archive; obtain it from its publisher")
+
+
+def _require_few(archive: Path) -> None:
+    """Refuses an archive of too many members before anything is written; reading their headers takes about a second."""
+    for count, name in enumerate(_names(archive), start=1):
+        if count > limits.MEMBERS:
+            raise _unsafe(archive.name, name, f"the archive has more than {limits.MEMBERS} members")
+
+
+def _names(archive: Path) -> Iterator[str]:
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as container:
+            yield from container.namelist()
+        return
+    with tarfile.open(archive) as tar:
+        for info in tar:
+            yield info.name
+            # It keeps what it has read, for those who come back to it.
+            tar.members.clear()
 
 
 def _tar_entries(archive: Path) -> Iterator[Entry]:

@@ -182,8 +182,9 @@ def cap_host() -> None:
 
 
 def answer(question: str) -> bool:
-    """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``."""
-    return question not in WHEEL["ceiling"] and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
+    """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``; no to a new one."""
+    denied = question in WHEEL["ceiling"] or question not in WHEEL["known"]
+    return not denied and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
 
 
 def refuse(operator: str, what: str) -> None:

@@ -156,9 +156,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
 
 
 def _refuse(tree: Tree, refusal: Refusal) -> None:
-    text = tree.text(refusal.path)
     scope, _, name = refusal.function.rpartition(".")
-    nodes = list(ast.walk(ast.parse(text)))
+    nodes = list(ast.walk(tree.module(refusal.path)))
     if scope:
         nodes = [
             inner for node in nodes if isinstance(node, ast.ClassDef) and node.name == scope for inner in node.body
@@ -168,7 +167,7 @@ def _refuse(tree: Tree, refusal: Refusal) -> None:
         raise tree.missing(refusal.path, f"def {refusal.function}", found=len(found))
     body = found[0].body
     after = body[-1] if refusal.last else body[1 if ast.get_docstring(found[0]) is not None else 0]
-    lines = text.splitlines(keepends=True)
+    lines = tree.lines(refusal.path)
     lines.insert(after.lineno - 1, refusal.lines(" " * after.col_offset))
     tree.write(refusal.path, "".join(lines))
 

@@ -144,10 +144,11 @@ def _asks(source: str) -> bool:
     if "metadata" not in source or not CANDIDATE.search(source):
         return False
     try:
-        asked = [source.count("\n", 0, found.start) + 1 for found in lookups(source)]
+        module = ast.parse(source)
+        asked = [found.line for found in lookups(module) if found.of_upstream]
         caught = [
             range(node.body[0].lineno, (node.body[-1].end_lineno or 0) + 1)
-            for node in ast.walk(ast.parse(source))
+            for node in ast.walk(module)
             if isinstance(node, ast.Try) and any(_is_ready(handler) for handler in node.handlers)
         ]
     except (SyntaxError, ValueError, RecursionError, MemoryError):

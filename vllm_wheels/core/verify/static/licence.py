@@ -30,8 +30,10 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     stated = [f"License-Expression: {expression}"] if expression else []
     stated += [f"License: {text.splitlines()[0]}"] if text else []
     stated += classifiers
+    # None, unless a person read another licence.
+    known = expression == unpacked.settings.wheel.licence or (expression and _as_upstream(str(expression)))
     wrong = [
-        *([f"License-Expression: {expression}"] if expression and not _as_upstream(str(expression)) else []),
+        *([f"License-Expression: {expression}"] if expression and not known else []),
         *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.fullmatch(text.splitlines()[0]) else []),
         *(line for line in classifiers if line.count("::") > 1 and "Apache" not in line),
     ]
@@ -69,7 +71,7 @@ def _files(unpacked: UnpackedWheel) -> Judgement:
     if lost:
         return convicted(f"the licence file {', '.join(lost)} is not in the wheel", remedy=remedy)
     texts = [unpacked.text(path) for paths in places.values() for path in paths]
-    if not any(UPSTREAM_TEXT in text for text in texts):
+    if not unpacked.settings.wheel.licence and not any(UPSTREAM_TEXT in text for text in texts):
         return convicted(f"no licence file holds the {UPSTREAM_TEXT}", remedy=remedy)
     return passed(f"{', '.join(places)} is in the wheel")
 
@@ -82,6 +84,6 @@ def _unnamed(unpacked: UnpackedWheel) -> list[str]:
 
 
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check("licence", "compare the licence with upstream's", _licence),
-    Check("licence-files", "look for the licence's text", _files),
+    Check("licence", "compare the licence with upstream's", _licence, inputs=("licence",)),
+    Check("licence-files", "look for the licence's text", _files, inputs=("licence",)),
 )
