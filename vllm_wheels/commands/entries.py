@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, Entry] = {
     "env": Entry(module="env", summary="Print the variables of Dagster's own commands."),
     "ui": Entry(module="ui", summary="Start the web UI, schedules and sensors."),
     "clean": Entry(module="clean", summary="Remove what can be made again."),
+    "store": Entry(module="store", summary="Share artifacts with other machines."),
     "rebuild": Entry(module="rebuild", summary="Make a wheel again and compare the bytes."),
     "yank": Entry(module="yank", summary="Withdraw a version."),
     "set-up": Entry(module="set_up", summary="Install and start a container engine (as root)."),

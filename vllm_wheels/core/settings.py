@@ -121,6 +121,33 @@ class BuilderSettings(Section):
     )
 
 
+class RemoteSettings(Section):
+    """A remote store of artifacts, behind the one on this machine."""
+
+    url: str = Field(
+        description="s3://bucket/prefix?endpoint=...&region=..., gs://bucket/prefix, az://container/prefix, or"
+        " https://host/folder, which is only read"
+    )
+    read: bool = Field(default=True, description="take from it what this machine would have to make")
+    push: bool = Field(default=False, description="give it what this machine made; needs store.signing_key")
+    timeout_seconds: float = Field(10.0, gt=0, description="how long it may be silent")
+    transfer_seconds: float = Field(600.0, gt=0, description="how long one artifact may take")
+
+
+class StoreSettings(Section):
+    """Remote stores of artifacts that several machines share, and whom they trust."""
+
+    remotes: dict[str, RemoteSettings] = Field(
+        default_factory=dict, description="remote stores by name, asked in the order in which they are written"
+    )
+    trusted_keys: dict[str, str] = Field(
+        default_factory=dict, description="name of a key to its public half; artifacts of others are refused"
+    )
+    signing_key: Path | None = Field(
+        None, description="private key with which this machine signs what it pushes; vllm-wheels store keygen makes it"
+    )
+
+
 class WheelSettings(Section):
     """What the wheel calls itself."""
 
@@ -248,6 +275,7 @@ class Settings(BaseSettings):
     torch: TorchSettings = TorchSettings()
     onednn: OneDnnSettings = OneDnnSettings()
     builder: BuilderSettings = BuilderSettings()
+    store: StoreSettings = StoreSettings()
     wheel: WheelSettings = WheelSettings()
     smoke: SmokeSettings = SmokeSettings()
     publish: PublishSettings = PublishSettings()

@@ -60,7 +60,8 @@ def _key(place: tuple[str, ...], field: FieldInfo) -> Iterator[str]:
     variable = "" if NAMED in place else f"; {PREFIX}{DELIMITER.join(place).upper()}"
     yield f"# ({hint}{variable})"
     default = field.get_default(call_default_factory=True)
-    yield f"#{place[-1]} = {UNSET if default is None else _value(default)}"
+    unset = default is None or field.is_required()
+    yield f"#{place[-1]} = {UNSET if unset else _value(default)}"
 
 
 def _section(field: FieldInfo) -> type[Section] | None:

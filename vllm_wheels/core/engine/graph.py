@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_wheels.core.engine.plan import ActionContext, Plan, Step, carry_out
+from vllm_wheels.core.engine.remotes import Remotes
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import BuildError, MachineError
+from vllm_wheels.core.errors import BuildError, MachineError, StoreBusyError
 from vllm_wheels.core.host.processes import Runner
 
 if TYPE_CHECKING:
@@ -84,6 +86,12 @@ class BuildGraph:
         """Where finished artifacts are kept."""
         return Store(self.settings.state_folder / "store")
 
+    @cached_property
+    def remotes(self) -> Remotes:
+        """Where other machines' artifacts are."""
+        failed = self.run_cache.failed_remotes
+        return Remotes(settings=self.settings.store, store=self.store, failed=failed, say=self.say)
+
     @property
     def runner(self) -> Runner:
         """Starts processes and echoes what they print."""
@@ -111,9 +119,10 @@ class BuildGraph:
         return known[kind]
 
     def plans(self, kind: str, target: Target) -> Iterator[tuple[Plan, Artifact | None]]:
-        """The plan of an artifact and of all it needs, each with the artifact where the store has it; makes nothing.
+        """The plan of an artifact and of all it needs, each with the artifact where a store has it; makes nothing.
 
-        A plan whose inputs an earlier, missing artifact would tell names them in ``unknown``.
+        What a remote store has is taken from it, for later plans read it. A plan whose inputs an earlier, missing
+        artifact would tell names them in ``unknown``.
         """
         known: dict[str, Artifact] = {}
         for needed in (*self.closure(kind), kind):
@@ -128,7 +137,9 @@ class BuildGraph:
                 if not self.builders.set_up:
                     raise
                 plan = _unknown(rule, target, SET_UP)
-            artifact = self.store.find(needed, plan.key) if plan.key else None
+            artifact = None
+            with suppress(StoreBusyError):  # A plan waits for nobody.
+                artifact = self._found(plan, wait_seconds=0)
             if artifact:
                 known[needed] = artifact
             yield plan, artifact
@@ -187,8 +198,14 @@ class BuildGraph:
             raise BuildError(what, why=f"unknown: {', '.join(plan.unknown)}", remedy="report this as a defect")
         for notice in plan.notices:
             self.say(f"NOTICE: {notice}")
-        found = self.store.find(rule.kind, plan.key)
+        found = self._found(plan, wait_seconds=self.settings.builder.lock_seconds)
         return found or self._make(plan, plan.key, known), found is None
+
+    def _found(self, plan: Plan, *, wait_seconds: float) -> Artifact | None:
+        if plan.key is None:
+            return None
+        here = self.store.find(plan.artifact, plan.key)
+        return here or self.remotes.fetched(plan.artifact, plan.key, wait_seconds=wait_seconds)
 
     def _plan(
         self, rule: Rule, target: Target, known: Mapping[str, Artifact], *, find_builder: Callable[[], Builder | None]
@@ -213,7 +230,10 @@ class BuildGraph:
             )
             made = carry_out(plan.steps, context)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
-            return self.store.keep(plan, stage, made, made_from=made_from, seconds=round(time.monotonic() - started, 1))
+            seconds = round(time.monotonic() - started, 1)
+            artifact = self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)
+        self.remotes.push(artifact)
+        return artifact
 
 
 def _unknown(rule: Rule, target: Target, what: str) -> Plan:

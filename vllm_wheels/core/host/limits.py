@@ -59,6 +59,9 @@ FILE_BYTES = 4 * GIB
 FILE_SECONDS = 2 * 3600.0
 """For one file that is downloaded or uploaded, with all attempts and pauses."""
 
+MANIFEST_BYTES = 16 * MIB
+"""Most of an artifact's manifest in a remote store; that of a torch environment has some 20 kB."""
+
 MESSAGE_BYTES = MIB
 MESSAGE_SECONDS = 120.0
 """For an answer to a notification or an upload; and for a notification, with all attempts and pauses."""
