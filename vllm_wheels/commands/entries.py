@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Entry] = {
     "recommend": Entry(module="recommend", summary="Tell which variant suits a processor."),
     "env": Entry(module="env", summary="Print the variables of Dagster's own commands."),
     "ui": Entry(module="ui", summary="Start the web UI, schedules and sensors."),
+    "worker": Entry(module="worker", summary="Carry out steps of the runs of other machines."),
     "clean": Entry(module="clean", summary="Remove what can be made again."),
     "store": Entry(module="store", summary="Share artifacts with other machines."),
     "rebuild": Entry(module="rebuild", summary="Make a wheel again and compare the bytes."),

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_origin
+from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnparsableVariableError
 
 from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.sections import Section, StoreSettings, WorkerSettings
 
 FILE_VARIABLE = "VLLM_WHEELS_FILE"
 PREFIX = "VLLM_WHEELS_"
 GUARD_VARIABLE = "VLLM_WHEELS_CPU_FLAGS"
 """Read by the guard inside the wheels, not a setting; see patches/cpu_guard.py."""
 DELIMITER = "__"
-
-
-class Section(BaseModel):
-    """A table of the settings file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Keys that settings files of earlier versions have, and what they are called now."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_renamed(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        return {cls.RENAMED.get(name, name): value for name, value in given.items()}
 
 
 class SourceSettings(Section):
@@ -118,33 +102,6 @@ class BuilderSettings(Section):
     timeout_seconds: float = Field(6 * 3600.0, gt=0, description="limit of one compile")
     lock_seconds: float = Field(
         6 * 3600.0, gt=0, description="how long to wait for another process making the same artifact"
-    )
-
-
-class RemoteSettings(Section):
-    """A remote store of artifacts, behind the one on this machine."""
-
-    url: str = Field(
-        description="s3://bucket/prefix?endpoint=...&region=..., gs://bucket/prefix, az://container/prefix, or"
-        " https://host/folder, which is only read"
-    )
-    read: bool = Field(default=True, description="take from it what this machine would have to make")
-    push: bool = Field(default=False, description="give it what this machine made; needs store.signing_key")
-    timeout_seconds: float = Field(10.0, gt=0, description="how long it may be silent")
-    transfer_seconds: float = Field(600.0, gt=0, description="how long one artifact may take")
-
-
-class StoreSettings(Section):
-    """Remote stores of artifacts that several machines share, and whom they trust."""
-
-    remotes: dict[str, RemoteSettings] = Field(
-        default_factory=dict, description="remote stores by name, asked in the order in which they are written"
-    )
-    trusted_keys: dict[str, str] = Field(
-        default_factory=dict, description="name of a key to its public half; artifacts of others are refused"
-    )
-    signing_key: Path | None = Field(
-        None, description="private key with which this machine signs what it pushes; vllm-wheels store keygen makes it"
     )
 
 
@@ -275,10 +232,11 @@ class Settings(BaseSettings):
     torch: TorchSettings = TorchSettings()
     onednn: OneDnnSettings = OneDnnSettings()
     builder: BuilderSettings = BuilderSettings()
-    store: StoreSettings = StoreSettings()
     wheel: WheelSettings = WheelSettings()
     smoke: SmokeSettings = SmokeSettings()
     publish: PublishSettings = PublishSettings()
+    store: StoreSettings = StoreSettings()
+    workers: WorkerSettings = WorkerSettings()
     automation: AutomationSettings = AutomationSettings()
     notification: NotificationSettings = NotificationSettings()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from vllm_wheels.core.settings import DELIMITER, FILE_VARIABLE, PREFIX, Section, Settings
+from vllm_wheels.core.sections import Section
+from vllm_wheels.core.settings import DELIMITER, FILE_VARIABLE, PREFIX, Settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -16,7 +16,7 @@ from vllm_wheels.core.engine.remotes import LAYOUT, Remotes
 from vllm_wheels.core.engine.store import Artifact, Store
 from vllm_wheels.core.errors import RemoteStoreError, SettingsError, UnsafeArchiveError
 from vllm_wheels.core.host.signing import SigningKey, generate, read_key
-from vllm_wheels.core.settings import RemoteSettings, StoreSettings
+from vllm_wheels.core.sections import RemoteSettings, StoreSettings
 from vllm_wheels_tests.core import making
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
 from vllm_wheels_tests.fixtures import servers

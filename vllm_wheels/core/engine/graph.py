@@ -137,9 +137,7 @@ class BuildGraph:
                 if not self.builders.set_up:
                     raise
                 plan = _unknown(rule, target, SET_UP)
-            artifact = None
-            with suppress(StoreBusyError):  # A plan waits for nobody.
-                artifact = self._found(plan, wait_seconds=0)
+            artifact = self._found_at_once(plan)
             if artifact:
                 known[needed] = artifact
             yield plan, artifact
@@ -207,14 +205,25 @@ class BuildGraph:
         here = self.store.find(plan.artifact, plan.key)
         return here or self.remotes.fetched(plan.artifact, plan.key, wait_seconds=wait_seconds)
 
+    def _found_at_once(self, plan: Plan) -> Artifact | None:
+        try:
+            return self._found(plan, wait_seconds=0)
+        except StoreBusyError:
+            return None
+
     def _plan(
         self, rule: Rule, target: Target, known: Mapping[str, Artifact], *, find_builder: Callable[[], Builder | None]
     ) -> Plan:
         context = PlanContext(
             settings=self.settings, store=self.store, target=target, known=known, find_builder=find_builder
         )
-        drawn = self.run_cache.plan(rule.name(target), lambda: rule.drawn_up(context))
-        return replace(drawn, target=rule.target(target))
+
+        def draw_up() -> Plan:
+            drawn = rule.drawn_up(context)
+            better = rule.better(drawn)
+            return better if better and self._found_at_once(better) else drawn
+
+        return replace(self.run_cache.plan(rule.name(target), draw_up), target=rule.target(target))
 
     def _make(self, plan: Plan, key: str, known: Mapping[str, Artifact]) -> Artifact:
         if self.watcher:

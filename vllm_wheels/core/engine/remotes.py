@@ -19,7 +19,7 @@ from vllm_wheels.core.engine.store import CURRENT_LAYOUT, Artifact, Store
 from vllm_wheels.core.errors import RemoteStoreError, SettingsError, UnsafeArchiveError, UntrustedArtifactError
 from vllm_wheels.core.host.objects import Listed, Objects, objects
 from vllm_wheels.core.host.signing import SigningKey, read_key
-from vllm_wheels.core.settings import RemoteSettings, StoreSettings
+from vllm_wheels.core.sections import RemoteSettings, StoreSettings
 
 LAYOUT = f"layout-{CURRENT_LAYOUT}"
 MEGABYTE = 1e6
