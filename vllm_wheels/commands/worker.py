@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from vllm_wheels.commands.options import json_option, print_json, read_settings, say
-from vllm_wheels.core.errors import MachineError
-from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.operations.hardware import abilities, queues
 from vllm_wheels.defs import home, workers
 
@@ -31,9 +31,8 @@ def command(*, show: bool, name: str, json_file: Path | None) -> None:
     if show:
         return
     workers.celery_options(settings.workers)
-    environment = {**workers.environment(settings), "DAGSTER_HOME": str(home.prepare(settings))}
-    finished = Runner(echo=say).run(workers.worker_argv(listened, name), env=environment)
-    if finished.status:
-        why = finished.tail[-1] if finished.tail else f"it ended with status {finished.status}"
-        what = f"the worker {name} ended"
-        raise MachineError(what, why=why, remedy="see its lines above; most often its queue is gone")
+    environment = {**os.environ, **workers.environment(settings), "DAGSTER_HOME": str(home.prepare(settings))}
+    argv = workers.worker_argv(listened, name)
+    sys.stdout.flush()
+    # In the place of this process, so that a signal to it, also the last one, is one to the worker.
+    os.execve(argv[0], argv, environment)  # noqa: S606

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -112,7 +113,7 @@ class WheelSettings(Section):
     authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
     urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
     version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
-    RENAMED = {"hollow_variants": "same_code_variants"}
+    RENAMED: ClassVar[Mapping[str, str]] = {"hollow_variants": "same_code_variants"}
 
     same_code_variants: Literal["label", "refuse"] = Field(
         "label",
@@ -127,7 +128,7 @@ class WheelSettings(Section):
 class SmokeSettings(Section):
     """How the finished wheel is tried."""
 
-    RENAMED = {"venue": "location"}
+    RENAMED: ClassVar[Mapping[str, str]] = {"venue": "location"}
 
     location: Literal["auto", "host", "container"] = Field(
         "auto", description="auto: this host where the platform tag allows, else the image that built it"
