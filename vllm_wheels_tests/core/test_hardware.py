@@ -108,7 +108,7 @@ def test_dagster_k8s_takes_what_each_step_asks_for(kind, name):
         dagster_home="/opt/dagster/home",
         instance_config_map="instance",
         job_image="image",
-        postgres_password_secret="s",
+        postgres_password_secret=None,
     )
     written = job.construct_dagster_k8s_job(where, args=["run"], job_name="step", user_defined_k8s_config=config)
     pod = written.to_dict()["spec"]["template"]["spec"]
