@@ -49,7 +49,6 @@ def test_small_machine_compiles_and_tries_nothing():
 
 def test_worker_with_other_code_hears_of_no_step(monkeypatch):
     """After an update, steps that new code planned wait for workers with that code."""
-    hardware.code.cache_clear()
     before = set(queues(STRONG))
     monkeypatch.setattr(hardware, "code", lambda: "0000000000")
     assert before.isdisjoint(queues(STRONG))

@@ -215,6 +215,16 @@ def test_artifact_that_leads_out_of_its_folder_is_not_pushed(first, office, tmp_
         sealed_by(office, artifact, tmp_path)
 
 
+def test_artifact_that_cannot_be_packed_fails_no_build(tmp_path, office, first):
+    """What was made stays, and why nobody else gets it is said."""
+    remotes = {"gone": RemoteSettings(url=f"http://127.0.0.1:{closed_port()}", push=True)}
+    first.settings = StoreSettings(remotes=remotes, signing_key=tmp_path / "office.pem")
+    artifact = made(first)
+    (artifact.folder / "out").symlink_to("/etc/passwd")
+    first.remotes.push(artifact)
+    assert "compiled is given to no remote store: it is a link that leads out" in first.notices()[0]
+
+
 def test_static_files_cannot_be_pushed_to(reader, first, office, tmp_path):
     """The error names what can be written to."""
     machine = reader()

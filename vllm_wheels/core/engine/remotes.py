@@ -157,10 +157,14 @@ class Remotes:
         wanted = [each for each in self._known if each.settings.push and each.name not in self.failed]
         if not wanted:
             return
-        with self._sealed(artifact) as path:
-            for remote in wanted:
-                with self._forgiven(remote):
-                    self._created(remote, artifact, path)
+        try:
+            with self._sealed(artifact) as path:
+                for remote in wanted:
+                    with self._forgiven(remote):
+                        self._created(remote, artifact, path)
+        except (UnsafeArchiveError, OSError) as error:
+            why = error.why if isinstance(error, UnsafeArchiveError) else error.strerror
+            self.say(f"NOTICE: {artifact.kind} is given to no remote store: {why}")
 
     def push_to(self, remote: Remote, artifact: Artifact) -> bool:
         """Gives an artifact to one remote; False where that has one of the name, which stays as it is.
