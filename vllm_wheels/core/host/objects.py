@@ -9,12 +9,12 @@ machine's role; an address holds none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 import obstore
@@ -57,7 +57,7 @@ class Objects(Protocol):
     Each method raises RemoteStoreError where the server is out of reach, refuses, or is too slow.
     """
 
-    def read(self, name: str) -> Any:
+    def read(self, name: str) -> AbstractContextManager[Iterator[bytes] | None]:
         """Opens an object: a context with an iterator of its bytes, or with None where there is none."""
 
     def create(self, name: str, path: Path) -> bool:
