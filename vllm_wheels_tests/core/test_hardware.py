@@ -11,7 +11,7 @@ from vllm_wheels.core.engine.remotes import Remotes
 from vllm_wheels.core.operations import hardware
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.operations.hardware import Abilities, abilities, queue, queues
-from vllm_wheels.core.settings import load
+from vllm_wheels.core.settings import GUARD_VARIABLE, load
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify import planning
@@ -54,14 +54,23 @@ def test_worker_with_other_code_hears_of_no_step(monkeypatch):
     assert before.isdisjoint(queues(STRONG))
 
 
-def test_machine_tells_what_it_can_by_its_kernel(tmp_path):
-    """Memory, cores and processor come from /proc; an AMD of 2017 tries the baseline only."""
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("flags\t\t: fpu avx2 fma f16c\n")
-    (tmp_path / "proc/meminfo").write_text("MemAvailable:   8000000 kB\n")
-    found = abilities(tmp_path)
-    assert found.variants == ("baseline",)
-    assert found.gigabytes == pytest.approx(8.2, abs=0.1)
+@pytest.mark.parametrize(
+    ("flags", "reached"),
+    [
+        ("fpu avx2 fma f16c", ("baseline",)),
+        ("avx2 fma f16c avx512f avx512vl avx512bw avx512dq avx512_vnni", ("baseline", "avx512", "avx512vnni")),
+        ("sse2", ()),
+        ("", ()),
+    ],
+    ids=["old", "vnni", "too-old", "untold"],
+)
+def test_machine_tells_which_variants_it_can_try(monkeypatch, flags, reached):
+    """By the flags of its processor; one that reaches no variant still fetches and publishes."""
+    monkeypatch.setenv(GUARD_VARIABLE, flags)
+    found = abilities()
+    assert found.variants == reached
+    assert found.cores >= 1
+    assert found.gigabytes > 0
 
 
 def test_report_of_a_machine_that_lacks_nothing_serves_one_that_does():

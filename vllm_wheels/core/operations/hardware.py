@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.engine.rule import Rule
-from vllm_wheels.core.errors import UnsupportedProcessorError
+from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
 from vllm_wheels.core.host.machine import cores, memory_available
-from vllm_wheels.core.host.processors import advice, flags_of_host
+from vllm_wheels.core.host.processors import advice, flags_of
 from vllm_wheels.core.operations.builds import rules
+from vllm_wheels.core.patches.cpu_guard import cpu_flags
 from vllm_wheels.core.variants import lowest, variant, variants
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ANYWHERE = "anywhere"
 """Queue of steps that every machine carries out."""
@@ -35,17 +32,18 @@ class Abilities:
     variants: tuple[str, ...]  # whose floor its processor reaches, lowest first
 
 
-def abilities(root: Path | None = None) -> Abilities:
-    """What this machine can do, told by its kernel."""
-    where = {"root": root} if root else {}
+def abilities() -> Abilities:
+    """What this machine can do: memory and cores within its control groups, features as kernel and CPUID tell them."""
+    return Abilities(cores=cores(), gigabytes=round(memory_available(), 1), variants=_reached())
+
+
+def _reached() -> tuple[str, ...]:
     try:
-        best = advice(flags_of_host(**where)).variant.name
-    except UnsupportedProcessorError:
-        reached: tuple[str, ...] = ()
-    else:
-        names = list(variants())
-        reached = tuple(names[: names.index(best) + 1])
-    return Abilities(cores=cores(**where), gigabytes=round(memory_available(**where), 1), variants=reached)
+        best = advice(flags_of(" ".join(cpu_flags() or ()))).variant.name
+    except (UnsupportedProcessorError, CommandLineError):
+        return ()
+    names = list(variants())
+    return tuple(names[: names.index(best) + 1])
 
 
 def need(rule: Rule, name: str | None) -> str:
