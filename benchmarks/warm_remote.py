@@ -2,8 +2,8 @@
 
     python -m benchmarks.warm_remote [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
 
-The bucket is moto's server on loopback, so what is measured is what the two machines do, and not a network. The first one
-pushes what it makes; the second one begins with nothing and reads.
+The bucket is moto's server on loopback, so what is measured is what the two machines do, and not a network. The first
+one pushes what it makes; the second one begins with nothing and reads.
 """
 
 from __future__ import annotations
