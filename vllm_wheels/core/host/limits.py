@@ -55,6 +55,9 @@ TORCH_ENV_GIGABYTES = 1.0
 BUILD_MEMORY_GIGABYTES = 3.0
 """Memory of one real build with a single job: the compiler, ninja and the linking of ``_C``."""
 
+TRIAL_MEMORY_GIGABYTES = 3.0
+"""Memory of trying a wheel: a tiny model in torch takes 2 GiB."""
+
 COMPILER_CACHE_GIGABYTES = 5.0 * 1.024**3
 """Size at which ccache and sccache begin to remove what was used longest ago: 5 GiB, in GB of 10^9 bytes."""
 
@@ -67,6 +70,9 @@ LISTING_SECONDS = 180.0
 FILE_BYTES = 4 * GIB
 FILE_SECONDS = 2 * 3600.0
 """For one file that is downloaded or uploaded, with all attempts and pauses."""
+
+MANIFEST_BYTES = 16 * MIB
+"""Most of an artifact's manifest in a remote store; that of a torch environment has some 20 kB."""
 
 MESSAGE_BYTES = MIB
 MESSAGE_SECONDS = 120.0
