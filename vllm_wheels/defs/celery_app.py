@@ -9,5 +9,5 @@ from dagster_celery.tasks import create_task
 from vllm_wheels.core.settings import load
 from vllm_wheels.defs.workers import celery_options
 
-app = make_app(CeleryExecutor.for_cli(**celery_options(load().workers)).app_args())
-execute_plan = create_task(app)
+app = make_app(CeleryExecutor.for_cli(**celery_options(load().workers)).app_args())  # type: ignore[no-untyped-call]
+execute_plan = create_task(app)  # type: ignore[no-untyped-call]

@@ -300,7 +300,7 @@ def _names(archive: Path) -> Iterator[str]:
         for info in tar:
             yield info.name
             # It keeps what it has read, for those who come back to it.
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 def _tar_entries(archive: Path) -> Iterator[Entry]:

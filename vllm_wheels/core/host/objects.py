@@ -100,7 +100,7 @@ class Bucket:
 
     @cached_property
     def _store(self) -> ObjectStore:
-        return from_url(
+        opened: ObjectStore = from_url(
             self.url,
             config=self.options,  # type: ignore[call-overload]  # each cloud has a type of its own
             client_options={
@@ -119,6 +119,7 @@ class Bucket:
                 },
             },
         )
+        return opened
 
     @contextmanager
     def read(self, name: str) -> Iterator[Iterator[bytes] | None]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, distribution
 from os import PathLike
+from typing import Any
 
 NAME = ""
 PACKAGE = UPSTREAM = "vllm"
@@ -32,9 +33,9 @@ class CpuBuild(Distribution):
         text = self._installed.read_text(filename)
         return VERSION.sub(r"\g<0>+cpu", text, count=1) if text and filename == METADATA else text
 
-    def locate_file(self, path: str | PathLike[str]) -> PathLike[str]:
+    def locate_file(self, path: str | PathLike[str]) -> Any:
         """Where a file of the distribution is."""
-        return self._installed.locate_file(path)  # type: ignore[return-value]  # typeshed's protocol of paths
+        return self._installed.locate_file(path)
 
 
 class Finder:
@@ -69,4 +70,4 @@ def _is_machinery(names: dict[str, object]) -> bool:
 
 
 if NAME:
-    sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # typeshed asks for an instance
+    sys.meta_path.insert(0, Finder)

@@ -109,7 +109,7 @@ class Rewriting:
             # Extras of its own. The version that is being installed is always the right one.
             requirement.name, requirement.specifier = self.distribution, SpecifierSet()
             return None
-        if UPSTREAM in map(canonicalize_name, requirement.extras):
+        if UPSTREAM in {canonicalize_name(each) for each in requirement.extras}:
             requirement.extras = {each for each in requirement.extras if canonicalize_name(each) != UPSTREAM}
             return f"{name} is required without its extra [{UPSTREAM}], which pulls in the distribution {UPSTREAM}"
         if name == TORCH:
