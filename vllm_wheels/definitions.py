@@ -12,7 +12,7 @@ from vllm_wheels.defs.resources import BuildMode, BuildOptions
 settings = load()
 
 defs = dg.Definitions(
-    assets=[*inputs.specs(), freshness.spec(), *all_assets()],
+    assets=[*inputs.specs(), freshness.spec(settings), *all_assets()],
     resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     jobs=[automation.rebuild],
     schedules=automation.schedules(settings),

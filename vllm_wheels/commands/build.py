@@ -103,7 +103,7 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     closing.show(made, settings, verified="verification" in kinds)
     if failures:
         sys.exit(failures[0].exit_code)
-    closing.require_no_conviction(made)
+    closing.require_verdicts(made)
 
 
 def _delivered(wheels: Sequence[Target], kinds: tuple[str, ...], instance: DagsterInstance, builds: BuildGraph) -> bool:

@@ -41,7 +41,7 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     )
     check_specs = checks.specs(asset)
 
-    # Only what can be done in part may leave out its checks, as a dry run does (docs/dagster.md, "Dry run").
+    # Only what can be done in part may give no result: a dry run has no verdicts, and a verdict may stay open.
     @dg.multi_asset(
         name="__".join(asset.path),
         specs=[spec],
@@ -55,6 +55,6 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
         # Whoever only looks at the graph does not wait for everything that making an artifact needs.
         from vllm_wheels.defs import making  # noqa: PLC0415
 
-        yield making.carry_out(context, kind, variant, mode=build_mode, options=build_options)
+        yield from making.carry_out(context, kind, variant, mode=build_mode, options=build_options)
 
     return body

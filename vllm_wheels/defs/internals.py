@@ -25,7 +25,7 @@ from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from dagster._core.event_api import EventLogRecord
@@ -42,14 +42,12 @@ UNOBSERVED = "INITIAL"
 
 
 def partitioned_check(
-    asset: dg.AssetKey, *, name: str, description: str, blocking: bool, partitions: dg.PartitionsDefinition[str]
+    asset: dg.AssetKey, *, name: str, description: str, partitions: dg.PartitionsDefinition[str]
 ) -> dg.AssetCheckSpec:
     """A check that has a verdict of its own for each partition, which Dagster 1.13 offers as a preview."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name=name, asset=asset, description=description, blocking=blocking, partitions_def=partitions
-        )
+        return dg.AssetCheckSpec(name=name, asset=asset, description=description, partitions_def=partitions)
 
 
 def version_tags(*, data: str, code: str | None = None) -> dict[str, str]:
@@ -76,6 +74,21 @@ def latest_data_version(
 ) -> str | None:
     """Data version of the newest materialization, or observation, of a partition; None where there is none."""
     return _version(instance.get_latest_data_version_record(asset, is_source=observed, partition_key=partition))
+
+
+def last_made_from(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, need: dg.AssetKey) -> str | None:
+    """Data version that an input had when the newest materialization of a partition was made; None where unknown."""
+    found = instance.get_latest_data_version_record(asset, is_source=False, partition_key=partition)
+    made = found.event_log_entry.asset_materialization if found else None
+    return ((made.tags if made else None) or {}).get(get_input_data_version_tag(need))
+
+
+def partitions_of_status(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str], among: dg.PartitionsDefinition[str]
+) -> dict[str, str | None]:
+    """Whether each partition is MATERIALIZED, FAILED or IN_PROGRESS as the web UI shows it; None for a missing one."""
+    found = instance.get_status_by_partition(asset, partitions, among) or {}
+    return {partition: status.value if (status := found.get(partition)) else None for partition in partitions}
 
 
 def latest_key(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> str | None:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from vllm_wheels.core import errors
 from vllm_wheels.core.engine.run_cache import remembering
-from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsError
+from vllm_wheels.core.errors import BuildError, VllmWheelsError
 from vllm_wheels.defs import abandoned, inputs, internals
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.keys import JOB, key
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
-
-CONVICTED = "DagsterAssetCheckFailedError"
-"""Dagster's name for a blocking asset check that failed."""
 
 INTERRUPTIONS = frozenset({"DagsterExecutionInterruptedError", "KeyboardInterrupt"})
 """Names of the errors in which Dagster wraps an interruption of a step."""
@@ -96,8 +93,6 @@ def _error(event: dg.DagsterEvent) -> VllmWheelsError:
     data = event.step_failure_data.user_failure_data
     if data is None:
         found = event.step_failure_data.error
-        if found is not None and found.cls_name == CONVICTED:
-            return _convicted(found.message)
         while found is not None and found.cause is not None:
             found = found.cause
         why = found.message.strip().splitlines()[0] if found else "Dagster gave no reason"
@@ -106,13 +101,6 @@ def _error(event: dg.DagsterEvent) -> VllmWheelsError:
     entries = {name: value.value for name, value in data.metadata.items()}
     kind = _kinds()[int(str(entries["exit_code"]))]
     return kind(str(entries["what"]), why=str(entries["why"]), remedy=str(entries["remedy"]))
-
-
-def _convicted(message: str) -> VllmWheelsError:
-    """The error for a step whose blocking asset checks failed; its message has a line of them for every asset."""
-    named = "; ".join(line.strip() for line in message.strip().splitlines()[1:] if line.strip())
-    remedy = "read the report beside the wheel in the output folder, or in the web UI"
-    return VerificationError("the wheel is not what it claims to be", why=named, remedy=remedy)
 
 
 def _kinds() -> dict[int, type[VllmWheelsError]]:

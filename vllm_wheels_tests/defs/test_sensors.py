@@ -12,7 +12,7 @@ from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.operations.tracked_releases import Announced, announced
 from vllm_wheels.defs import automation, freshness, partitions, staleness
 from vllm_wheels.defs.sensors import Memory, new_among
-from vllm_wheels_tests.defs.test_schedules import record_all
+from vllm_wheels_tests.defs.test_schedules import record, record_all
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
@@ -194,6 +194,18 @@ def test_newest_release_is_reported_once_it_is_complete(settings_environment, in
     assert not report()
     event = instance.get_latest_materialization_event(dg.AssetKey(freshness.NAME))
     assert event.asset_materialization.metadata["release"].value == "0.33.0"
+
+
+def test_newest_release_is_not_complete_while_a_newer_wheel_has_no_verdict(settings_environment, instance, monkeypatch):
+    """A verification speaks for the wheel that it was of, and not for the one that was built since."""
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__VARIANTS", '["avx512"]')
+    monkeypatch.setattr(freshness, "SAID_AGAIN", timedelta(0))
+    partitions.register(instance, "0.33.0")
+    record_all(instance, "3.12|0.33.0")
+    given = {"pythons": ["3.12"], "settings": configuration.load()}
+    assert freshness.report_newest(instance, "0.33.0", **given)
+    record(instance, "wheel", "3.12|0.33.0", data="2")
+    assert not freshness.report_newest(instance, "0.33.0", **given)
 
 
 @pytest.mark.parametrize(("enabled", "status"), [("true", "RUNNING"), ("false", "STOPPED")])
