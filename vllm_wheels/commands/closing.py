@@ -63,10 +63,12 @@ def require_verdicts(wheels: Sequence[Delivered]) -> None:
     """Raises VerificationError where a wheel was convicted, else CannotVerifyError where one could not be judged."""
     remedy = "read the report.md beside the wheel"
     if convicted := _of_verdict(wheels, "convicted"):
-        raise VerificationError(f"convicted: {convicted}", why="the wheel is not what it claims to be", remedy=remedy)
+        what, why = f"convicted: {convicted}", "the wheel is not what it claims to be"
+        raise VerificationError(what, why=why, remedy=remedy)
     if left_open := _of_verdict(wheels, "could-not-judge"):
+        what = f"{left_open} could not be verified"
         why = "something here keeps a check from being carried out; that is neither passed nor convicted"
-        raise CannotVerifyError(f"{left_open} could not be verified", why=why, remedy=remedy)
+        raise CannotVerifyError(what, why=why, remedy=remedy)
 
 
 def _of_verdict(wheels: Sequence[Delivered], verdict: str) -> str:

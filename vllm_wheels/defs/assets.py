@@ -47,7 +47,6 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
         specs=[spec],
         check_specs=check_specs,
         can_subset=bool(check_specs),
-        pool=rule.pool if rule else None,
     )
     def body(
         context: dg.AssetExecutionContext, build_mode: BuildMode, build_options: BuildOptions

@@ -69,7 +69,7 @@ def judged(context: dg.AssetExecutionContext, builds: BuildGraph, target: Target
     except OpenVerdictError as error:
         deliver_open(builds, target, error.report)
         _record_findings(context, error.report, target)
-        context.log.warning(f"could-not-judge: {error}")
+        context.log.warning("could-not-judge: %s", error)
         return None
     deliver(builds, JUDGED, target)
     found = read_report(artifact.folder)
@@ -82,7 +82,7 @@ def _record_findings(context: dg.AssetExecutionContext, found: Report, target: T
     for evaluation in checks.evaluations(found, key(JUDGED, target.variant), context.partition_key):
         context.log_event(evaluation)
     for check, reason in checks.skipped(found):
-        context.log.info(f"skipped: {check}: {reason}")
+        context.log.info("skipped: %s: %s", check, reason)
 
 
 def _result(artifact: Artifact, target: Target) -> dg.MaterializeResult[None]:

@@ -39,8 +39,8 @@ def test_installed_dagster_takes_every_key_of_dagster_yaml(path, tmp_path):
     """Neither file holds a key that the installed Dagster does not know."""
     shutil.copy(path, tmp_path / "dagster.yaml")
     found, _ = dagster_instance_config(str(tmp_path))
-    assert found["run_monitoring"]["free_slots_after_run_end_seconds"] == 60
-    assert found["concurrency"]["pools"]["default_limit"] == 1
+    (limit,) = found["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit["limit"] < found["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 def test_compose_file_names_no_secret_and_publishes_on_loopback_only():

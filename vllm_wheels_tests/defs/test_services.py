@@ -13,15 +13,13 @@ from docker.models.containers import Container
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.builders.docker_engine import OWNER, engine
-from vllm_wheels.defs import home
+from vllm_wheels.core.host.slots import slot
 from vllm_wheels.defs.services import Service, Services
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until
 
 PARTITION = "3.11|0.32.0"
 COMPILERS = ("cc1plus", "ninja", "cmake")
 SECONDS = 240
-FREED_SECONDS = 150
-"""The daemon frees what a run left behind a minute after its end, and looks every half minute."""
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ def test_terminated_run_leaves_no_compiler_behind(ui, tmp_path):
     assert ended == "CANCELED"
     # Being ended they may still be there for a moment.
     until(lambda: not compilers(tmp_path), 15, "the compilers to end")
-    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
+    assert free()
 
 
 @pytest.mark.container
@@ -93,11 +91,10 @@ def containers(folder: Path) -> list[Container]:
     return [one for one in found if any(mount["Source"].startswith(build) for mount in one.attrs["Mounts"])]
 
 
-def slots() -> tuple[int, int] | None:
-    """Taken and all places of the pool of compilers; None while one is taken."""
-    instance = home.instance(configuration.load())
-    info = instance.event_log_storage.get_concurrency_info("compile")
-    return (info.active_slot_count, info.slot_count) if info.active_slot_count == 0 else None
+def free() -> bool:
+    """Whether the next compile would not have to wait."""
+    with slot("compile", "a test", configuration.load(), pytest.fail):
+        return True
 
 
 @pytest.mark.servers
@@ -113,7 +110,7 @@ def test_killed_web_server_and_daemon_come_back_and_the_run_goes_on(ui, tmp_path
     ended = until(lambda: end_of(ui, run), SECONDS, "the run to end")
     assert ended == "SUCCESS"
     assert {name for name, pid in killed.items() if ui.pid(name) == pid} == set()
-    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
+    assert free()
 
 
 def end_of(ui: RunningUi, run: str) -> str | None:

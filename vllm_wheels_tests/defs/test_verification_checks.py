@@ -51,7 +51,7 @@ def test_every_check_is_an_asset_check():
 
 
 def test_findings_are_shown_as_they_are():
-    """What passed is green, a warning and what could not be judged yellow, a conviction red; what was skipped has no light."""
+    """What passed is green, warnings and what could not be judged yellow, convictions red; skipped has no light."""
     said = report(GOOD, SKIPPED, WARNING, BAD, OPEN)
     found = {each.check_name: each for each in checks.evaluations(said, KEY, "3.11|0.32.0")}
     warn, error = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -136,7 +136,7 @@ def gate(monkeypatch, tmp_path):
     ],
     ids=["passed", "warned of", "skipped", "convicted", "not judged", "convicted and not judged"],
 )
-def test_lights_are_what_the_report_says(gate, findings, succeeds, released, light, shown):
+def test_lights_are_what_the_report_says(gate, findings, succeeds, released, light, shown):  # noqa: PLR0917 - a table
     """Only a wheel that has passed is materialized; one that could not be judged stops its release but not the run."""
     outcome = gate.run("3.11", *findings)
     assert outcome.success is succeeds

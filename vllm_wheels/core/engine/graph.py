@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vllm_wheels.core.engine.plan import ActionContext, Plan, Step, carry_out
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, carry_out
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import BuildError, MachineError
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.slots import slot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm_wheels.core.engine.builder import Builder
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.settings import Settings
@@ -203,17 +207,25 @@ class BuildGraph:
         if self.watcher:
             self.watcher.begun(plan)
         wait = self.settings.builder.lock_seconds
-        with self.store.making(plan.artifact, key, wait_seconds=wait, say=self.say) as stage:
+        with self.store.making(plan.artifact, key, wait_seconds=wait, purpose=plan.name, say=self.say) as stage:
             # Another process may have made it while this one waited for the lock.
             if found := self.store.find(plan.artifact, key):
                 return found
-            started = time.monotonic()
-            context = ActionContext(
-                stage=stage, settings=self.settings, runner=self.runner, find_builder=lambda: self.builder, say=self.say
-            )
-            made = carry_out(plan.steps, context)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
-            return self.store.keep(plan, stage, made, made_from=made_from, seconds=round(time.monotonic() - started, 1))
+            made, seconds = self._carried_out(plan, stage)
+            return self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)
+
+    def _carried_out(self, plan: Plan, stage: Path) -> tuple[Made, float]:
+        """Walks the steps of a plan, once there is a place for it; with the seconds that they took."""
+        context = ActionContext(
+            stage=stage, settings=self.settings, runner=self.runner, find_builder=lambda: self.builder, say=self.say
+        )
+        work = self.rules[plan.artifact].slot
+        place = slot(work, plan.name, self.settings, self.say) if work else nullcontext()
+        with place:
+            started = time.monotonic()
+            made = carry_out(plan.steps, context)
+            return made, round(time.monotonic() - started, 1)
 
 
 def _unknown(rule: Rule, target: Target, what: str) -> Plan:

@@ -16,6 +16,7 @@ from vllm_wheels.core.variants import Variant, variant
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.builder import Builder
     from vllm_wheels.core.engine.store import Artifact, Store
+    from vllm_wheels.core.host.slots import Work
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
 
@@ -67,7 +68,7 @@ class Rule:
         observed: name and description of the inputs from outside, where there are any.
         observed_by_variant: whether these differ from variant to variant.
         sidecars: its files that stand beside a delivered wheel.
-        pool: Dagster's pool that limits how many are made at the same time.
+        slot: what it takes a place for while it is made, where only so many are made at the same time on a machine.
         phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
             and ``{values}`` what it was and is, where that is short enough to read.
     """
@@ -84,7 +85,7 @@ class Rule:
     stage: Stage = "prepare"
     sidecars: tuple[str, ...] = ()
     labels: frozenset[str] = frozenset()
-    pool: str | None = None
+    slot: Work | None = None
     phrases: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -30,7 +30,7 @@ RULE = Rule(
     stage="verify",
     sidecars=("report.json", "report.md", "report.html"),
     labels=frozenset({"pytest"}),
-    pool="trial",
+    slot="trial",
     phrases={
         "commands": "commands of the test runs changed",
         "index": "package index of the test run changed",
