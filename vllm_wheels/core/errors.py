@@ -160,6 +160,10 @@ class StoreBusyError(BuildError, exit_code=74):
     """Another process is making the same artifact and did not finish in time."""
 
 
+class FailedBeforeError(BuildError, exit_code=76):
+    """The same was tried before and failed; it is not tried again until an input moves or somebody asks."""
+
+
 class VerificationError(VllmWheelsError, exit_code=80):
     """The wheel is not what it claims to be."""
 

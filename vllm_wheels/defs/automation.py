@@ -83,11 +83,11 @@ def notifications(settings: Settings) -> list[dg.SensorDefinition]:
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
         default_status=status,
-        description="Tells people of published releases",
+        description="Tells people of published releases, of what went well again, and of what could not be judged",
     )
     def tell_of_releases(context: dg.RunStatusSensorContext) -> None:
         from vllm_wheels.defs import notifications
 
-        notifications.tell_of_releases(context)
+        notifications.tell_of_success(context)
 
     return [tell_of_failures, tell_of_releases]

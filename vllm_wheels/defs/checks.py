@@ -57,6 +57,12 @@ def evaluations(report: Report, asset: dg.AssetKey, partition: str) -> Iterator[
             yield _evaluation(finding, asset, partition)
 
 
+def is_open(evaluation: dg.AssetCheckEvaluation) -> bool:
+    """Whether a check could not judge."""
+    verdict = evaluation.metadata.get("verdict")
+    return verdict is not None and verdict.value == "could-not-judge"
+
+
 def skipped(report: Report) -> Iterator[tuple[str, str]]:
     """The checks that did not apply, each with the reason."""
     return ((finding.check, finding.line) for finding in report.findings if finding.verdict == "skipped")

@@ -20,7 +20,9 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
@@ -91,6 +93,26 @@ def partitions_of_status(
     return {partition: status.value if (status := found.get(partition)) else None for partition in partitions}
 
 
+def evaluations(instance: dg.DagsterInstance, run: str) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the checks of a run said."""
+    for entry in instance.all_logs(run, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        if entry.dagster_event:
+            yield entry.dagster_event.asset_check_evaluation_data
+
+
+def evaluations_before(
+    instance: dg.DagsterInstance, newest: dg.AssetCheckEvaluation
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """What a check had said of the same partition before its newest evaluation; nothing where that was its first."""
+    _, *earlier = instance.event_log_storage.get_asset_check_execution_history(
+        newest.asset_check_key,
+        limit=2,
+        status={AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED},
+        partition_filter=PartitionKeyFilter(key=newest.partition),
+    )
+    return (record.evaluation for record in earlier if record.evaluation)
+
+
 def latest_key(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> str | None:
     """Store key of the artifact that the newest materialization of a partition reported; None where there is none."""
     found = instance.get_latest_data_version_record(asset, is_source=False, partition_key=partition)
@@ -109,9 +131,25 @@ def resolver(instance: dg.DagsterInstance, graph: AssetGraph) -> CachingStaleSta
     return CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
 
 
-def not_fresh(judge: CachingStaleStatusResolver, partition: str, among: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
-    """Assets of a partition that are missing or stale by themselves; see ``staleness.closure``."""
-    return {key for key in among if judge.get_status(key, partition) is not StaleStatus.FRESH}
+def not_fresh(
+    judge: CachingStaleStatusResolver, partition: str, among: Iterable[dg.AssetKey]
+) -> dict[dg.AssetKey, str]:
+    """Assets of a partition that are missing or stale by themselves, and why; see ``staleness.closure``."""
+    statuses = {key: judge.get_status(key, partition) for key in among}
+    return {
+        key: "missing" if status is StaleStatus.MISSING else _causes(judge, key, partition)
+        for key, status in statuses.items()
+        if status is not StaleStatus.FRESH
+    }
+
+
+def _causes(judge: CachingStaleStatusResolver, key: dg.AssetKey, partition: str) -> str:
+    causes = judge.get_stale_causes(key, partition)
+    said = (
+        f"{each.dependency_asset_key.to_user_string()} moved" if each.dependency_asset_key else each.reason
+        for each in causes
+    )
+    return "; ".join(dict.fromkeys(said))
 
 
 @contextmanager

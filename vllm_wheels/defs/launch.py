@@ -11,14 +11,14 @@ import dagster as dg
 from vllm_wheels.core import errors
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import BuildError, VllmWheelsError
-from vllm_wheels.defs import abandoned, inputs, internals
+from vllm_wheels.defs import abandoned, inputs, internals, tags
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.keys import JOB, key
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 from vllm_wheels.defs.sqlite import kept_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
@@ -43,8 +43,9 @@ def launch(
     options: BuildOptions,
     dry_run: bool,
     say: Callable[[str], None],
+    why: Mapping[dg.AssetKey, str] | None = None,
 ) -> Outcome:
-    """Materializes assets of one partition, and what they need, in this process.
+    """Materializes assets of one partition, and what they need, in this process; ``why`` is a reason for each.
 
     Raises:
         KeyboardInterrupt: the user interrupted; the run is recorded as failed.
@@ -63,6 +64,7 @@ def launch(
             run_config={"loggers": {"milestones": {}}},
             instance=instance,
             partition_key=target.partition,
+            tags={**tags.of(target, assets), **tags.reasons(why or {})},
             raise_on_error=False,
         )
     failed = [event for event in result.all_node_events if event.is_step_failure]

@@ -14,7 +14,7 @@ import dagster as dg
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.engine.rendering import as_json, as_markdown, document
 from vllm_wheels.core.engine.store import Artifact
-from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.errors import VerificationError, VllmWheelsError
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.host.system_errors import of_system
 from vllm_wheels.core.operations.builds import rules
@@ -25,6 +25,7 @@ from vllm_wheels.core.verify.report import Report, read_report
 from vllm_wheels.defs import abandoned, checks, internals, publishing, report
 from vllm_wheels.defs.keys import JOB, JUDGED, RELEASE, key, needs, observed_key
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
+from vllm_wheels.defs.tags import AUTOMATIC
 
 
 def carry_out(
@@ -34,7 +35,8 @@ def carry_out(
     abandoned.sign(context)
     with plain_failures(say_last=context.job_name != JOB):
         target = Target.parse(context.partition_key, variant)
-        builds = options.builds(say=context.log.info, on_artifact=Recorder(context, key(kind, variant)))
+        recorder, by_itself = Recorder(context, key(kind, variant)), AUTOMATIC in context.run.tags
+        builds = options.builds(say=context.log.info, on_artifact=recorder, automatic=by_itself)
         if mode.dry_run:
             yield planned(context, builds, kind, target)
             return
@@ -74,7 +76,11 @@ def judged(context: dg.AssetExecutionContext, builds: BuildGraph, target: Target
     deliver(builds, JUDGED, target)
     found = read_report(artifact.folder)
     _record_findings(context, found, target)
-    require_unconvicted(found)
+    try:
+        require_unconvicted(found)
+    except VerificationError as error:
+        builds.failures.note(JUDGED, target, artifact.key, error)
+        raise
     return _result(artifact, target)
 
 

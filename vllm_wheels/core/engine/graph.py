@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vllm_wheels.core.engine.failures import Failures
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, carry_out
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import BuildError, MachineError
+from vllm_wheels.core.errors import BuildError, FailedBeforeError, MachineError, VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.host.slots import slot
 
@@ -71,6 +72,8 @@ class BuildGraph:
         echo: given each line that a process prints; None keeps quiet.
         on_artifact: told once in a run of each artifact that is ready, with its target and whether it was made now.
         watcher: follows what is made, to show it to the user; None where nobody looks.
+        retry: somebody asked to try again what failed with the same key.
+        automatic: nobody asked: what failed is left alone, and after a fault that may pass only for a while.
         run_cache: what it shares with other build graphs of the same run.
     """
 
@@ -81,12 +84,19 @@ class BuildGraph:
     echo: Callable[[str], None] | None = None
     on_artifact: Callable[[Target, Artifact, bool], None] | None = None
     watcher: Watcher | None = None
+    retry: bool = False
+    automatic: bool = False
     run_cache: RunCache = field(default_factory=current)
 
     @property
     def store(self) -> Store:
         """Where finished artifacts are kept."""
         return Store(self.settings.state_folder / "store")
+
+    @property
+    def failures(self) -> Failures:
+        """What could not be made."""
+        return Failures(self.settings.state_folder / "failures")
 
     @property
     def runner(self) -> Runner:
@@ -185,14 +195,38 @@ class BuildGraph:
         return artifact
 
     def _found_or_made(self, rule: Rule, target: Target, known: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
-        plan = self._plan(rule, target, known, find_builder=lambda: self.builder)
+        owner, key = rule.target(target), None
+        try:
+            plan = self._plan(rule, target, known, find_builder=lambda: self.builder)
+            key = self._key(rule, plan)
+            if found := self.store.find(rule.kind, key):
+                return found, False
+            self._require_untried(rule, plan)
+            made = self._make(plan, key, known)
+        except FailedBeforeError:
+            raise
+        except VllmWheelsError as error:
+            self.failures.note(rule.kind, owner, key, error)
+            raise
+        self.failures.forget(rule.kind, owner)
+        return made, True
+
+    def _require_untried(self, rule: Rule, plan: Plan) -> None:
+        """Raises FailedBeforeError where the same failed before: a person's cheap attempts are never refused."""
+        failure = None if self.retry else self.failures.find(rule.kind, plan.target)
+        if failure is None or failure.key != plan.key:
+            return
+        if failure.stands(time.time()) if self.automatic else rule.slot and not failure.passing:
+            raise failure.error
+
+    def _key(self, rule: Rule, plan: Plan) -> str:
+        target = plan.target
         if plan.key is None:
             what = f"{rule.kind} of {target.partition} cannot be made yet"
             raise BuildError(what, why=f"unknown: {', '.join(plan.unknown)}", remedy="report this as a defect")
         for notice in plan.notices:
             self.say(f"NOTICE: {notice}")
-        found = self.store.find(rule.kind, plan.key)
-        return found or self._make(plan, plan.key, known), found is None
+        return plan.key
 
     def _plan(
         self, rule: Rule, target: Target, known: Mapping[str, Artifact], *, find_builder: Callable[[], Builder | None]

@@ -223,9 +223,8 @@ def _locked(descriptor: int, mode: int) -> bool:
 def _tell_of_wait(lock: Path, kind: str, say: Callable[[str], None] | None) -> None:
     if say:
         began = datetime.now().astimezone().strftime("%H:%M:%S")
-        say(
-            f"waiting since {began} for another process that makes this {kind}: {holder(lock) or 'it does not say which'}"
-        )
+        who = holder(lock) or "one that does not say which"
+        say(f"waiting since {began} for another process that makes this {kind}: {who}")
 
 
 def _acquired(lock: FileLock, wait_seconds: float, on_wait: Callable[[], object]) -> AbstractContextManager[object]:
