@@ -36,7 +36,7 @@ def tell_of_success(context: dg.RunStatusSensorContext) -> None:
             notify(message, current)
 
 
-def failure(context: dg.RunFailureSensorContext, *, url: str) -> Message | None:
+def failure(context: dg.RunFailureSensorContext, *, url: str | None) -> Message | None:
     """What a failed run says: each failed step with its reason; None where people know all of that."""
     run, events = context.dagster_run, list(context.get_step_failure_events())
     reasons = {str(event.step_key): history.reason(event) for event in events if not history.is_repeated(event)}
@@ -49,11 +49,11 @@ def failure(context: dg.RunFailureSensorContext, *, url: str) -> Message | None:
         title=f"run failed: {run.job_name} {_partition(run)}".strip(),
         text="\n".join(text.splitlines()[:LINES]),
         fields=_fields(run),
-        link=f"{url}/runs/{run.run_id}",
+        link=_link(url, run),
     )
 
 
-def mended(context: dg.RunStatusSensorContext, *, url: str) -> Message | None:
+def mended(context: dg.RunStatusSensorContext, *, url: str | None) -> Message | None:
     """Names the steps of a run that failed the last time and went well now; None where there are none."""
     run, instance = context.dagster_run, context.instance
     succeeded = [step for step, said in history.steps(instance, run).items() if said is None]
@@ -61,10 +61,10 @@ def mended(context: dg.RunStatusSensorContext, *, url: str) -> Message | None:
     if not again:
         return None
     title = f"went well again: {', '.join(again)} {_partition(run)}".strip()
-    return Message(event="mended", title=title, fields=_fields(run), link=f"{url}/runs/{run.run_id}")
+    return Message(event="mended", title=title, fields=_fields(run), link=_link(url, run))
 
 
-def left_open(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Message]:
+def left_open(context: dg.RunStatusSensorContext, *, url: str | None) -> Iterator[Message]:
     """A message per wheel that a run could not judge, unless the same was open before."""
     run, instance = context.dagster_run, context.instance
     logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
@@ -81,7 +81,7 @@ def left_open(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Messa
             title=f"could not be judged: {asset.to_user_string()} {_partition(run)}".strip(),
             text="\n".join(f"{each.check_name}: {each.description}" for each in open_ones[:LINES]),
             fields=_fields(run),
-            link=f"{url}/runs/{run.run_id}",
+            link=_link(url, run),
         )
 
 
@@ -90,7 +90,7 @@ def _known(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str, said: st
     return earlier is not None and earlier.splitlines()[:1] == said.splitlines()[:1]
 
 
-def publications(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Message]:
+def publications(context: dg.RunStatusSensorContext, *, url: str | None) -> Iterator[Message]:
     """A message per release asset that a run materialized."""
     run = context.dagster_run
     events = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
@@ -100,7 +100,12 @@ def publications(context: dg.RunStatusSensorContext, *, url: str) -> Iterator[Me
             continue
         facts = {name: str(value.value) for name, value in made.metadata.items() if isinstance(value.value, str | int)}
         title = f"published: {'/'.join(made.asset_key.path)} {made.partition or ''}".strip()
-        yield Message(event="published", title=title, fields={**_fields(run), **facts}, link=f"{url}/runs/{run.run_id}")
+        yield Message(event="published", title=title, fields={**_fields(run), **facts}, link=_link(url, run))
+
+
+def _link(url: str | None, run: dg.DagsterRun) -> str:
+    """The run's page; none where nobody knows the address of the web UI."""
+    return f"{url}/runs/{run.run_id}" if url else ""
 
 
 def _fields(run: dg.DagsterRun) -> dict[str, str]:
