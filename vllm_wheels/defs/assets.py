@@ -8,7 +8,7 @@ import dagster as dg
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import checks
-from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
+from vllm_wheels.defs.keys import OVERVIEW, earlier, key, kinds, needs, per_variant
 from vllm_wheels.defs.partitions import PARTITIONS
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -24,6 +24,16 @@ def all_assets() -> list[dg.AssetsDefinition]:
     """Every asset that is made here; the observed ones are in ``inputs``."""
     shared = [artifact_asset(kind, None) for kind in kinds() if not per_variant(kind)]
     return shared + [artifact_asset(kind, name) for name in variants() for kind in kinds() if per_variant(kind)]
+
+
+def overview() -> dg.AssetSpec:
+    """The page for the morning; the sensor of the same name reports it whenever something changed."""
+    return dg.AssetSpec(
+        OVERVIEW,
+        group_name="shared",
+        kinds={"observed"},
+        description="All wheels: what is built, tried, published, stale or broken, and what happens next",
+    )
 
 
 def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:

@@ -11,6 +11,8 @@ from vllm_wheels.defs.keys import all_keys
 STEPS_AT_ONCE = 4
 """Variants side by side; a step that compiles, or tries a wheel, waits for its place (``core.host.slots``)."""
 
+OVERVIEW_SECONDS = 60
+
 # Lower-case, so that Dagster's own implicit job sorts before it (dagster.md, "Running").
 rebuild = dg.define_asset_job(
     "rebuild",
@@ -67,6 +69,22 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
         return sensors.moved_inputs(context)
 
     return [new_releases, moved_inputs]
+
+
+def overviews() -> dg.SensorDefinition:
+    """The sensor of the page for the morning; it makes nothing, and so runs from the start."""
+
+    @dg.sensor(
+        minimum_interval_seconds=OVERVIEW_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports the matrix of all wheels whenever something changed",
+    )
+    def overview(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from vllm_wheels.defs import overview
+
+        return overview.look(context)
+
+    return overview
 
 
 def notifications(settings: Settings) -> list[dg.SensorDefinition]:

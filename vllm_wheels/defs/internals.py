@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -25,6 +27,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._utils.schedules import cron_string_iterator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -111,6 +114,48 @@ def evaluations_before(
         partition_filter=PartitionKeyFilter(key=newest.partition),
     )
     return (record.evaluation for record in earlier if record.evaluation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A materialization: when, of which data version, with what metadata, and the data versions of some inputs."""
+
+    at: float
+    version: str | None
+    metadata: Mapping[str, object]
+    inputs: Mapping[dg.AssetKey, str | None]
+
+
+def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.AssetKey]) -> dict[str, Made]:
+    """The newest materialization of each partition of an asset, in two questions to the database."""
+    latest = instance.event_log_storage.get_latest_storage_id_by_partition(
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    if not latest:
+        return {}
+    chosen = dg.AssetRecordsFilter(asset_key=asset, storage_ids=list(latest.values()))
+    found = {}
+    for record in instance.fetch_materializations(chosen, limit=len(latest)).records:
+        made = record.asset_materialization
+        if made and made.partition:
+            tags = made.tags or {}
+            found[made.partition] = Made(
+                at=record.timestamp,
+                version=tags.get(DATA_VERSION_TAG),
+                metadata={name: value.value for name, value in made.metadata.items()},
+                inputs={need: tags.get(get_input_data_version_tag(need)) for need in needs},
+            )
+    return found
+
+
+def next_tick(
+    instance: dg.DagsterInstance, schedule: str, *, cron: str, timezone: str, by_default: bool
+) -> float | None:
+    """When a schedule ticks next, in seconds since the epoch; None where it is switched off."""
+    states = [state for state in instance.all_instigator_state() if state.instigator_name == schedule]
+    if not (any(state.is_running for state in states) if states else by_default):
+        return None
+    return next(cron_string_iterator(time.time(), cron, timezone)).timestamp()
 
 
 def latest_key(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str) -> str | None:

@@ -18,6 +18,10 @@ JUDGED = "verification"
 """The kind that a release waits for."""
 
 
+OVERVIEW = "overview"
+"""The asset that holds the matrix of all wheels."""
+
+
 def kinds() -> list[str]:
     """Every kind of asset that is made here, each after those that it needs."""
     return [*rules(), RELEASE]

@@ -84,7 +84,7 @@ class Workplace:
 def graph() -> dg.AssetGraph:
     """The graph with the code versions of this moment, as a freshly loaded code location has it."""
     definitions = dg.Definitions(
-        assets=[*inputs.specs(), freshness.spec(configuration.load()), *assets.all_assets()],
+        assets=[*inputs.specs(), freshness.spec(configuration.load()), assets.overview(), *assets.all_assets()],
         resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     )
     return definitions.resolve_asset_graph()
