@@ -95,7 +95,7 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...], *, retr
                 wheels = [wheel for wheel in planned.targets if wheel.shared() == target]
                 if not planned.to_be_made() and _delivered(wheels, kinds, instance, how.builds(say=tell)):
                     continue
-                partitions.register(instance, target.release)
+                partitions.register(instance, target.release, target.python)
                 chosen = [key(kind, wheel.variant) for wheel in wheels for kind in kinds]
                 why = {
                     key(kind, of.variant): "; ".join(artifact.reasons)

@@ -22,7 +22,7 @@ def command(*, port: int, release: str | None, pythons: tuple[str, ...], allow_s
     target = target_of(settings, release=release, pythons=pythons)
     with only_one(home.prepare(settings), port):
         environment = {**home.environment(settings, target), UI_URL: settings.notification.ui_url or address(port)}
-        partitions.register(home.instance(settings), target.release)
+        partitions.register(home.instance(settings), target.release, target.python)
         with services(port=port, environment=environment, say=say) as running:
             say(f"web UI: {address(port)} (Ctrl-C ends it; runs that are not finished go on at the next night)")
             running.watch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,11 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.status import Cell, Status, following
-from vllm_wheels.core.operations.tracked_releases import newest, pythons_by_release
+from vllm_wheels.core.operations.tracked_releases import newest
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import internals, staleness
 from vllm_wheels.defs.keys import JUDGED, OVERVIEW, RELEASE, key
-from vllm_wheels.defs.partitions import registered
+from vllm_wheels.defs.partitions import every
 from vllm_wheels.defs.schedules import busy, kept_up_to_date
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ def gather(instance: dg.DagsterInstance, builds: BuildGraph, graph: AssetGraph) 
     }
     failures = {(failure.partition, failure.variant): failure for failure in builds.failures.all()}
     seen = {partition for found in made.values() for partition in found} | {partition for partition, _ in failures}
-    releases = registered(instance)
-    wanted = _partitions(releases, seen, builds)
-    followed = set(newest(releases, settings))
+    wanted = [(release, python) for python, _, release in (each.partition("|") for each in every(instance))]
+    followed = set(newest({release for release, _ in wanted}, settings))
     kept = [(release, python) for release, python in wanted if release in followed and _is_kept(python, builds)]
     known = _Known(
         made=made,
@@ -146,18 +145,7 @@ def _mark(instance: dg.DagsterInstance, builds: BuildGraph) -> str:
     latest = instance.get_run_records(limit=1, order_by="update_timestamp")
     runs = [f"{record.dagster_run.run_id} {record.update_timestamp.timestamp()}" for record in latest]
     failures = [f"{failure.kind} {failure.partition} {failure.last}" for failure in builds.failures.all()]
-    return " ".join([*runs, *failures, *registered(instance), str(int(time.time()) // HOUR)])
-
-
-def _partitions(releases: Sequence[str], seen: set[str], builds: BuildGraph) -> list[tuple[str, str]]:
-    """Releases with their Pythons: those that the release supports, as its source tells, else those ever tried."""
-    told = pythons_by_release(builds.store)
-    tried = [tuple(partition.split("|")) for partition in sorted(seen)]
-    return [
-        (release, python)
-        for release in releases
-        for python in told.get(release) or [python for python, of in tried if of == release]
-    ]
+    return " ".join([*runs, *failures, *every(instance), str(int(time.time()) // HOUR)])
 
 
 def _is_kept(python: str, builds: BuildGraph) -> bool:

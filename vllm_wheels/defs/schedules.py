@@ -17,7 +17,7 @@ from vllm_wheels.core.variants import variant, variants
 from vllm_wheels.defs import abandoned, staleness, tags
 from vllm_wheels.defs.held import held_back, without
 from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
-from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, partition_key, registered
+from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, register, registered
 
 UNFINISHED = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *abandoned.UNFINISHED)
 
@@ -31,8 +31,14 @@ def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
 
 
 def tracked(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
-    """Partitions that are kept up to date; see ``core.operations.tracked_releases.targets`` for what it raises."""
-    return targets(registered(instance), pythons=PYTHONS, settings=builds.settings, store=builds.store)
+    """Partitions that are kept up to date, made known to the instance where they are not.
+
+    See ``core.operations.tracked_releases.targets`` for what it raises.
+    """
+    chosen = targets(registered(instance), pythons=PYTHONS, settings=builds.settings, store=builds.store)
+    for target in chosen:
+        register(instance, target.release, target.python)
+    return chosen
 
 
 def stale_requests(
@@ -61,7 +67,7 @@ def request(run_key: str, target: Target, why: Mapping[dg.AssetKey, str], *, ask
     """A run for a partition, whose tags say who asked for it, and why for each asset."""
     return dg.RunRequest(
         run_key=run_key,
-        partition_key=partition_key(target.partition),
+        partition_key=target.partition,
         asset_selection=list(why),
         tags={tags.AUTOMATIC: asked_by, **tags.of(target, why), **tags.reasons(why)},
     )

@@ -18,7 +18,7 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
-from vllm_wheels.defs.partitions import PYTHONS, RELEASES, registered
+from vllm_wheels.defs.partitions import PARTITIONS, PYTHONS, registered
 from vllm_wheels.defs.schedules import busy, kept_up_to_date, request, tracked
 
 
@@ -79,7 +79,11 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
         context.update_cursor(memory.cursor())
         return dg.SkipReason(f"nothing new among {len(found)} releases")
     return dg.SensorResult(
-        dynamic_partitions_requests=[RELEASES.build_add_request([release.version for release in taken])],
+        dynamic_partitions_requests=[
+            PARTITIONS.build_add_request(
+                [target.partition for release in taken for target in _targets(release, current)]
+            )
+        ],
         run_requests=[each for release in taken for each in _requests(release, current, busy(context.instance))],
         cursor=memory.cursor(),
     )
@@ -102,12 +106,15 @@ def _pythons(release: Announced, settings: Settings) -> list[str]:
     return [python for python in settings.automation.pythons or PYTHONS if supports(release.requires_python, python)]
 
 
+def _targets(release: Announced, settings: Settings) -> list[Target]:
+    return [Target(release=release.version, python=python) for python in _pythons(release, settings)]
+
+
 def _requests(release: Announced, settings: Settings, at_work: Container[str]) -> list[dg.RunRequest]:
     """A run per Python of a new release, but where one is at it already: the nightly rebuild may have come first."""
     why = dict.fromkeys(kept_up_to_date(settings), "new release")
-    targets = (Target(release=release.version, python=python) for python in _pythons(release, settings))
     return [
         request(f"{target.release} {target.python}", target, why, asked_by="new_releases")
-        for target in targets
+        for target in _targets(release, settings)
         if target.partition not in at_work
     ]

@@ -13,7 +13,6 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import inputs, internals
 from vllm_wheels.defs.keys import key
-from vllm_wheels.defs.partitions import partition_key
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -87,6 +86,6 @@ def _record(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, ve
     if internals.latest_data_version(instance, asset, partition, observed=True) == version:
         return False
     tags = internals.version_tags(data=version)
-    observation = dg.AssetObservation(asset_key=asset, partition=partition_key(partition), tags=tags)
+    observation = dg.AssetObservation(asset_key=asset, partition=partition, tags=tags)
     instance.report_runless_asset_event(observation)
     return True

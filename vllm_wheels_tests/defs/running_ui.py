@@ -63,12 +63,7 @@ class RunningUi:
 
     def launch(self, asset: str, partition: str, *, job: str = "__ASSET_JOB") -> str:
         """Starts a run of one asset as the page's button does; returns its number."""
-        python, _, release = partition.partition("|")
-        tags = {
-            "dagster/partition": partition,
-            "dagster/partition/python": python,
-            "dagster/partition/release": release,
-        }
+        tags = {"dagster/partition": partition}
         params = {
             "mode": "default",
             "runConfigData": {},

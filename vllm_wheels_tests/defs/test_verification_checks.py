@@ -71,7 +71,7 @@ class Gate:
 
     def __init__(self, instance, monkeypatch, tmp_path):
         self.instance, self.released, self.said = instance, [], report()
-        partitions.register(instance, "0.32.0")
+        partitions.register(instance, "0.32.0", "3.11", "3.12")
         monkeypatch.setattr(making, "deliver", lambda *_: None)
         monkeypatch.setattr(making, "deliver_open", lambda *_: None)
         monkeypatch.setattr(making, "read_report", lambda _: self.said)
@@ -100,7 +100,7 @@ class Gate:
         def release(context) -> None:
             self.released.append(context.partition_key)
 
-        chosen = partitions.partition_key(f"{python}|0.32.0")
+        chosen = f"{python}|0.32.0"
         return dg.materialize([verified, release], partition_key=chosen, instance=self.instance, raise_on_error=False)
 
     def lights(self, python, *names):

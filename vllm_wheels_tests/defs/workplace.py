@@ -73,7 +73,7 @@ class Workplace:
         keys = [dg.AssetKey.from_user_string(name) for name in names]
         options = BuildOptions()
         instance = self.instance
-        partitions.register(instance, TARGET.release)
+        partitions.register(instance, TARGET.release, TARGET.python)
         outcome = launch.launch(
             TARGET, keys, instance=instance, options=options, dry_run=dry_run, say=self.lines.append
         )

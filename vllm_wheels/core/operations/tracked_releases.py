@@ -129,17 +129,12 @@ def _ranges(texts: Sequence[str]) -> Iterator[SpecifierSet]:
             raise SettingsError(what, why=why, remedy="correct it in the settings") from error
 
 
-def pythons_by_release(store: Store) -> dict[str, list[str]]:
-    """The Pythons that each release supports whose source is in the store."""
-    return {artifact.inputs["release"]: list(facts_of(artifact).pythons) for artifact in store.artifacts("source")}
-
-
 class _Supported:
     """Asks the store first and the index, once, for what the store lacks."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
-        self._known = pythons_by_release(store)
+        self._known = {artifact.inputs["release"]: facts_of(artifact).pythons for artifact in store.artifacts("source")}
         self._announced: dict[str, str | None] | None = None
 
     def pythons(self, release: str, wanted: Sequence[str]) -> list[str]:
