@@ -6,6 +6,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -146,6 +147,29 @@ def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.
                 inputs={need: tags.get(get_input_data_version_tag(need)) for need in needs},
             )
     return found
+
+
+def runs_of_newest_events(instance: dg.DagsterInstance) -> Iterator[str]:
+    """Runs that the newest materialization, or observation, of any partition of any asset comes from."""
+    types = {
+        dg.DagsterEventType.ASSET_MATERIALIZATION: instance.fetch_materializations,
+        dg.DagsterEventType.ASSET_OBSERVATION: instance.fetch_observations,
+    }
+    for asset in instance.all_asset_keys():
+        for event_type, fetch in types.items():
+            latest = instance.event_log_storage.get_latest_storage_id_by_partition(asset, event_type)
+            if latest:
+                chosen = dg.AssetRecordsFilter(asset_key=asset, storage_ids=list(latest.values()))
+                yield from (record.run_id for record in fetch(chosen, limit=len(latest)).records)
+
+
+def remove_run(instance: dg.DagsterInstance, run: str) -> None:
+    """Removes a run, its events and its logs."""
+    instance.compute_log_manager.delete_logs(prefix=[run])
+    instance.delete_run(run)
+    if isinstance(instance.event_log_storage, sqlite_event_log.SqliteEventLogStorage):
+        # Emptied, it would stay behind.
+        Path(instance.event_log_storage.path_for_shard(run)).unlink(missing_ok=True)
 
 
 def next_tick(

@@ -118,12 +118,12 @@ def gather(instance: dg.DagsterInstance, builds: BuildGraph, graph: AssetGraph) 
 def look(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One tick of the sensor: reports the matrix if anything changed, and each hour."""
     builds = build_graph(configuration.load(), say=context.log.info)
-    mark = _mark(context.instance, builds)
-    if mark == context.cursor:
+    now = mark(context.instance, builds)
+    if now == context.cursor:
         return dg.SkipReason("nothing changed")
     assert context.repository_def is not None  # noqa: S101 - the daemon gives it
     report(context.instance, builds, gather(context.instance, builds, context.repository_def.asset_graph))
-    context.update_cursor(mark)
+    context.update_cursor(now)
     return dg.SkipReason("reported")
 
 
@@ -140,7 +140,7 @@ def report(instance: dg.DagsterInstance, builds: BuildGraph, status: Status) -> 
     instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=OVERVIEW, metadata=metadata))
 
 
-def _mark(instance: dg.DagsterInstance, builds: BuildGraph) -> str:
+def mark(instance: dg.DagsterInstance, builds: BuildGraph) -> str:
     """Changes with every run that begins or ends, every failure, every release, and every hour."""
     latest = instance.get_run_records(limit=1, order_by="update_timestamp")
     runs = [f"{record.dagster_run.run_id} {record.update_timestamp.timestamp()}" for record in latest]
