@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -53,13 +54,13 @@ def before(instance: dg.DagsterInstance, run: dg.DagsterRun, step: str) -> str |
 
 
 def _earlier(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
-    own, partition = instance.get_run_record_by_id(run.run_id), run.tags.get(PARTITION_TAG)
-    if own is None or partition is None:
+    partition = run.tags.get(PARTITION_TAG)
+    if partition is None:
         return
-    same = dg.RunsFilter(tags={PARTITION_TAG: partition}, created_before=own.create_timestamp)
-    for record in instance.get_run_records(filters=same, limit=LOOK_BACK):
-        if not _is_dry(record.dagster_run):
-            yield record.dagster_run
+    newest_first = instance.get_runs(filters=dg.RunsFilter(tags={PARTITION_TAG: partition}), limit=LOOK_BACK)
+    for earlier in list(dropwhile(lambda each: each.run_id != run.run_id, newest_first))[1:]:
+        if not _is_dry(earlier):
+            yield earlier
 
 
 def _is_dry(run: dg.DagsterRun) -> bool:

@@ -79,7 +79,7 @@ def judged(context: dg.AssetExecutionContext, builds: BuildGraph, target: Target
     try:
         require_unconvicted(found)
     except VerificationError as error:
-        builds.failures.note(JUDGED, target, artifact.key, error)
+        builds.failures.note(JUDGED, target, artifact.key, error, convicted=True)
         raise
     return _result(artifact, target)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +97,18 @@ def test_cheap_attempts_are_refused_only_to_what_runs_by_itself(tmp_path):
     factory.fail(FailedBeforeError, automatic=True)
 
 
+def test_conviction_stays_while_the_artifact_does(factory):
+    """A report that is found in the store again convicts as it did before; another one does not."""
+    factory.error = None
+    made, failures = factory.make(), Failures(factory.settings.state_folder / "failures")
+    failures.note("compiled", TARGET, made.key, BuildError("bad", why="size", remedy=""), convicted=True)
+    factory.make()
+    assert failures.find("compiled", TARGET) is not None
+    factory.inputs = 2
+    factory.make()
+    assert failures.find("compiled", TARGET) is None
+
+
 def test_pause_doubles_up_to_a_week(factory):
     """A server that is down for long is asked less and less often, but never given up."""
     factory.error = NetworkError("no answer", why="down", remedy="wait")
@@ -111,7 +124,7 @@ def test_pause_doubles_up_to_a_week(factory):
 def test_attempts_in_a_row_are_counted(factory, monkeypatch):
     """A failure tells since when it lasts."""
     times = iter((100.0, 200.0))
-    monkeypatch.setattr(module.time, "time", lambda: next(times))
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(times)))
     failures = Failures(factory.settings.state_folder / "failures")
     for _ in range(2):
         failures.note("compiled", TARGET, "key", factory.error)

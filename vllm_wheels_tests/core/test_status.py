@@ -48,17 +48,12 @@ def of_variant(name: str, **changes) -> Cell:
 
 
 @pytest.mark.parametrize(
-    ("kind", "passing", "state"),
-    [
-        ("compiled", False, "failed"),
-        ("compiled", True, "failed"),
-        ("verification", False, "convicted"),
-        ("verification", True, "could-not-judge"),
-    ],
+    ("kind", "convicted", "state"),
+    [("compiled", False, "failed"), ("verification", True, "convicted"), ("verification", False, "could-not-judge")],
 )
-def test_failure_decides_about_the_state(kind, passing, state):
+def test_failure_decides_about_the_state(kind, convicted, state):
     """A wheel whose last attempt failed is green nowhere, whatever there was before."""
-    found = GOOD.after(replace(FAILURE, kind=kind, passing=passing))
+    found = GOOD.after(replace(FAILURE, kind=kind, convicted=convicted))
     assert found.state == state
     assert found.why == f"{kind}: the build ended with status 1 (x.cpp:3: <error>)"
 

@@ -53,6 +53,16 @@ def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
     assert [name for name, service in services.items() if "ports" in service] == ["web"]
 
 
+def test_logs_of_runs_outlive_their_containers():
+    """A run's container is removed at its end; its log lies in the folder that all containers share."""
+    configured = loaded(DEPLOY / "dagster.yaml")
+    folder = configured["compute_logs"]["config"]["base_dir"]
+    shared = [volume.partition(":")[0] for volume in loaded(DEPLOY / "compose.yaml")["x-dagster"]["volumes"]]
+    run = [volume.partition(":")[0] for volume in configured["run_launcher"]["config"]["container_kwargs"]["volumes"]]
+    assert any(folder.startswith(f"{volume}/") for volume in shared)
+    assert any(folder.startswith(f"{volume}/") for volume in run)
+
+
 def test_runs_get_every_variable_that_their_services_have():
     """A run in a container finds the database and the store where the code location does."""
     launcher = loaded(DEPLOY / "dagster.yaml")["run_launcher"]["config"]

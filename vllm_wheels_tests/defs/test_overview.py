@@ -58,7 +58,7 @@ def test_each_wheel_has_its_state(instance, builds):
         BuildError("not what it claims", why="size", remedy=""),
         BuildError("broke", why="l3", remedy=""),
     )
-    builds.failures.note("verification", Target.parse(PARTITION, "avx512"), "k", convicted)
+    builds.failures.note("verification", Target.parse(PARTITION, "avx512"), "k", convicted, convicted=True)
     builds.failures.note("compiled", Target.parse(PARTITION, "avx512bf16"), "k", broken)
     no_amx = CannotVerifyError("open", why="no AMX", remedy="")
     builds.failures.note("verification", Target.parse(PARTITION, "amxbf16"), "k", no_amx)

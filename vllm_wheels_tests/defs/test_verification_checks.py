@@ -7,6 +7,7 @@ import pytest
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from vllm_wheels.core.engine.failures import Failures
 from vllm_wheels.core.operations import delivery
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.verify.finding import Finding
@@ -76,7 +77,7 @@ class Gate:
         monkeypatch.setattr(making, "deliver_open", lambda *_: None)
         monkeypatch.setattr(making, "read_report", lambda _: self.said)
         monkeypatch.setattr(making.report, "metadata", lambda _: {})
-        self.artifact = harness.artifact(JUDGED, tmp_path, {})
+        self.artifact, self.failures = harness.artifact(JUDGED, tmp_path, {}), Failures(tmp_path / "failures")
 
     def ensure(self, *_):
         """What the build graph does with a report that came to no verdict."""

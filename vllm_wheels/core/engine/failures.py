@@ -52,6 +52,7 @@ class Failure:
         last: when it last did.
         attempts: how often it did, in a row.
         passing: whether the machine or the network was to blame.
+        convicted: whether it was made and judged; the store has it then, and the verdict stays.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class Failure:
     last: float
     attempts: int
     passing: bool
+    convicted: bool = False
 
     @property
     def due(self) -> float | None:
@@ -108,8 +110,10 @@ class Failures:
         """The failures of a release on one Python."""
         return (failure for failure in self.all() if failure.partition == partition)
 
-    def note(self, kind: str, target: Target, key: str | None, error: VllmWheelsError) -> None:
-        """Remembers that an artifact could not be made."""
+    def note(
+        self, kind: str, target: Target, key: str | None, error: VllmWheelsError, *, convicted: bool = False
+    ) -> None:
+        """Remembers that an artifact could not be made, or was ``convicted``."""
         before, now = self.find(kind, target), time.time()
         again = before is not None and before.key == key
         failure = Failure(
@@ -124,12 +128,15 @@ class Failures:
             last=now,
             attempts=before.attempts + 1 if before and again else 1,
             passing=isinstance(error, PASSING),
+            convicted=convicted,
         )
         write_atomically(self._path(kind, target), json.dumps(asdict(failure), indent=1))
 
-    def forget(self, kind: str, target: Target) -> None:
-        """Remembers that an artifact was made."""
-        self._path(kind, target).unlink(missing_ok=True)
+    def forget(self, kind: str, target: Target, key: str) -> None:
+        """Remembers that an artifact is there, which says nothing against its conviction."""
+        failure = self.find(kind, target)
+        if failure and not (failure.convicted and failure.key == key):
+            self._path(kind, target).unlink(missing_ok=True)
 
     def _path(self, kind: str, target: Target) -> Path:
         return self.folder / f"{kind}-{target.variant or 'shared'}-{target.python}-{target.release}.json"

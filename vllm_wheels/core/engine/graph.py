@@ -199,17 +199,17 @@ class BuildGraph:
         try:
             plan = self._plan(rule, target, known, find_builder=lambda: self.builder)
             key = self._key(rule, plan)
-            if found := self.store.find(rule.kind, key):
-                return found, False
-            self._require_untried(rule, plan)
-            made = self._make(plan, key, known)
+            found = self.store.find(rule.kind, key)
+            if found is None:
+                self._require_untried(rule, plan)
+            artifact = found or self._make(plan, key, known)
         except FailedBeforeError:
             raise
         except VllmWheelsError as error:
             self.failures.note(rule.kind, owner, key, error)
             raise
-        self.failures.forget(rule.kind, owner)
-        return made, True
+        self.failures.forget(rule.kind, owner, key)
+        return artifact, found is None
 
     def _require_untried(self, rule: Rule, plan: Plan) -> None:
         """Raises FailedBeforeError where the same failed before: a person's cheap attempts are never refused."""

@@ -62,9 +62,9 @@ class Cell:
 
     def after(self, failure: Failure) -> Cell:
         """The wheel whose last attempt failed."""
-        state: State = "failed"
-        if failure.kind == VERIFICATION:
-            state = "could-not-judge" if failure.passing else "convicted"
+        state: State = "could-not-judge" if failure.kind == VERIFICATION else "failed"
+        if failure.convicted:
+            state = "convicted"
         return replace(self, state=state, why=f"{failure.kind}: {failure.what} ({failure.why})")
 
 
