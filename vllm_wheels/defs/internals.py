@@ -43,6 +43,13 @@ OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 KEY = "key"
 """Metadata entry that holds an artifact's key in the store."""
 
+TELLING = (
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+)
+"""Events of which the newest makes up what Dagster shows of a partition."""
+
 UNOBSERVED = "INITIAL"
 """Data version that Dagster takes for an external asset nobody has observed."""
 
@@ -150,17 +157,14 @@ def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.
 
 
 def runs_of_newest_events(instance: dg.DagsterInstance) -> Iterator[str]:
-    """Runs that the newest materialization, or observation, of any partition of any asset comes from."""
-    types = {
-        dg.DagsterEventType.ASSET_MATERIALIZATION: instance.fetch_materializations,
-        dg.DagsterEventType.ASSET_OBSERVATION: instance.fetch_observations,
-    }
+    """Runs that the newest materialization, attempt at one, or observation of any partition of any asset comes from."""
+    storage = instance.event_log_storage
     for asset in instance.all_asset_keys():
-        for event_type, fetch in types.items():
-            latest = instance.event_log_storage.get_latest_storage_id_by_partition(asset, event_type)
+        for event_type in TELLING:
+            latest = storage.get_latest_storage_id_by_partition(asset, event_type)
             if latest:
-                chosen = dg.AssetRecordsFilter(asset_key=asset, storage_ids=list(latest.values()))
-                yield from (record.run_id for record in fetch(chosen, limit=len(latest)).records)
+                chosen = dg.EventRecordsFilter(event_type, asset_key=asset, storage_ids=list(latest.values()))
+                yield from (record.run_id for record in storage.get_event_records(chosen))
 
 
 def remove_run(instance: dg.DagsterInstance, run: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import dagster as dg
 
 from vllm_wheels.defs import internals
-from vllm_wheels.defs.partitions import PARTITION_TAG
 
 DAY = 86400.0
 
@@ -16,18 +15,17 @@ DAY = 86400.0
 def prunable(instance: dg.DagsterInstance, *, days: float, keep: int) -> list[str]:
     """Runs that ended and are older than some days, or not among the newest; the oldest first.
 
-    The run of each newest materialization and observation stays, for they would go with it; and the newest run of each
-    partition, which tells why something failed.
+    The runs stay that each newest materialization, observation, or attempt at a partition comes from: with them what the
+    web UI shows of it would go.
     """
-    needed = set(internals.runs_of_newest_events(instance))
-    before, found, seen = time.time() - days * DAY, [], set()
-    for index, record in enumerate(instance.get_run_records()):
-        run, partition = record.dagster_run, record.dagster_run.tags.get(PARTITION_TAG)
-        is_newest = partition is not None and partition not in seen
-        seen.add(partition)
-        is_old = index >= keep or record.create_timestamp.timestamp() < before
-        if run.is_finished and is_old and not is_newest and run.run_id not in needed:
-            found.append(run.run_id)
+    needed, before = set(internals.runs_of_newest_events(instance)), time.time() - days * DAY
+    found = [
+        record.dagster_run.run_id
+        for index, record in enumerate(instance.get_run_records())
+        if record.dagster_run.is_finished
+        and (index >= keep or record.create_timestamp.timestamp() < before)
+        and record.dagster_run.run_id not in needed
+    ]
     return found[::-1]
 
 
