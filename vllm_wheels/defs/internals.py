@@ -157,7 +157,7 @@ def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.
 
 
 def runs_of_newest_events(instance: dg.DagsterInstance) -> Iterator[str]:
-    """Runs that the newest materialization, attempt at one, or observation of any partition of any asset comes from."""
+    """Runs that the newest materialization, attempt at one, or observation of any partition comes from."""
     storage = instance.event_log_storage
     for asset in instance.all_asset_keys():
         for event_type in TELLING:

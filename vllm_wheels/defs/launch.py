@@ -52,15 +52,16 @@ def launch(
     """
     # Planned checks would hide the verdicts of earlier runs while this one goes on.
     chosen = dg.AssetSelection.assets(*assets).without_checks()
+    job = "_".join([JOB, *dict.fromkeys(asset.path[1] for asset in assets if len(asset.path) > 1)])
     definitions = dg.Definitions(
         assets=[*inputs.specs(), *all_assets()],
         resources={"build_mode": BuildMode(dry_run=dry_run), "build_options": options},
-        jobs=[dg.define_asset_job(JOB, selection=chosen, executor_def=dg.in_process_executor)],
+        jobs=[dg.define_asset_job(job, selection=chosen, executor_def=dg.in_process_executor)],
         loggers={"milestones": _logger(say)},
     )
     with kept_open(), remembering():
         abandoned.settle(instance, say)
-        result = definitions.resolve_job_def(JOB).execute_in_process(
+        result = definitions.resolve_job_def(job).execute_in_process(
             run_config={"loggers": {"milestones": {}}},
             instance=instance,
             partition_key=target.partition,

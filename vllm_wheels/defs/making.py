@@ -33,7 +33,7 @@ def carry_out(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Makes or plans the artifact of a step; an error of the tree ends the step with three lines."""
     abandoned.sign(context)
-    with plain_failures(say_last=context.job_name != JOB):
+    with plain_failures(say_last=not context.job_name.startswith(JOB)):
         target = Target.parse(context.partition_key, variant)
         recorder, by_itself = Recorder(context, key(kind, variant)), AUTOMATIC in context.run.tags
         builds = options.builds(say=context.log.info, on_artifact=recorder, automatic=by_itself)

@@ -15,8 +15,8 @@ DAY = 86400.0
 def prunable(instance: dg.DagsterInstance, *, days: float, keep: int) -> list[str]:
     """Runs that ended and are older than some days, or not among the newest; the oldest first.
 
-    The runs stay that each newest materialization, observation, or attempt at a partition comes from: with them what the
-    web UI shows of it would go.
+    The runs stay that each newest materialization, observation, or attempt at a partition comes from: with them would
+    go what the web UI shows of it.
     """
     needed, before = set(internals.runs_of_newest_events(instance)), time.time() - days * DAY
     found = [
