@@ -65,7 +65,7 @@ def test_missing_partition_is_requested_as_a_whole(instance, settings):
     assert requested(instance, settings, "3.12|0.34.0") == {
         "3.12|0.34.0": [
             *("source", "tools", "metadata/avx512", "native/avx512", "onednn", "torch_env"),
-            *("compiled/avx512", "wheel/avx512", "verification/avx512"),
+            *("compiled/avx512", "repaired/avx512", "wheel/avx512", "verification/avx512"),
         ]
     }
 

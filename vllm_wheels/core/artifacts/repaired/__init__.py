@@ -12,8 +12,6 @@ RULE = Rule(
     plan=planned_by(__name__),
     code=(__name__,),
     stage="wheel",
-    # Asked for alone, its step compiles what is missing.
-    pool="compile",
     labels=frozenset({"python"}),
     phrases={"distribution": "name of the distribution changed{values}", "version": "version changed{values}"},
 )
