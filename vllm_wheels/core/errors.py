@@ -32,7 +32,7 @@ class VllmWheelsError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  do:  {self.remedy}"
 
-    def __reduce__(self) -> tuple[Callable[[str], VllmWheelsError], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., VllmWheelsError], tuple[object, ...]]:
         return partial(type(self), why=self.why, remedy=self.remedy), (self.what,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import dropwhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -64,5 +64,6 @@ def _earlier(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Iterator[dg.Da
 
 
 def _is_dry(run: dg.DagsterRun) -> bool:
-    mode = run.run_config.get("resources", {}).get("build_mode", {})
+    config: Any = run.run_config
+    mode = config.get("resources", {}).get("build_mode", {})
     return bool(mode.get("config", {}).get("dry_run"))

@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.2
 PAUSE_SECONDS = 2.0
 MOST_RESTARTS = 5
 WITHIN_SECONDS = 120.0
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 5.0
 """A run that is being ended has to stop its compiler, or its container, first; whoever typed Ctrl-C waits for it."""
 
 LOADING_SECONDS = 300.0

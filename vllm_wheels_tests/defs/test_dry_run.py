@@ -33,7 +33,7 @@ def workplace(settings_environment):
 
 def statuses(place: Workplace) -> set[dg.AssetKey]:
     among = [key(kind, "baseline") for kind in KINDS]
-    return internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among)
+    return set(internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among))
 
 
 def asset_events(instance: dg.DagsterInstance) -> int:

@@ -202,8 +202,11 @@ def finished(job_body) -> tuple[dg.DagsterInstance, dg.ExecuteInProcessResult]:
     return instance, job.execute_in_process(instance=instance, raise_on_error=False)
 
 
-def test_failed_run_is_told_with_step_and_reason(by_webhook):
-    """When a run fails, the message says which step and why, and leads to the run."""
+@pytest.mark.parametrize("url", ["http://builds.example:8080", None])
+def test_failed_run_is_told_with_step_and_reason(by_webhook, monkeypatch, url):
+    """When a run fails, the message says which step and why, and leads to the run where the address is known."""
+    if url:
+        monkeypatch.setenv("VLLM_WHEELS_NOTIFICATION__UI_URL", url)
 
     def fail(_context):
         what = "the compiler was killed\n  why: memory ran out"
@@ -218,8 +221,8 @@ def test_failed_run_is_told_with_step_and_reason(by_webhook):
     ).for_run_failure()
     sensor("tell_of_failures")(context)
     (body,) = by_webhook.bodies
-    assert body["text"].splitlines()[0] == "run failed: rebuild"
-    assert body["text"].endswith(f"/runs/{result.run_id}")
+    link = [f"{url}/runs/{result.run_id}"] if url else []
+    assert body["text"].splitlines() == ["run failed: rebuild", *link]
     assert body["attachments"][0]["text"] == "wheel__avx512: the compiler was killed\n  why: memory ran out"
 
 

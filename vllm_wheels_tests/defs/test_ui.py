@@ -91,7 +91,7 @@ def open_launchpad(page, ui: RunningUi, asset: str) -> None:
     field = page.get_by_placeholder("Partition")
     field.click()
     # The list comes from the server; what is typed before is lost.
-    page.get_by_text("3.9|0.32.0", exact=True).last.wait_for()
+    page.get_by_text(PARTITION, exact=True).last.wait_for()
     field.fill(PARTITION)
     page.get_by_text(PARTITION, exact=True).last.click()
 

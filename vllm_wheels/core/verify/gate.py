@@ -24,7 +24,7 @@ class OpenVerdictError(CannotVerifyError):
         super().__init__(f"{report.wheel} could not be verified {report.scope}", why=why, remedy=remedy)
         self.report = report
 
-    def __reduce__(self) -> tuple[Callable[[Report], OpenVerdictError], tuple[Report]]:
+    def __reduce__(self) -> tuple[Callable[..., OpenVerdictError], tuple[Report]]:
         return type(self), (self.report,)
 
 
