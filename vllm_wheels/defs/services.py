@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.errors import MachineError
-from vllm_wheels.core.host.processes import Runner, end_group, withheld
+from vllm_wheels.core.host.processes import Runner, end_group
+from vllm_wheels.core.host.secrets import PRIVATE
 from vllm_wheels.defs.home import MODULE
 
 LOOPBACK = "127.0.0.1"
 LOCATION = "vllm_wheels"
+WEB = "vllm_wheels.defs.web"
 POLL_SECONDS = 1.0
 PAUSE_SECONDS = 2.0
 MOST_RESTARTS = 5
@@ -31,7 +34,7 @@ PATIENCE = {"DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600", "DAGSTER_SCHEDULE_GRPC
 
 @dataclass(kw_only=True)
 class Service:
-    """A server; one that ``publishes`` gets tokens for uploads, and ``deaths`` are times of the monotonic clock."""
+    """A server; one that ``publishes`` is told where to, and ``deaths`` are times of the monotonic clock."""
 
     name: str
     argv: tuple[str, ...]
@@ -41,17 +44,20 @@ class Service:
 
 
 @contextmanager
-def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Services]:
+def services(
+    *, port: int, environment: Mapping[str, str], session: Path, say: Callable[[str], None]
+) -> Iterator[Services]:
     """Dagster's three servers, reachable from this machine only; ended with the context.
 
-    Runs are children of the code server, so that neither a dead web server nor a dead daemon takes one along.
+    The web server asks for the secret in the file ``session``. Runs are children of the code server, so that neither a
+    dead web server nor a dead daemon takes one along.
     """
     with TemporaryDirectory(prefix="vllm-wheels-") as folder:
         socket, workspace = Path(folder, "code"), Path(folder, "workspace.yaml")
         # JSON is YAML.
         server = {"socket": str(socket), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), "utf-8")
-        table = _services(socket, workspace, port)
+        table = _services(socket, workspace, session, port)
         # The workspace says what to load; a module named besides it is refused.
         running = Services(table, {**PATIENCE, **environment, "DAGSTER_MODULE_NAME": None}, say)
         try:
@@ -61,9 +67,9 @@ def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], 
             running.end()
 
 
-def _services(socket: Path, workspace: Path, port: int) -> list[Service]:
+def _services(socket: Path, workspace: Path, session: Path, port: int) -> list[Service]:
     code = ("-m", "dagster", "code-server", "start", "--socket", str(socket), "--module-name", MODULE)
-    web = ("-m", "dagster_webserver", "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace))
+    web = ("-m", WEB, "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace), "--session", str(session))
     daemon = ("-m", "dagster._daemon", "run", "--workspace", str(workspace))
     return [
         Service(name="code server", argv=(sys.executable, *code, "--location-name", LOCATION), publishes=True),
@@ -99,9 +105,9 @@ class Services:
                 end_group(service.process, grace_seconds=GRACE_SECONDS)
 
     def _start(self, service: Service) -> None:
-        # Runs are its children, and may publish.
-        secrets = withheld() if service.publishes else {}
-        service.process = Runner().start(service.argv, env={**secrets, **self._environment})
+        # Runs are its children, and may publish; tokens are found by the uploading process, in a file or a keyring.
+        told = {name: value for name, value in os.environ.items() if service.publishes and PRIVATE.fullmatch(name)}
+        service.process = Runner().start(service.argv, env={**told, **self._environment})
         self._say(f"{service.name} started (process {service.process.pid})")
 
     def _revive(self, service: Service) -> None:
