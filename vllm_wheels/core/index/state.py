@@ -70,6 +70,10 @@ def project_state(
         ask = partial(client.get_project_page, project, timeout=timeout_seconds, headers=FRESH)
         try:
             page = persistently(ask, LISTING)
+            if not page.packages and page.repository_version is None:
+                # A log-in page, or whatever a proxy shows: no list of files says that there is none.
+                message = "it lists no file and does not say that it is an index"
+                raise ValueError(message)  # noqa: TRY301 - told below, as for any other page that is none
             found = [_file(package, repository, wanted, timeout_seconds) for package in page.packages]
         except NoSuchProjectError:
             return ProjectState(project=project, exists=False, answered_at=next(iter(dates), None))
@@ -77,7 +81,8 @@ def project_state(
             raise _unreadable(repository, project, error, timeout_seconds) from error
         except (ValueError, UnsupportedRepoVersionError) as error:
             what = f"{repository.shown} is not a package index"
-            why = f"its page of {project} cannot be read ({type(error).__name__})"
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            why = f"its page of {project} cannot be read ({said})"
             raise IndexUnreachableError(what, why=why, remedy="correct simple_url of the repository") from error
     files = {file.name: file for file in found}
     return ProjectState(project=project, exists=True, files=files, answered_at=next(iter(dates), None))
