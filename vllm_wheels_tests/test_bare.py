@@ -141,6 +141,7 @@ def first_line() -> str:
 def test_readmes_lines_lead_from_a_bare_machine_to_a_wheel(request, root, typed, settings_environment, torch_folder):
     """I type what the README says, and get a wheel that was tried, and is mine; then the tests run."""
     sudo = "sudo " if BY_USER in request.node.name else ""
+    torch_folder.chmod(0o755)  # pytest keeps its folders to root, and the user reads this one.
     typed(first_line() if sudo else first_line().replace("sudo ", ""), DEBIAN_FRONTEND="noninteractive")
     assert "vllm-wheels, version" in typed("./run --version")
     settings = {
