@@ -15,7 +15,7 @@ from vllm_wheels.core.artifacts.metadata.planning import patch_set
 from vllm_wheels.core.errors import MachineError, UnknownVariantError
 from vllm_wheels.core.formats.instructions import NAMES, judge, scan
 from vllm_wheels.core.settings import Settings
-from vllm_wheels.core.variants import lowest, variant, variants
+from vllm_wheels.core.variants import lowest, platform_for, variant, variants
 from vllm_wheels_tests.core import elf
 from vllm_wheels_tests.core.patch_tree import upstream, write
 
@@ -48,11 +48,11 @@ def with_a_sixth(tmp_path, monkeypatch):
     variants.cache_clear()
 
 
-def test_variant_for_another_platform_is_refused(with_a_sixth, tmp_path):
+def test_variant_for_another_platform_is_refused(with_a_sixth):
     """A variant is built only where its entry says, and I am told where that is and what can be built here."""
     foreign = replace(variant("avx512fp16"), platforms=("linux_aarch64",))
     with pytest.raises(MachineError, match="avx512fp16 cannot be built on this machine") as caught:
-        patch_set(write(tmp_path / "tree"), upstream=upstream(), variant=foreign, settings=Settings())
+        platform_for(foreign)
     assert caught.value.why == "it is linux_x86_64, and the variant is for linux_aarch64"
     assert caught.value.remedy.startswith("build baseline, avx512, ")
     assert caught.value.remedy.endswith(" here, or avx512fp16 on linux_aarch64")
