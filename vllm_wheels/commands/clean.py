@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vllm_wheels.commands import options
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.operations.cleaning import rubbish, sweep
+from vllm_wheels.core.operations.sharing import remotes_of, removable
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.settings import Settings
 
 
 @click.command("clean", epilog="Example: vllm-wheels clean --keep 2 --caches --dry-run")
@@ -19,12 +24,33 @@ from vllm_wheels.core.operations.cleaning import rubbish, sweep
     help="Releases whose artifacts stay. [default: automation.newest_releases]",
 )
 @click.option("--caches", is_flag=True, help="Also the caches of compiler and packages.")
+@click.option("--remote", metavar="NAME", help="Clear this remote store, and nothing here.")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=90.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Of a remote store: artifacts that are as old, and that nothing younger was made from.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.json_option(what="what there is to remove")
-def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool, json_file: Path | None) -> None:
+def command(
+    *,
+    keep: int | None,
+    caches: bool,
+    remote: str | None,
+    older_than: float,
+    dry_run: bool,
+    yes: bool,
+    json_file: Path | None,
+) -> None:
     """Remove what can be made again; never what was published, never while a build goes on."""
     settings = options.read_settings()
+    if remote:
+        _clear_remote(settings, remote, days=older_than, dry_run=dry_run, yes=yes, json_file=json_file)
+        return
     newest = settings.automation.newest_releases if keep is None else keep
     if not settings.state_folder.is_dir():
         options.say(f"nothing to remove: {settings.state_folder} is not there")
@@ -40,6 +66,23 @@ def command(*, keep: int | None, caches: bool, dry_run: bool, yes: bool, json_fi
             options.say(f"nothing to remove in {settings.state_folder}")
         elif not dry_run and _is_wanted(yes=yes):
             options.say(f"removed: {sweep(found) / 1e6:.1f} MB of {settings.state_folder}")
+
+
+def _clear_remote(
+    settings: Settings, name: str, *, days: float, dry_run: bool, yes: bool, json_file: Path | None
+) -> None:
+    remotes = remotes_of(settings, options.say)
+    remote = remotes.remote(name)
+    found = removable(remotes, remote, days=days)
+    size = sum(each.size for each in found)
+    title = f"artifacts of {name} older than {days:g} days"
+    if json_file:
+        rows = [{"title": title, "count": len(found), "bytes": size}] if found else []
+        options.print_json(json_file, {"schema_version": 1, "removable": rows})
+    options.say(f"{size / 1e6:10.1f} MB  {title} ({len(found)})" if found else f"nothing to remove in {name}")
+    if found and not dry_run and _is_wanted(yes=yes):
+        remote.objects.delete([each.name for each in found])
+        options.say(f"removed: {size / 1e6:.1f} MB of {name}")
 
 
 def _is_wanted(*, yes: bool) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from packaging.version import Version
 
 from vllm_wheels.commands import completion
-from vllm_wheels.commands.options import json_option, print_json, read_settings, say, target_of
+from vllm_wheels.commands.options import json_option, milestone, print_json, read_settings, say, target_of
 from vllm_wheels.core.index.releases import releases as offered
 from vllm_wheels.core.index.releases import sdist
 from vllm_wheels.defs import home, partitions
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.operations.descriptions import Look
 
 
 @click.group("release", epilog="Example: vllm-wheels release add 0.31.0")
@@ -65,6 +69,56 @@ def _line(row: Mapping[str, Any]) -> str:
     archive = "source archive" if row["source_archive"] else "no source archive"
     mark = "*" if row["registered"] else " "
     return f"{mark} {row['release']}  Python {row['requires_python'] or 'unsaid'}  {archive}"
+
+
+@command.command("show", epilog="Example: vllm-wheels release show 0.33.0")
+@click.argument("name", metavar="RELEASE", shell_complete=completion.releases)
+@json_option(what="it")
+def show(name: str, json_file: Path | None) -> None:
+    """Describe a release by its source: all that the patches rely on, and what they make of it."""
+    found = _look(name)
+    if json_file:
+        outcomes = [asdict(each) for each in found.outcomes]
+        data = {"schema_version": 1, "description": asdict(found.description), "outcomes": outcomes}
+        print_json(json_file, data)
+        return
+    for line in _shown(found):
+        say(line)
+
+
+@command.command("diff", epilog="Example: vllm-wheels release diff 0.32.0 0.33.0")
+@click.argument("before", metavar="RELEASE", shell_complete=completion.releases)
+@click.argument("after", metavar="RELEASE", shell_complete=completion.releases)
+@json_option(what="it")
+def diff(before: str, after: str, json_file: Path | None) -> None:
+    """Show what changed from one release to another, of all that the patches rely on."""
+    from vllm_wheels.core.patches.description import differences  # noqa: PLC0415 - other commands do not need it
+
+    old, new = _look(before), _look(after)
+    changed = list(differences(old.description, new.description))
+    if json_file:
+        print_json(json_file, {"schema_version": 1, "before": before, "after": after, "differences": changed})
+        return
+    for line in changed or [f"nothing that the patches rely on changed from {before} to {after}"]:
+        say(line)
+
+
+def _look(name: str) -> Look:
+    from vllm_wheels.core.operations.descriptions import look  # noqa: PLC0415 - other commands do not need it
+
+    settings = read_settings()
+    return look(settings, target_of(settings, release=name), say=milestone)
+
+
+def _shown(found: Look) -> Iterator[str]:
+    from vllm_wheels.core.patches.description import lines  # noqa: PLC0415 - other commands do not need it
+
+    yield from lines(found.description)
+    for each in found.outcomes:
+        same = f"= {each.same_code_as}" if each.same_code_as else "all patches took"
+        yield f"{each.variant}: {f'refused: {each.refused}' if each.refused else same}"
+    for notice in dict.fromkeys(notice for each in found.outcomes for notice in each.notices):
+        yield f"NOTICE: {notice}"
 
 
 @command.command("remove", epilog="Example: vllm-wheels release remove 0.31.0")

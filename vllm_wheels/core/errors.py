@@ -100,6 +100,14 @@ class NotificationError(NetworkError, exit_code=33):
     """Nobody could be told of what happened."""
 
 
+class RemoteStoreError(NetworkError, exit_code=34):
+    """A remote store of artifacts did not answer, or not as one does."""
+
+
+class UntrustedArtifactError(NetworkError, exit_code=35):
+    """An artifact of a remote store is unsigned, altered or not the one that was asked for."""
+
+
 class EnvironmentResolutionError(VllmWheelsError, exit_code=40):
     """The packages of an environment could not be resolved or installed."""
 

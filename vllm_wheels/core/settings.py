@@ -9,33 +9,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnparsableVariableError
 
 from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.sections import Section, StoreSettings, WorkerSettings
 
 FILE_VARIABLE = "VLLM_WHEELS_FILE"
 PREFIX = "VLLM_WHEELS_"
 GUARD_VARIABLE = "VLLM_WHEELS_CPU_FLAGS"
 """Read by the guard inside the wheels, not a setting; see patches/cpu_guard.py."""
 DELIMITER = "__"
-
-
-class Section(BaseModel):
-    """A table of the settings file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Keys that settings files of earlier versions have, and what they are called now."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_renamed(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        return {cls.RENAMED.get(name, name): value for name, value in given.items()}
 
 
 class SourceSettings(Section):
@@ -128,7 +113,7 @@ class WheelSettings(Section):
     authors: tuple[str, ...] = Field((), description="Name <mail> of who publishes; default: upstream's")
     urls: dict[str, str] = Field(default_factory=dict, description="project URLs added to upstream's")
     version_suffix: str = Field("", pattern=r"^(\.post\d+)?$", description="such as .post1, for a rebuild")
-    RENAMED = {"hollow_variants": "same_code_variants"}
+    RENAMED: ClassVar[Mapping[str, str]] = {"hollow_variants": "same_code_variants"}
 
     same_code_variants: Literal["label", "refuse"] = Field(
         "label",
@@ -138,12 +123,16 @@ class WheelSettings(Section):
         "plain", description="plain: torch==X, which X+cpu meets as well; local: torch==X+cpu"
     )
     readme: Path | None = Field(None, description="template of the long description, in place of the built-in one")
+    licence: str | None = Field(
+        None,
+        description="SPDX expression of a release whose licence you have read; default: only what is known, Apache-2.0",
+    )
 
 
 class SmokeSettings(Section):
     """How the finished wheel is tried."""
 
-    RENAMED = {"venue": "location"}
+    RENAMED: ClassVar[Mapping[str, str]] = {"venue": "location"}
 
     location: Literal["auto", "host", "container"] = Field(
         "auto", description="auto: this host where the platform tag allows, else the image that built it"
@@ -251,6 +240,8 @@ class Settings(BaseSettings):
     wheel: WheelSettings = WheelSettings()
     smoke: SmokeSettings = SmokeSettings()
     publish: PublishSettings = PublishSettings()
+    store: StoreSettings = StoreSettings()
+    workers: WorkerSettings = WorkerSettings()
     automation: AutomationSettings = AutomationSettings()
     notification: NotificationSettings = NotificationSettings()
 

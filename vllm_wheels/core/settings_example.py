@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from vllm_wheels.core.settings import DELIMITER, FILE_VARIABLE, PREFIX, Section, Settings
+from vllm_wheels.core.sections import Section
+from vllm_wheels.core.settings import DELIMITER, FILE_VARIABLE, PREFIX, Settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -60,7 +61,8 @@ def _key(place: tuple[str, ...], field: FieldInfo) -> Iterator[str]:
     variable = "" if NAMED in place else f"; {PREFIX}{DELIMITER.join(place).upper()}"
     yield f"# ({hint}{variable})"
     default = field.get_default(call_default_factory=True)
-    yield f"#{place[-1]} = {UNSET if default is None else _value(default)}"
+    unset = default is None or field.is_required()
+    yield f"#{place[-1]} = {UNSET if unset else _value(default)}"
 
 
 def _section(field: FieldInfo) -> type[Section] | None:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.variants import variants
-from vllm_wheels.defs import checks
+from vllm_wheels.defs import checks, workers
 from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
 from vllm_wheels.defs.partitions import PARTITIONS
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
@@ -48,6 +48,7 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
         check_specs=check_specs,
         can_subset=bool(check_specs),
         pool=rule.pool if rule else None,
+        op_tags=workers.tags(kind, variant),
     )
     def body(
         context: dg.AssetExecutionContext, build_mode: BuildMode, build_options: BuildOptions

@@ -6,18 +6,26 @@
 import dagster as dg
 
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.defs import workers
+from vllm_wheels.defs.internals import AssetJob
 from vllm_wheels.defs.keys import all_keys
 
 STEPS_AT_ONCE = 4
 """Variants side by side; the pools keep two of them from compiling, or trying, at the same time."""
 
 # Lower-case, so that Dagster's own implicit job sorts before it (dagster.md, "Running").
-rebuild = dg.define_asset_job(
-    "rebuild",
-    selection=dg.AssetSelection.assets(*all_keys()),
-    description="Makes the chosen artifacts of one release and Python, variants side by side",
-    executor_def=dg.multiprocess_executor.configured({"max_concurrent": STEPS_AT_ONCE}, name="side_by_side"),
-)
+REBUILD = "rebuild"
+
+
+def rebuild(settings: Settings) -> AssetJob:
+    """The job of everything that is made without anybody asking."""
+    side_by_side = dg.multiprocess_executor.configured({"max_concurrent": STEPS_AT_ONCE}, name="side_by_side")
+    return dg.define_asset_job(
+        REBUILD,
+        selection=dg.AssetSelection.assets(*all_keys()),
+        description="Makes the chosen artifacts of one release and Python, variants side by side",
+        executor_def=workers.executor(settings, here=side_by_side),
+    )
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -26,7 +34,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     status = dg.DefaultScheduleStatus.RUNNING if wishes.enabled else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
-        job=rebuild,
+        job_name=REBUILD,
         cron_schedule=wishes.nightly,
         execution_timezone=wishes.timezone,
         default_status=status,
@@ -46,7 +54,7 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     seconds = settings.automation.watch_seconds
 
     @dg.sensor(
-        job=rebuild,
+        job_name=REBUILD,
         minimum_interval_seconds=seconds,
         default_status=status,
         description="Registers new releases of vLLM and requests their wheels; at first only the newest",

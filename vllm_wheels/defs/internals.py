@@ -20,6 +20,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from dagster._core.event_api import EventLogRecord
     from sqlalchemy import Engine
+
+AssetJob = UnresolvedAssetJobDefinition
+"""What ``define_asset_job`` gives."""
 
 OBSERVATION = SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 """Metadata key that makes a result an observation: the step succeeds and nothing is recorded as built."""

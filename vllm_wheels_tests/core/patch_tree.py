@@ -63,6 +63,11 @@ endif()
 UNIFIED = (
     READING
     + """\
+list(APPEND CXX_COMPILE_FLAGS "-fopenmp" "-DVLLM_CPU_EXTENSION" "-mf16c")
+list(APPEND CXX_COMPILE_FLAGS_AVX512 ${CXX_COMPILE_FLAGS} "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq")
+list(APPEND CXX_COMPILE_FLAGS_AVX2 ${CXX_COMPILE_FLAGS} "-mavx2")
+list(APPEND CXX_COMPILE_FLAGS_AVX512_AMX
+    ${CXX_COMPILE_FLAGS_AVX512} "-mamx-bf16" "-mamx-tile" "-mavx512bf16" "-mavx512vnni")
 if (ENABLE_X86_ISA)
     target_compile_options(dnnl_ext PRIVATE ${CXX_COMPILE_FLAGS_AVX2} -fPIC)
 endif()
@@ -122,11 +127,17 @@ endif()
 HOST_DETECTED = (
     "if(DEFINED ENV{VLLM_CPU_AVX512BF16})\n    set(ENABLE_AVX512BF16 ON)\nendif()\n"
     "set(ENABLE_AMXBF16 $ENV{VLLM_CPU_AMXBF16})\n"
-    'list(APPEND CXX_COMPILE_FLAGS\n    "-fopenmp")\n'
+    'list(APPEND CXX_COMPILE_FLAGS\n    "-fopenmp" "-DVLLM_CPU_EXTENSION" "-mf16c")\n'
     + READING
     + """\
 if (AVX512_FOUND)
-    list(APPEND CXX_COMPILE_FLAGS "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq" "-mavx512bf16" "-mavx512vnni")
+    list(APPEND CXX_COMPILE_FLAGS "-mavx512f" "-mavx512vl" "-mavx512bw" "-mavx512dq")
+    if (AVX512BF16_FOUND OR ENABLE_AVX512BF16)
+        list(APPEND CXX_COMPILE_FLAGS "-mavx512bf16")
+    endif()
+    if (AVX512VNNI_FOUND OR ENABLE_AVX512VNNI)
+        list(APPEND CXX_COMPILE_FLAGS "-mavx512vnni")
+    endif()
 elseif (AVX2_FOUND)
     list(APPEND CXX_COMPILE_FLAGS "-mavx2")
 endif()
@@ -200,7 +211,7 @@ FILES = {
     "setup.py": SETUP,
     "pyproject.toml": PYPROJECT,
     "README.md": "# vLLM\n\nUpstream's own words.\n",
-    "LICENSE": "Apache License\nVersion 2.0\n",
+    "LICENSE": (Path(__file__).parents[1] / "fixtures/trees/unified/LICENSE").read_text("utf-8"),
 }
 CMAKE = "cmake/cpu_extension.cmake"
 

@@ -193,6 +193,32 @@ def test_archive_that_explodes_is_stopped(tmp_path, monkeypatch, kind):
     assert not (tmp_path / "tree/x").exists()
 
 
+@pytest.mark.parametrize("kind", ["v.tar.gz", "v.zip"])
+def test_flood_of_members_is_refused_before_anything_is_written(tmp_path, monkeypatch, kind):
+    """An archive of a million tiny files costs me neither minutes nor inodes."""
+    monkeypatch.setattr(limits, "MEMBERS", 20)
+    names = [f"v-1/{number}" for number in range(30)]
+    archive = (
+        zip_of(tmp_path / kind, *((name, b"") for name in names))
+        if kind == "v.zip"
+        else tar_of(tmp_path / kind, *(member(name) for name in names))
+    )
+    with pytest.raises(UnsafeArchiveError, match="v-1/20") as caught:
+        unpack(archive, tmp_path / "tree")
+    assert "more than 20 members" in caught.value.why
+    assert not any((tmp_path / "tree").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["v.tar.gz", "v.zip"])
+def test_path_that_is_too_deep_is_refused(tmp_path, kind):
+    """A thousand folders in each other end in one of our errors."""
+    name = "v-1/" + "a/" * 1500 + "x"
+    archive = zip_of(tmp_path / kind, (name, b"")) if kind == "v.zip" else tar_of(tmp_path / kind, member(name))
+    with pytest.raises(UnsafeArchiveError) as caught:
+        unpack(archive, tmp_path / "tree")
+    assert "more than 100 folders" in caught.value.why
+
+
 @pytest.mark.parametrize("end", [10, 200, -600, -5])
 def test_truncated_tar_is_refused(tmp_path, end):
     """An archive that ends too early, anywhere, is not taken for a whole one."""

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,65 +17,11 @@ from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures.building import PYTHON
+from vllm_wheels_tests.fixtures.servers import KEYS, program, redis, running, s3
 
 pytestmark = pytest.mark.servers
 
 TARGET = Target(release="0.32.0", python=PYTHON, variant="baseline")
-BUCKET = "wheels"
-KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "nothing secret"}
-
-
-@contextmanager
-def running(*argv: str, port: int, log: Path) -> Iterator[None]:
-    """A server, from when it answers on its port."""
-    with log.open("w") as stream:
-        process = subprocess.Popen(argv, start_new_session=True, stdout=stream, stderr=stream)
-        try:
-            wait_for(port)
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(20)
-
-
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        else:
-            return
-
-
-def program(name: str, package: str) -> str:
-    """Path of a server's program; without it the test is skipped."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"there is no {name} (apt-get install {package})")
-    return path
-
-
-@contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    port = free_port()
-    server = program("redis-server", "redis-server")
-    with running(
-        server,
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--dir",
-        str(folder),
-        port=port,
-        log=folder / "log",
-    ):
-        yield f"redis://127.0.0.1:{port}"
 
 
 class Shelf(BaseHTTPRequestHandler):
@@ -120,19 +59,6 @@ def web(_folder: Path) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@contextmanager
-def s3(folder: Path) -> Iterator[str]:
-    import boto3  # noqa: PLC0415 - only these tests need it
-
-    port = free_port()
-    with running(
-        sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port, log=folder / "log"
-    ):
-        endpoint = f"http://127.0.0.1:{port}"
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}/objects?endpoint={endpoint}&region=us-east-1"
 
 
 @pytest.fixture

@@ -150,6 +150,13 @@ def failing(policy: http.Policy, *, retry_after: float | None = None, chance: fl
     return slept
 
 
+@pytest.mark.parametrize("asked", ["\u00b2", "soon", "-5", "9" * 400, "Fri, 31 Dec 99999999999999 23:59:59 GMT", ""])
+def test_time_that_makes_no_sense_is_none(asked):
+    """A server that names no time at which to come back is asked again as the policy has it."""
+    found = http.seconds_of(asked)
+    assert found is None or found >= 0
+
+
 def test_pauses_grow_up_to_the_longest_and_end_at_the_deadline():
     """Each pause is twice the one before, none exceeds the longest, and none outlasts the deadline."""
     policy = http.Policy(deadline_seconds=30.0, attempts=None, first_pause_seconds=2.0, longest_pause_seconds=10.0)

@@ -105,13 +105,47 @@ def test_old_form_of_the_licence_becomes_the_new_one(tmp_path, stated):
     assert found.facts["license"] == {"expression": "Apache-2.0", "files": ["LICENSE"]}
 
 
-def test_another_licence_is_not_claimed_to_be_apache(tmp_path):
-    """A tree under another licence is refused, not relabelled."""
-    write(tmp_path / "tree")
-    (tmp_path / "tree/pyproject.toml").write_text(PYPROJECT.replace('"Apache-2.0"', '"GPL-3.0-only"'))
-    (tmp_path / "tree/LICENSE").write_text("GNU GENERAL PUBLIC LICENSE\n")
-    with pytest.raises(PatchError, match=r"GPL-3\.0-only"):
-        patch_set(tmp_path / "tree", upstream=upstream(), variant=variant("avx512"), settings=Settings())
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("pyproject.toml", '"Apache-2.0"', '"MIT"', "'MIT'"),
+        ("pyproject.toml", '"Apache-2.0"', '"Apache-2.0 AND LicenseRef-vLLM-Commercial"', "Commercial"),
+        ("pyproject.toml", '"Apache-2.0"', '"BUSL-1.1"', "BUSL"),
+        ("pyproject.toml", 'license = "Apache-2.0"', 'license = { text = "MIT" }', "'MIT'"),
+        ("pyproject.toml", 'license = "Apache-2.0"', 'license = { file = "COPYING" }', "COPYING"),
+        (
+            "pyproject.toml",
+            "classifiers = [",
+            'classifiers = ["License :: OSI Approved :: MIT License", ',
+            "MIT License",
+        ),
+        ("pyproject.toml", '["LICENSE"]', '["LICENSE", "LICENSE-commercial"]', "LICENSE-commercial"),
+        ("LICENSE", "END OF TERMS AND CONDITIONS", "No commercial use.\n\nEND OF TERMS AND CONDITIONS", "its text"),
+    ],
+)
+def test_licence_that_changed_is_refused(tmp_path, file, old, new, said):
+    """A tree under another licence is never relabelled; I am told where it says so, and what to do."""
+    root = write(tmp_path / "tree")
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+    with pytest.raises(PatchError, match=file.replace(".", r"\.")) as caught:
+        patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=Settings())
+    assert said in caught.value.why
+    assert "wheel.licence" in caught.value.remedy
+
+
+def test_licence_that_a_person_named_is_what_the_wheel_says(tmp_path):
+    """Once I have read the new licence and named it, the wheel says what the tree says, and nothing else."""
+    root = write(tmp_path / "tree")
+    (root / "pyproject.toml").write_text(PYPROJECT.replace('"Apache-2.0"', '"BUSL-1.1"'))
+    (root / "LICENSE").write_text("Business Source License 1.1\n")
+    settings = Settings(wheel=WheelSettings(licence="BUSL-1.1"))
+    found = patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=settings)
+    assert message_from_string(found.metadata)["License-Expression"] == "BUSL-1.1"
+    other = Settings(wheel=WheelSettings(licence="MIT"))
+    with pytest.raises(PatchError, match=r"pyproject\.toml"):
+        patch_set(root, upstream=upstream(), variant=variant("avx512"), settings=other)
 
 
 def test_pyproject_that_is_not_toml_is_named(tmp_path):

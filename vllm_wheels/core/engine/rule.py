@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vllm_wheels.core.engine.code import installed
 from vllm_wheels.core.engine.plan import Plan, digest
 from vllm_wheels.core.errors import ImageError
+from vllm_wheels.core.host.limits import BUILD_MEMORY_GIGABYTES, TRIAL_MEMORY_GIGABYTES
 from vllm_wheels.core.variants import Variant, variant
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ class Scope(Flag):
     VARIANT = auto()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a machine must have for a step.
+
+    Attributes:
+        gigabytes: of free memory; 0 where every machine has enough.
+        processor: whether its processor must reach the floor of the artifact's variant.
+    """
+
+    gigabytes: float = 0.0
+    cores: int = 1
+    processor: bool = False
+
+
+COMPILING = Hardware(gigabytes=BUILD_MEMORY_GIGABYTES)
+TRYING = Hardware(gigabytes=TRIAL_MEMORY_GIGABYTES, processor=True)
+
 Stage = Literal["prepare", "compile", "wheel", "verify"]
 """What a person follows while a wheel is made."""
 
@@ -42,6 +60,11 @@ class Planning(Protocol):
 
     def plan(self, context: PlanContext) -> Plan:
         """The plan of one artifact; artifacts that are not made yet are missing in its context."""
+
+
+def as_it_is(_: Plan) -> Plan | None:
+    """Nothing better than the plan itself."""
+    return None
 
 
 def planned_by(package: str) -> Callable[[PlanContext], Plan]:
@@ -67,6 +90,8 @@ class Rule:
         observed: name and description of the inputs from outside, where there are any.
         observed_by_variant: whether these differ from variant to variant.
         sidecars: its files that stand beside a delivered wheel.
+        hardware: what a machine must have to make it.
+        better: the plan as another machine draws it up whose result is worth more, where there is one.
         pool: Dagster's pool that limits how many are made at the same time.
         phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
             and ``{values}`` what it was and is, where that is short enough to read.
@@ -82,6 +107,8 @@ class Rule:
     observed: tuple[str, str] | None = None
     observed_by_variant: bool = False
     stage: Stage = "prepare"
+    hardware: Hardware = Hardware()
+    better: Callable[[Plan], Plan | None] = as_it_is
     sidecars: tuple[str, ...] = ()
     labels: frozenset[str] = frozenset()
     pool: str | None = None

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from vllm_wheels.core.engine.plan import Made, Plan
 
 RECORD = "artifact.json"
+PLACE = frozenset({"kind", "key", "folder"})
+"""Of an artifact: what its place in a store tells."""
+
 GATE = "work.lock"
 LAYOUT, OLD_RECORD = "layout", "piece.json"
 """File that names the layout of the store's records, and the record of the layout before there were names."""
@@ -68,6 +71,11 @@ class Artifact:
     def version(self) -> str:
         """What later artifacts depend on: the same for the same content, whenever and wherever it was made."""
         return digest({"artifact": self.kind, "facts": self.facts})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written down of it, beside its kind, key and place."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in PLACE}
 
 
 @dataclass(frozen=True)
@@ -170,14 +178,18 @@ class Store:
             "made_at": time.time(),
             "seconds": seconds,
         }
+        return self.take(stage, plan.artifact, str(plan.key), record)
+
+    def take(self, stage: Path, kind: str, key: str, record: Mapping[str, Any]) -> Artifact:
+        """Takes a staging folder as a finished artifact, with the record that it has, here or elsewhere."""
         write_synced(stage / RECORD, json.dumps(record, indent=1, sort_keys=True))
-        folder = self._folder(plan.artifact, str(plan.key))
+        folder = self._folder(kind, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sync_tree(stage)
         shutil.rmtree(folder, ignore_errors=True)
         stage.rename(folder)
         _sync(folder.parent)
-        artifact = self.find(plan.artifact, str(plan.key))
+        artifact = self.find(kind, key)
         assert artifact is not None  # noqa: S101 - it was renamed into place one line above
         return artifact
 

@@ -21,6 +21,9 @@ BRACKET = re.compile(r"\[(=*)\[\n?(.*)\]\1\]", re.DOTALL)
 FOREIGN = re.compile(r"(ASIMD|APPLE_SILICON|MACOSX|POWER\d+|S390|RVV(_\w+)?)_FOUND")
 """Variables of cpu_extension.cmake that no x86-64 Linux host sets."""
 
+HOST = {"CMAKE_SYSTEM_PROCESSOR": "x86_64", "CMAKE_SYSTEM_NAME": "Linux"}
+"""Variables that every x86-64 Linux host sets, and how."""
+
 UNARY = frozenset({"DEFINED", "EXISTS", "IS_DIRECTORY", "IS_ABSOLUTE", "TARGET", "COMMAND", "POLICY", "TEST"})
 
 Truth = bool | None
@@ -154,9 +157,24 @@ def _operand(words: list[str]) -> Truth:
         del words[0]
         return None
     if not _ends(words):  # A comparison: an operator and its right side.
+        comparison, right = words[0], unquoted(words[1]) if len(words) > 1 else ""
         del words[:2]
-        return None
+        return _compared(HOST.get(word.removeprefix("${").removesuffix("}")), comparison, right)
     return False if FOREIGN.fullmatch(word) else None
+
+
+def _compared(left: str | None, comparison: str, right: str) -> Truth:
+    if left is None or "$" in right.removesuffix("$"):
+        return None
+    match comparison:
+        case "STREQUAL":
+            return left == right
+        case "MATCHES":
+            try:
+                return bool(re.search(right, left))
+            except re.error:  # CMake's expressions are not quite Python's.
+                return None
+    return None
 
 
 def _ends(words: list[str]) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice, pairwise
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -43,6 +44,7 @@ of 32-bit offsets from the section's own address, sorted."""
 
 TABLE_ROW = struct.Struct("<ii")
 
+CODE = attrgetter("code")
 NAMES = {number: name for name, number in vars(CpuidFeature).items() if name.isupper()}
 UNDECODABLE = Code.INVALID
 
@@ -241,7 +243,7 @@ class _Sweep:
     def _range(self, code: bytes, address: int) -> None:
         before = len(self._kinds)
         # Compact and piece by piece, since a section without function starts is one range of many million instructions.
-        codes = (instruction.code for instruction in Decoder(BITS, code))
+        codes = map(CODE, Decoder(BITS, code))
         while kinds := array("H", islice(codes, PIECE)):
             self._digest.update(kinds)
             self._kinds.update(kinds)

@@ -17,7 +17,7 @@ from elftools.elf.elffile import ELFFile
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.elf import DAMAGED
 
-STRING = re.compile(rb"(?<=\0)[A-Za-z_]\w*(?:\.\w+)?\([^\0()]*(?:\([^\0()]*\)[^\0()]*)*\) -> [^\0]+(?=\0)")
+STRING = re.compile(rb"(?<![^\0])[A-Za-z_]\w*(?:\.\w+)?\([^\0()]*(?:\([^\0()]*\)[^\0()]*)*\) -> [^\0]+(?![^\0])")
 SCHEMA = re.compile(r"(?P<name>\w+)(?:\.\w+)?\((?P<parameters>.*)\)\s*->\s*\S.*", re.DOTALL)
 CONSTANTS = ".rodata"
 """Sections in which compilers put strings begin with this."""
@@ -48,7 +48,7 @@ def in_binary(path: Path) -> dict[str, Operator]:
     try:
         with path.open("rb") as stream:
             sections = [each for each in ELFFile(stream).iter_sections() if each.name.startswith(CONSTANTS)]
-            strings = [found for each in sections for found in STRING.findall(b"\0" + each.data() + b"\0")]
+            strings = [found for each in sections for found in STRING.findall(each.data())]
     except DAMAGED as error:
         what = f"{path.name} is not a sound ELF file"
         raise CannotVerifyError(what, why=str(error) or type(error).__name__, remedy="build the wheel anew") from error

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from vllm_wheels.core.errors import SourceError
+from vllm_wheels.core.formats.versions import version_in
 
 COMMENT = re.compile(r"(^|\s+)#.*$")
 INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]*(?P<file>\S+)")
+INDEX = re.compile(r"(?:-i|--index-url|--extra-index-url|-f|--find-links|--trusted-host)\b.*")
+"""Options that say where packages are, which is for the user's settings to say; others say which, and are refused."""
 
 
 def read(path: Path, *, root: Path) -> tuple[str, ...]:
@@ -34,6 +38,12 @@ def parse(line: str, *, file: str) -> Requirement:
         raise SourceError(
             what, why=why, remedy="choose another release, or correct the file in a local tree"
         ) from error
+
+
+def pinned(requirement: Requirement) -> Version | None:
+    """The one version that a requirement allows; None where it allows several."""
+    exact = (each.version for each in requirement.specifier if each.operator in {"==", "==="})
+    return next((version for each in exact if (version := version_in(each))), None)
 
 
 def merged(lines: Iterable[str], over: Iterable[str], *, file: str) -> tuple[str, ...]:
@@ -58,7 +68,12 @@ def _read(path: Path, *, root: Path, seen: tuple[Path, ...]) -> Iterator[str]:
                 what = f"{name} includes {include['file']}"
                 raise SourceError(what, why="it lies outside the source tree", remedy="choose another release")
             yield from _read(root / inner.relative_to(root.resolve()), root=root, seen=(*seen, path))
-        elif text and not text.startswith("-"):
+        elif text.startswith("-"):
+            if not INDEX.fullmatch(text):
+                what = f"{name} has an option that cannot be followed: {text}"
+                why = "it changes which packages are required, and a wheel's metadata has no place for it"
+                raise SourceError(what, why=why, remedy="choose another release, or correct the file in a local tree")
+        elif text:
             parse(text, file=name)
             yield text
 

@@ -13,10 +13,12 @@ import lzma
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO, FileIO
@@ -27,8 +29,16 @@ from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
 from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.system_errors import of_system
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 IGNORED = frozenset({".git", "__pycache__"})
 """Names that are no part of a source tree: they differ between equal trees."""
+
+TOP = "packed"
+"""The one folder in an archive that ``pack`` writes."""
 
 DAMAGED = (
     EOFError,
@@ -37,6 +47,7 @@ DAMAGED = (
     lzma.LZMAError,
     gzip.BadGzipFile,
     zipfile.BadZipFile,
+    zstd.ZstdError,
     NotImplementedError,
 )
 """What the standard library raises for a file that is truncated, broken or no archive."""
@@ -55,7 +66,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Files become readable by all, and executable where their owner's bit is set; no other bit of their mode is kept.
 
-    The archive is named ``*.tar.gz``, ``*.tgz``, ``*.tar.xz`` or ``*.zip``.
+    The archive is named ``*.tar.gz``, ``*.tgz``, ``*.tar.xz``, ``*.tar.zst`` or ``*.zip``.
 
     Raises:
         UnsafeArchiveError: it is truncated, damaged or no archive, or a member would be written outside, is a link that
@@ -65,6 +76,7 @@ def unpack(archive: Path, folder: Path) -> None:
     entries = _zip_entries if archive.name.endswith(".zip") else _tar_entries
     folder.mkdir(parents=True, exist_ok=True)
     try:
+        _require_few(archive)
         _Unpacking(archive=archive.name, folder=folder).place(entries(archive))
     except DAMAGED as error:
         why = f"it is truncated, damaged or no archive ({str(error) or type(error).__name__})"
@@ -73,13 +85,33 @@ def unpack(archive: Path, folder: Path) -> None:
         raise _explained(error, archive.name, folder) from error
 
 
-def tree_hash(folder: Path) -> str:
+def pack(folder: Path, archive: Path, *, leave_out: Collection[str] = ()) -> None:
+    """Packs a folder into a ``*.tar.zst``, the same bytes for the same content; files directly in it can be left out.
+
+    What ``unpack`` would refuse, it refuses too.
+    """
+
+    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = PurePosixPath(info.name).relative_to(TOP)
+        if str(path) in leave_out:
+            return None
+        if info.issym() and not _stays_inside(path, info.linkname):
+            raise _unsafe(archive.name, info.name, f"it is a link that leads out, to {info.linkname}")
+        info.uid = info.gid = info.mtime = 0
+        info.uname = info.gname = ""
+        return info
+
+    with zstd.open(archive, "wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.add(folder, arcname=TOP, filter=plain)
+
+
+def tree_hash(folder: Path, *, ignored: Collection[str] = IGNORED) -> str:
     """SHA-256 of a tree's content: relative paths, executable bits, bytes and the texts of links.
 
-    Folders named in ``IGNORED`` and empty folders do not count.
+    Files and folders of an ignored name and empty folders do not count.
     """
     digest = hashlib.sha256()
-    for path in _walk(folder):
+    for path in _walk(folder, ignored):
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             kind, content = "link", hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
@@ -116,12 +148,12 @@ def _explained(error: OSError, archive: str, folder: Path) -> Exception:
     return error
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, ignored: Collection[str] = IGNORED) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         linked = [name for name in folders if Path(parent, name).is_symlink()]
-        folders[:] = sorted(name for name in folders if name not in IGNORED and name not in linked)
+        folders[:] = sorted(name for name in folders if name not in ignored and name not in linked)
         for name in sorted([*files, *linked]):
-            if name not in IGNORED:
+            if name not in ignored:
                 yield Path(parent, name)
 
 
@@ -145,9 +177,7 @@ class _Unpacking:
     room: int = field(default_factory=lambda: limits.UNPACKED_BYTES)
 
     def place(self, entries: Iterator[Entry]) -> None:
-        for count, (info, content) in enumerate(entries, start=1):
-            if count > limits.MEMBERS:
-                raise _unsafe(self.archive, info.name, f"the archive has more than {limits.MEMBERS} members")
+        for info, content in entries:
             name = self._below_top(info)
             self._require_harmless(info, name)
             self._place(info, name, content)
@@ -173,6 +203,8 @@ class _Unpacking:
             raise _unsafe(self.archive, member, f"the path {path} has a '..' in it")
         if "\0" in path or not parts:
             raise _unsafe(self.archive, member, f"{path!r} is not a path")
+        if len(parts) > limits.PATH_DEPTH:
+            raise _unsafe(self.archive, member, f"it lies in more than {limits.PATH_DEPTH} folders")
         return parts[0], PurePosixPath(*parts[1:])
 
     def _require_harmless(self, info: tarfile.TarInfo, name: PurePosixPath) -> None:
@@ -252,8 +284,29 @@ def _unsafe(archive: str, member: str, why: str) -> UnsafeArchiveError:
     return UnsafeArchiveError(what, why=why, remedy="do not use this archive; obtain it from its publisher")
 
 
-def _tar_entries(archive: Path) -> Iterator[Entry]:
+def _require_few(archive: Path) -> None:
+    """Refuses an archive of too many members before anything is written; reading their headers takes about a second."""
+    for count, name in enumerate(_names(archive), start=1):
+        if count > limits.MEMBERS:
+            raise _unsafe(archive.name, name, f"the archive has more than {limits.MEMBERS} members")
+
+
+def _names(archive: Path) -> Iterator[str]:
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive) as container:
+            yield from container.namelist()
+        return
     with tarfile.open(archive) as tar:
+        for info in tar:
+            yield info.name
+            # It keeps what it has read, for those who come back to it.
+            tar.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
+
+
+def _tar_entries(archive: Path) -> Iterator[Entry]:
+    # tarfile knows Zstandard from Python 3.14 on.
+    zipped = zstd.open(archive) if archive.suffix == ".zst" else None
+    with zipped or nullcontext(), tarfile.open(archive, fileobj=zipped) as tar:
         for info in tar:
             yield info, partial(tar.extractfile, info)
         _require_end(tar)

@@ -145,7 +145,7 @@ def seconds_of(retry_after: str | None) -> float | None:
     """Seconds to wait by a Retry-After header, which has a number or a date (RFC 9110, 10.2.3)."""
     try:
         return urllib3.Retry().parse_retry_after(retry_after) if retry_after else None
-    except urllib3.exceptions.InvalidHeader:
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 
 

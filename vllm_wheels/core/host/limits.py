@@ -12,8 +12,11 @@ CHUNK_BYTES = MIB
 UNPACKED_BYTES = 4 * GIB
 """Most that an archive or a wheel may unpack to: vLLM 0.33.0 unpacks to 0.2 GiB, its largest wheel for CPUs to 0.5."""
 
-MEMBERS = 200_000
-"""Most members of an archive or a wheel."""
+MEMBERS = 50_000
+"""Most members of an archive; the source of vLLM 0.33.0 has 8,522 files."""
+
+PATH_DEPTH = 100
+"""Most folders that one member lies in; recursion of Python's ends at a thousand."""
 
 WHEEL_BYTES = GIB
 WHEEL_MEMBER_BYTES = 384 * MIB
@@ -22,6 +25,12 @@ memory once at most, and verification stays below 1 GB."""
 
 WHEEL_TEXT_BYTES = 4 * MIB
 """Of METADATA, WHEEL and RECORD, and of any other text that is read whole; the largest RECORD of vLLM has 0.4 MB."""
+
+WHEEL_SOURCE_BYTES = MIB
+WHEEL_PYTHON_BYTES = 128 * MIB
+WHEEL_TREES_BYTES = 4 * MIB
+"""Of one Python file that is parsed, of all that are held, and of all that are parsed at once, which takes some hundred
+times as much memory: vLLM 0.32.0 has 25 MB in files of 0.3 at most."""
 
 WHEEL_MEMBERS = 50_000
 """The largest wheel of vLLM has 3,306."""
@@ -46,6 +55,9 @@ TORCH_ENV_GIGABYTES = 1.0
 BUILD_MEMORY_GIGABYTES = 3.0
 """Memory of one real build with a single job: the compiler, ninja and the linking of ``_C``."""
 
+TRIAL_MEMORY_GIGABYTES = 3.0
+"""Memory of trying a wheel: a tiny model in torch takes 2 GiB."""
+
 COMPILER_CACHE_GIGABYTES = 5.0 * 1.024**3
 """Size at which ccache and sccache begin to remove what was used longest ago: 5 GiB, in GB of 10^9 bytes."""
 
@@ -58,6 +70,9 @@ LISTING_SECONDS = 180.0
 FILE_BYTES = 4 * GIB
 FILE_SECONDS = 2 * 3600.0
 """For one file that is downloaded or uploaded, with all attempts and pauses."""
+
+MANIFEST_BYTES = 16 * MIB
+"""Most of an artifact's manifest in a remote store; that of a torch environment has some 20 kB."""
 
 MESSAGE_BYTES = MIB
 MESSAGE_SECONDS = 120.0

@@ -19,6 +19,7 @@ from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownR
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import LISTING, index_session, index_url, persistently, unreachable
+from vllm_wheels.core.index.pages import of_index
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
 
@@ -117,6 +118,10 @@ def archive_of(settings: Settings, release: Release) -> SourceArchive:
         what = f"{archive.filename} cannot be checked"
         why = f"{_shown(settings)} publishes no SHA-256 of it"
         raise SourceError(what, why=why, remedy="set index.url to an index that does, or source.origin to git or path")
+    if urlsplit(archive.url).scheme == "file" and _local(without_credentials(index_url(settings))[0]) is None:
+        what = f"{archive.filename} is not taken from {archive.url}"
+        why = f"{_shown(settings)} links to a file of this machine, which is not its to give"
+        raise SourceError(what, why=why, remedy="set index.url to another index")
     return archive
 
 
@@ -129,7 +134,7 @@ def project_page(settings: Settings, project: str) -> ProjectPage | None:
     timeout = settings.index.timeout_seconds
     try:
         with PyPISimple(url, session=index_session(settings, LISTING)) as client:
-            return persistently(lambda: client.get_project_page(project, timeout=timeout), LISTING)
+            return of_index(persistently(lambda: client.get_project_page(project, timeout=timeout), LISTING))
     except NoSuchProjectError:
         return None
     except requests.RequestException as error:

@@ -17,6 +17,7 @@ from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, Pub
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import DOWNLOAD, LISTING, persistently, reason, session, unreachable
 from vllm_wheels.core.host.limits import CHUNK_BYTES
+from vllm_wheels.core.index.pages import of_index
 from vllm_wheels.core.index.repositories import Repository
 
 FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
@@ -69,7 +70,7 @@ def project_state(
         client = PyPISimple(repository.simple_url, session=opened)
         ask = partial(client.get_project_page, project, timeout=timeout_seconds, headers=FRESH)
         try:
-            page = persistently(ask, LISTING)
+            page = of_index(persistently(ask, LISTING))
             found = [_file(package, repository, wanted, timeout_seconds) for package in page.packages]
         except NoSuchProjectError:
             return ProjectState(project=project, exists=False, answered_at=next(iter(dates), None))

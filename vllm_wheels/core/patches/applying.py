@@ -6,12 +6,15 @@ from pathlib import Path
 
 from vllm_wheels.core.patches import (
     cpu_platform,
+    extensions,
     fixes,
     fp8,
     guard,
     kernels,
+    licence,
     lookups,
     native_cpuinfo,
+    native_flags,
     native_headers,
     native_host_detected,
     native_level,
@@ -27,6 +30,8 @@ from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
 PATCHES: tuple[Patch, ...] = (
+    licence.PATCH,
+    native_flags.PATCH,
     native_unified.PATCH,
     native_vnni.PATCH,
     native_host_detected.PATCH,
@@ -44,6 +49,7 @@ PATCHES: tuple[Patch, ...] = (
     refusals.PATCH,
     preloads.PATCH,
     guard.PATCH,
+    extensions.PATCH,
 )
 """In the order in which they are applied; refusals of a variant come first."""
 

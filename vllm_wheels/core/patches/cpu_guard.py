@@ -182,16 +182,20 @@ def cap_host() -> None:
 
 
 def answer(question: str) -> bool:
-    """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``."""
-    return question not in WHEEL["ceiling"] and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
+    """The answer of an operator that reads the CPU's features itself, such as ``cpu_has_amx_fp8``; no to a new one."""
+    denied = question in WHEEL["ceiling"] or question not in WHEEL["known"]
+    return not denied and bool(getattr(sys.modules["torch"].ops._C, question)())  # noqa: SLF001 - upstream's own way
 
 
 def refuse(operator: str, what: str) -> None:
-    """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so."""
+    """Raises NotImplementedError where the wheel lacks an operator that something needs, in one line that says so.
+
+    No wheel has the operator without a name.
+    """
     # This registers the operators, which is too much for vLLM's start.
     import_module(f"{UPSTREAM}._custom_ops")
 
-    if not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
+    if not operator or not hasattr(sys.modules["torch"].ops._C, operator):  # noqa: SLF001
         raise NotImplementedError(lacks(operator, what))
 
 

@@ -127,7 +127,7 @@ def parameters(tree: Tree, path: str, name: str) -> tuple[str, ...]:
     Raises:
         PatchError: the file has no such function.
     """
-    found: ast.AST = ast.parse(tree.text(path))
+    found: ast.AST = tree.module(path)
     for part in name.split("."):
         kinds = (ast.FunctionDef, ast.ClassDef)
         inner = [node for node in ast.iter_child_nodes(found) if isinstance(node, kinds) and node.name == part]

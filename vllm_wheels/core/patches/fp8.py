@@ -35,11 +35,11 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
     placeholders = {name for name in OPERATORS if name in operators and not operators[name].parameters}
     if not placeholders:
         return
-    text = tree.text(WRAPPERS)
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
+    body = tree.module(WRAPPERS).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
     if len(functions) != 1:
         raise tree.missing(WRAPPERS, f"def {FUNCTION}", found=len(functions))
-    lines = text.splitlines(keepends=True)
+    lines = tree.lines(WRAPPERS)
     calls = {name: _call(functions[0], name) for name in placeholders}
     for name, call in sorted(calls.items(), key=lambda each: -each[1].lineno if each[1] else 0):
         if call is None:

@@ -6,7 +6,6 @@ The floor is checked before anything else of vLLM is imported. The cap needs tor
 
 from __future__ import annotations
 
-import ast
 import re
 from importlib.resources import files
 from pprint import pformat
@@ -14,6 +13,7 @@ from pprint import pformat
 from vllm_wheels.core.patches.cpu_guard import Wheel
 from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.patches.operators import elsewhere
+from vllm_wheels.core.patches.package_init import imports
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.variants import known_questions, variants
@@ -22,6 +22,8 @@ TEMPLATE = "cpu_guard.py"
 TABLE = "WHEEL: Wheel = {}\n"
 PACKAGE = "vllm"
 OPERATOR_QUESTION = re.compile(r"\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
+QUESTION = re.compile(r"\btorch\.cpu\.(_is_\w+_supported)\b|\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
+LEFT_OVER = re.compile(r"\b_C\.cpu_has_\w+")
 OWN_IMPORT = re.compile(r"^(?:from|import) +vllm\b", re.MULTILINE)
 TORCH_IMPORT = "vllm.env_override"
 
@@ -32,9 +34,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     table = pformat(data(tree, wanted), sort_dicts=False, width=100)
     tree.write(GUARD, source.replace(TABLE, f"WHEEL: Wheel = {table}\n"))
     _ask_guard(tree)
-    text = tree.text(INIT)
-    lines = text.splitlines(keepends=True)
-    first, torch = _places(tree, text)
+    lines = tree.lines(INIT)
+    first, torch = _places(tree)
     # From the end, so that the first number stays true.
     lines.insert(torch, "\n_cpu_guard.cap_host()\n")
     lines.insert(first, "from . import _cpu_guard  # isort:skip\n")
@@ -46,8 +47,15 @@ def _ask_guard(tree: Tree) -> None:
     for file in sorted((tree.root / PACKAGE).rglob("*.py")):
         path = file.relative_to(tree.root).as_posix()
         text = tree.text(path)
+        questions = {found[found.lastindex or 0] for found in QUESTION.finditer(text)}
+        for question in sorted(questions - {*known_questions()}):
+            tree.notice(f"{path} asks about the CPU what no variant knows, {question}: it is answered with no")
         if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
-            tree.write(path, _importing(asked))
+            if (importing := _importing(asked)) == asked:
+                raise tree.missing(path, "import vllm... before what asks about the CPU")
+            tree.write(path, importing)
+        if left := LEFT_OVER.search(tree.text(path)):
+            raise tree.misfit(path, why=f"{left[0]!r} asks about the CPU in a way that the patch does not know")
 
 
 def _importing(text: str) -> str:
@@ -55,10 +63,9 @@ def _importing(text: str) -> str:
     return OWN_IMPORT.sub(r"from vllm import _cpu_guard\n\g<0>", text, count=1)
 
 
-def _places(tree: Tree, text: str) -> tuple[int, int]:
+def _places(tree: Tree) -> tuple[int, int]:
     """Line numbers at which to insert the import of the guard and the cap."""
-    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    effective = [node for node in imports if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    effective = imports(tree)
     torch = [node for node in effective if any(name.name == TORCH_IMPORT for name in node.names)]
     if len(torch) != 1 or torch[0].end_lineno is None:
         raise tree.missing(INIT, f"import {TORCH_IMPORT}", found=len(torch))

@@ -1,4 +1,5 @@
-"""Paths in a wheel: the CPU guard, and the module that imports it."""
+"""Paths in a wheel: the CPU guard, what answers lookups of ``vllm``, and the module that imports both."""
 
 GUARD = "vllm/_cpu_guard.py"
+OWN_DISTRIBUTION = "vllm/_own_distribution.py"
 INIT = "vllm/__init__.py"

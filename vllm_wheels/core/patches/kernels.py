@@ -24,12 +24,11 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     """Replaces the x86 branch of ``import_kernels``; a whole build keeps upstream's choice."""
     if wanted.whole:
         return
-    text = tree.text(CPU)
-    branch = _branch(text)
+    branch = _branch(tree.module(CPU))
     if branch is None:
         raise tree.missing(CPU, f"def {CHOICE}(cls): if ... {CONDITION}")
     first, last = branch.body[0], branch.body[-1]
-    lines = text.splitlines(keepends=True)
+    lines = tree.lines(CPU)
     # A comment between the condition and the first statement belongs to what is replaced.
     start, end = branch.test.end_lineno, last.end_lineno
     assert start is not None  # noqa: S101 - ast.parse sets the ends of every node
@@ -38,8 +37,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     tree.write(CPU, "".join([*lines[:start], replacement, *lines[end:]]))
 
 
-def _branch(text: str) -> ast.If | None:
-    for node in ast.walk(ast.parse(text)):
+def _branch(module: ast.Module) -> ast.If | None:
+    for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef) and node.name == CHOICE:
             for statement in node.body:
                 if isinstance(statement, ast.If) and CONDITION in ast.unparse(statement.test):

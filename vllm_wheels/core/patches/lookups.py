@@ -1,7 +1,8 @@
 """Renames vLLM's lookups of its own distribution, as ``importlib.metadata.version("vllm")``, to the wheel's name.
 
-Lookups are found in the syntax tree, under whatever alias the file imports the functions; only the string literal is
-replaced, so the file keeps its formatting.
+Lookups are found in the syntax tree by what they call, under whatever alias the file imports it; only the string
+literal is replaced, so the file keeps its formatting. Lookups whose name is computed are answered at run time
+(``own_distribution``).
 """
 
 from __future__ import annotations
@@ -10,16 +11,26 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 
 from packaging.specifiers import SpecifierSet
 
+from vllm_wheels.core.formats.python_calls import calls, span
+from vllm_wheels.core.patches.guard_files import OWN_DISTRIBUTION
+from vllm_wheels.core.patches.package_init import put_first
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
 UPSTREAM_NAME = "vllm"
 MODULES = ("importlib.metadata", "importlib_metadata")
-QUESTIONS = ("version", "metadata", "distribution", "requires", "files", "Distribution.from_name")
+QUESTIONS = (
+    *("version", "metadata", "distribution", "distributions", "requires", "files"),
+    *("Distribution.from_name", "Distribution.discover"),
+)
 LOOKUPS = frozenset(f"{module}.{question}" for module in MODULES for question in QUESTIONS)
+VERSIONS = frozenset(f"{module}.version" for module in MODULES)
+UNANSWERED = frozenset(f"pkg_resources.{question}" for question in ("get_distribution", "require", "get_provider"))
+"""They read the installed distributions by themselves, so that nothing can answer in their place."""
 
 MUST_HAVE = {
     "vllm/platforms/__init__.py": SpecifierSet(">=0.8.5"),
@@ -27,91 +38,73 @@ MUST_HAVE = {
 }
 """Files in which a lookup is known to be, by release: not finding one there means that the patch misses something."""
 
-CANDIDATE = re.compile(rb"""["']vllm["']""")
-LEFT_OVER = re.compile(
-    r"""\b(?:version|metadata|distribution|requires|files|from_name|get_distribution)\(\s*(?:\w+\s*=\s*)?["']vllm["']"""
-)
-"""Anything that looks like a lookup, whatever it is imported as; ``pkg_resources.get_distribution`` among them."""
+CANDIDATE = re.compile(rb"importlib[._]metadata|from importlib import|pkg_resources")
+TEMPLATE = "own_distribution.py"
+NAME = 'NAME = ""\n'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """The string literal ``"vllm"`` in a lookup, by character offsets in the text."""
+    """A call that asks for a distribution.
 
-    start: int
-    end: int
+    Attributes:
+        asks: full name of the function.
+        literal: name that it asks for; None where that is computed.
+    """
+
+    asks: str
+    line: int
+    literal: ast.Constant | None
+
+    @property
+    def of_upstream(self) -> bool:
+        """Whether it asks for the distribution ``vllm`` by a literal."""
+        return self.literal is not None and self.literal.value == UPSTREAM_NAME
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:
-    """Renames the distribution in every lookup below ``vllm/``."""
-    for path in _candidates(tree):
-        text = tree.text(path)
-        renamed = text
-        for lookup in sorted(lookups(text), key=lambda found: -found.start):
-            literal = renamed[lookup.start : lookup.end].replace(UPSTREAM_NAME, wanted.distribution)
-            renamed = renamed[: lookup.start] + literal + renamed[lookup.end :]
-        if renamed != text:
-            tree.write(path, renamed)
-        if left := LEFT_OVER.search(renamed):
-            raise tree.misfit(path, why=f"{left[0]!r} asks for the distribution in a way that the patch does not know")
+    """Renames the distribution in every lookup below ``vllm/``, and adds what answers those that compute the name.
+
+    Raises:
+        PatchError: a lookup can be neither renamed nor answered, or none is where one is known to be.
+    """
+    for path in candidates(tree):
+        found = list(lookups(tree.module(path)))
+        for lookup in found:
+            if lookup.asks in UNANSWERED and (lookup.literal is None or lookup.of_upstream):
+                raise tree.misfit(path, why=f"line {lookup.line} asks {lookup.asks}, in whose place nobody can answer")
+        if any(lookup.of_upstream for lookup in found):
+            tree.write(path, _renamed(tree.text(path), found, wanted.distribution))
     for path, releases in MUST_HAVE.items():
         if releases.contains(tree.release, prereleases=True) and path not in tree.changed:
             raise tree.missing(path, f'importlib.metadata.version("{UPSTREAM_NAME}")')
+    source = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    tree.write(OWN_DISTRIBUTION, source.replace(NAME, f'NAME = "{wanted.distribution}"\n'))
+    put_first(tree, "from . import _own_distribution  # isort:skip\n")
 
 
-def _candidates(tree: Tree) -> Iterator[str]:
+def candidates(tree: Tree) -> Iterator[str]:
+    """The files below ``vllm/`` that may ask for distributions."""
     for file in sorted((tree.root / "vllm").rglob("*.py")):
         if CANDIDATE.search(file.read_bytes()):
             yield file.relative_to(tree.root).as_posix()
 
 
-def lookups(text: str) -> Iterator[Lookup]:
-    """All lookups of the distribution ``vllm`` in a module's text."""
-    if not any(module in text for module in MODULES) and "from importlib import" not in text:
-        return
-    module = ast.parse(text)
-    aliases = dict(_aliases(module))
-    lines = text.splitlines(keepends=True)
-    for node in ast.walk(module):
-        if isinstance(node, ast.Call) and _dotted(node.func, aliases) in LOOKUPS:
-            for asked in (*node.args[:1], *(keyword.value for keyword in node.keywords)):
-                if isinstance(asked, ast.Constant) and asked.value == UPSTREAM_NAME:
-                    start = _offset(lines, asked.lineno, asked.col_offset)
-                    yield Lookup(start=start, end=_end(lines, asked))
+def lookups(module: ast.Module) -> Iterator[Lookup]:
+    """All calls of a module that ask for a distribution by its name."""
+    for name, call in calls(module):
+        if name in LOOKUPS | UNANSWERED:
+            asked = [*call.args[:1], *(keyword.value for keyword in call.keywords)]
+            literals = [node for node in asked if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            if asked:
+                yield Lookup(asks=name, line=call.lineno, literal=literals[0] if literals else None)
 
 
-def _aliases(module: ast.Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                # "import importlib.metadata" binds importlib, under which the dotted name is then written out.
-                yield (name.asname, name.name) if name.asname else (name.name.split(".")[0],) * 2
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            for name in node.names:
-                yield name.asname or name.name, f"{node.module}.{name.name}"
-
-
-def _dotted(node: ast.expr, aliases: dict[str, str]) -> str | None:
-    match node:
-        case ast.Name():
-            return aliases.get(node.id)
-        case ast.Attribute():
-            owner = _dotted(node.value, aliases)
-            return f"{owner}.{node.attr}" if owner else None
-        case _:
-            return None
-
-
-def _end(lines: list[str], node: ast.expr) -> int:
-    assert node.end_lineno is not None  # noqa: S101 - ast.parse sets the ends of every node
-    assert node.end_col_offset is not None  # noqa: S101
-    return _offset(lines, node.end_lineno, node.end_col_offset)
-
-
-def _offset(lines: list[str], line: int, column: int) -> int:
-    # The syntax tree counts columns in bytes of UTF-8.
-    before = lines[line - 1].encode()[:column].decode()
-    return sum(len(text) for text in lines[: line - 1]) + len(before)
+def _renamed(text: str, found: list[Lookup], distribution: str) -> str:
+    literals = [lookup.literal for lookup in found if lookup.literal and lookup.of_upstream]
+    for start, end in sorted((span(text, node) for node in literals), reverse=True):
+        text = text[:start] + text[start:end].replace(UPSTREAM_NAME, distribution) + text[end:]
+    return text
 
 
 PATCH = Patch(name="lookups", apply=apply)

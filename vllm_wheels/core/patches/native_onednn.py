@@ -41,7 +41,8 @@ def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for al
 
 
 def _defines_capability(command: CMakeCommand) -> bool:
-    return command.name == "add_compile_definitions" and command.arguments[0].startswith(CAPABILITY)
+    named = command.arguments[:1]
+    return command.name == "add_compile_definitions" and any(each.startswith(CAPABILITY) for each in named)
 
 
 def _joins(command: CMakeCommand) -> bool:

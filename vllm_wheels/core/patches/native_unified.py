@@ -2,21 +2,28 @@
 
 Upstream defines two or three extensions from lists of sources. The variant names the lists; flags are upstream's
 common ones (``CXX_COMPILE_FLAGS``) and the variant's own; libraries, definitions and stable-ABI version are those of
-the extension that upstream compiles from the same lists.
+the extension that upstream compiles from the same lists. Whatever of that the patch does not know is carried over with
+a notice where it chooses no instructions, and refused otherwise.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
+from vllm_wheels.core.patches.known import known
+from vllm_wheels.core.patches.native_flags import COMMON, MACHINE, flags_of, of_variants, unknown_flag
 from vllm_wheels.core.patches.native_host_detected import not_in_release
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import CMAKE, SETUP
+from vllm_wheels.core.variants import lowest
 
 DEFINE = "define_extension_target"
 MAY_STAND_BETWEEN = frozenset({DEFINE, "target_compile_definitions", "if", "endif", "message"})
+FIXED: Mapping[str, list[str]] = {"DESTINATION": ["vllm"], "LANGUAGE": ["CXX"], "WITH_SOABI": []}
+CLOSING = frozenset({"elseif", "else", "endif"})
 KEYWORDS = frozenset({"DESTINATION", "LANGUAGE", "SOURCES", "LIBRARIES", "COMPILE_FLAGS", "USE_SABI", "WITH_SOABI"})
 
 AMX_LIST, WIDE_LIST = "VLLM_EXT_SRC_SGL", "VLLM_EXT_SRC_AVX512"
@@ -60,11 +67,13 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     sources = _sources(tree, wanted, text)
     targets = x86_targets(tree, text)
     model = _model(tree, targets, sources)
-    text = _with_one_target(tree, text, targets, _target_text(text, wanted, sources, model))
+    replaced = _replaced(tree, text, targets)
+    made = _target_text(tree, wanted, sources, model, replaced)
+    text = _with_one_target(text, replaced, made)
     tree.write(CMAKE, _with_portable_onednn(tree, text))
     declared = tree.text(SETUP)
     left, removed = SURPLUS.subn("", declared)
-    if not removed or ONE_EXTENSION not in left:
+    if not removed or ONE_EXTENSION not in left or "_C_AVX" in left:
         raise tree.missing(SETUP, 'ext_modules.append(CMakeExtension(name="vllm._C_AVX2"))')
     tree.write(SETUP, left)
 
@@ -98,9 +107,12 @@ def x86_targets(tree: Tree, text: str) -> list[CMakeCommand]:
     conditions = {command.start: command.arguments for command in found if command.name == "if"}
     defined = [command for command in found if command.name == DEFINE and command.branch in conditions]
     x86 = [command for command in defined if conditions[command.branch or 0] == ("ENABLE_X86_ISA",)]
-    names = [command.arguments[0] for command in x86]
+    names = ["".join(command.arguments[:1]) for command in x86]
     if "_C" not in names or "_C_AVX2" not in names:
         raise tree.missing(CMAKE, f"if (ENABLE_X86_ISA) ... {DEFINE}(_C_AVX2")
+    if strange := [name for name in names if name not in known().extensions.x86 or names.count(name) > 1]:
+        why = f"it defines {', '.join(strange)} for x86-64, where a variant's wheel has one of known extensions"
+        raise tree.misfit(CMAKE, why=f"{why} ({', '.join(known().extensions.x86)})")
     return x86
 
 
@@ -113,7 +125,7 @@ def options_of(target: CMakeCommand) -> dict[str, list[str]]:
             keyword = argument
             options[keyword] = []
         else:
-            options[keyword].append(argument)
+            options.setdefault(keyword, []).append(argument)
     return options
 
 
@@ -121,59 +133,107 @@ def _model(tree: Tree, targets: list[CMakeCommand], sources: tuple[str, ...]) ->
     """Upstream's target that compiles exactly these lists of sources."""
     references = [f"${{{name}}}" for name in sources]
     for target in targets:
-        if sorted(options_of(target)["SOURCES"]) == sorted(references):
+        options = options_of(target)
+        if sorted(options.get("SOURCES", ())) == sorted(references):
+            if options.keys() != KEYWORDS or any(options[name] != words for name, words in FIXED.items()):
+                raise tree.missing(
+                    CMAKE, f"{DEFINE}({target.arguments[0]} DESTINATION vllm LANGUAGE CXX ... WITH_SOABI)"
+                )
             return target
     raise tree.missing(CMAKE, f"{DEFINE}(... SOURCES {' '.join(references)}")
 
 
-def _target_text(text: str, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand) -> str:
+def _target_text(
+    tree: Tree, wanted: Wanted, sources: tuple[str, ...], model: CMakeCommand, replaced: list[CMakeCommand]
+) -> str:
     options = options_of(model)
     made = TARGET.format(
         sources=" ".join(f"${{{name}}}" for name in sources),
         libraries=" ".join(options["LIBRARIES"]),
-        flags=" ".join(wanted.code.flags),
+        flags=" ".join([*wanted.code.flags, *_carried_flags(tree, options["COMPILE_FLAGS"])]),
         stable_abi=" ".join(options["USE_SABI"]),
     )
-    if definitions := _definitions(text, wanted, model):
+    if definitions := _definitions(tree, wanted, model, replaced):
         made += DEFINITION.format(definitions=" ".join(definitions))
     return made
 
 
-def _definitions(text: str, wanted: Wanted, model: CMakeCommand) -> list[str]:
-    # Without upstream's conditional ones: they ask the compiler, and two compilers would make two wheels.
-    found = [
-        argument
-        for command in commands(text)
-        if command.name == "target_compile_definitions"
-        and (command.arguments[0], command.branch) == (model.arguments[0], model.branch)
-        for argument in command.arguments[2:]
-    ]
+def _carried_flags(tree: Tree, words: list[str]) -> list[str]:
+    """What upstream compiles the extension with beside common flags and instruction sets, with a notice for each."""
+    text = tree.text(CMAKE)
+    common, flags = flags_of(text, [f"${{{COMMON}}}"]), flags_of(text, words)
+    if lost := [flag for flag in common if flag not in flags]:
+        why = f"{' '.join(words)} does not hold {', '.join(lost)} of {COMMON}, which the patch takes for common flags"
+        raise tree.misfit(CMAKE, why=why)
+    _require_no_more(tree, common, ())
+    carried = [flag for flag in flags if flag not in common and flag not in of_variants()]
+    for flag in carried:
+        if MACHINE.fullmatch(flag):
+            raise unknown_flag(tree, CMAKE, f"{flag} outside of {COMMON}")
+        tree.notice(f"{flag} in {CMAKE}, which the patches do not know, is passed on to the compiler")
+    return [f'"{flag}"' for flag in carried]
+
+
+def _require_no_more(tree: Tree, flags: Iterable[str], own: Iterable[str]) -> None:
+    """Makes sure that flags choose no instructions beside the common ones and a variant's own."""
+    for flag in flags:
+        if MACHINE.fullmatch(flag) and flag not in {*known().flags.common, *own}:
+            raise unknown_flag(tree, CMAKE, f"{flag}, for more than the extensions of its own,")
+
+
+def _definitions(tree: Tree, wanted: Wanted, model: CMakeCommand, replaced: list[CMakeCommand]) -> list[str]:
+    found: list[str] = []
+    conditions = {command.start: command.arguments for command in replaced}
+    for command in replaced:
+        if command.name != "target_compile_definitions" or command.arguments[:1] != model.arguments[:1]:
+            continue
+        condition = conditions.get(command.branch or -1, ())
+        if command.branch == model.branch:
+            found += command.arguments[2:]
+        # Those ask the compiler, and two compilers would make two wheels.
+        elif condition not in [(name,) for name in known().extensions.conditions]:
+            why = f"{model.arguments[0]} gets {' '.join(command.arguments[2:])} under a condition that is not known"
+            raise tree.misfit(CMAKE, why=f"{why}: {' '.join(condition)}")
     return list(dict.fromkeys([*found, *(f'"-D{name}"' for name in wanted.code.defines)]))
 
 
-def _with_one_target(tree: Tree, text: str, targets: list[CMakeCommand], replacement: str) -> str:
-    branch = targets[0].branch
+def _replaced(tree: Tree, text: str, targets: list[CMakeCommand]) -> list[CMakeCommand]:
+    """The commands from the first extension for x86-64 to the one that closes their block, which stays.
+
+    Raises:
+        PatchError: one of them would be lost, or one elsewhere names an extension that the wheel does not have.
+    """
     found = commands(text)
-    closing = next(
-        command for command in found if command.start > targets[-1].end and command.name in ("else", "endif")
-    )
-    between = [command for command in found if targets[0].start <= command.start < closing.start]
-    unknown = [command.name for command in between if command.name not in MAY_STAND_BETWEEN]
-    if unknown or any(target.branch != branch for target in targets):
-        raise tree.misfit(
-            CMAKE, why=f"between the x86 extensions stands {unknown or 'a condition'}, which would be lost"
-        )
-    above = COMMENTS_ABOVE.search(text, 0, targets[0].start)
-    start = above.start() if above else targets[0].start
-    return text[:start] + replacement + text[closing.start :]
+    opening = next(each for each in found if each.start == targets[0].branch)
+    later = (each for each in found if each.start > targets[-1].end and each.branch == opening.branch)
+    closing = next((each for each in later if each.name in CLOSING), None)
+    if closing is None:
+        raise tree.missing(CMAKE, "if (ENABLE_X86_ISA) ... endif()")
+    between = [each for each in found if targets[0].start <= each.start < closing.start]
+    lost = [each.name for each in between if each.name not in MAY_STAND_BETWEEN]
+    lost += [" ".join(each.arguments[:1]) for each in between if each.name == DEFINE and each not in targets]
+    if lost or any(target.branch != targets[0].branch for target in targets):
+        raise tree.misfit(CMAKE, why=f"between the x86 extensions stands {lost or 'a condition'}, which would be lost")
+    gone = {target.arguments[0] for target in targets} - {"_C"}
+    for command in found:
+        if gone & set(command.arguments) and command not in between:
+            raise tree.misfit(CMAKE, why=f"{command.name}({' '.join(command.arguments)}) names what the wheel has not")
+    return [*between, closing]
+
+
+def _with_one_target(text: str, replaced: list[CMakeCommand], made: str) -> str:
+    above = COMMENTS_ABOVE.search(text, 0, replaced[0].start)
+    start = above.start() if above else replaced[0].start
+    return text[:start] + made + text[replaced[-1].start :]
 
 
 def _with_portable_onednn(tree: Tree, text: str) -> str:
     # The glue to oneDNN is linked into every variant, so it must run on the lowest one's CPUs.
+    _require_no_more(tree, flags_of(text, [ONEDNN_FLAGS]), lowest().flags)
     found = commands(text)
     indirect = [command for command in found if command.arguments == WIDE_ONEDNN_FLAGS]
     for command in found:
-        if command.name == "target_compile_options" and command.arguments[0] == "dnnl_ext":
+        if command.name == "target_compile_options" and command.arguments[:1] == ("dnnl_ext",):
             if ONEDNN_FLAGS in command.arguments:
                 return text
             if "${DNNL_COMPILE_FLAGS}" in command.arguments and len(indirect) == 1:

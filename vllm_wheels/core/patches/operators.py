@@ -1,12 +1,8 @@
-"""Which operators the extension of each variant registers in a release, by its source, and what that leaves out."""
+"""Which operators the extension of each variant registers in a release, by its source."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from vllm_wheels.core.formats.op_schemas import Operator, in_source
@@ -17,7 +13,6 @@ from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.variants import Variant, variants
 
-FEATURES = "features.toml"
 ANY_X86 = frozenset({"__x86_64__", "__linux__", "__GNUC__"})
 MACROS: Mapping[str, tuple[str, ...]] = {
     "-mavx2": ("__AVX2__",),
@@ -28,21 +23,6 @@ MACROS: Mapping[str, tuple[str, ...]] = {
     "-mamx-bf16": ("__AMX_BF16__",),
 }
 """What g++ predefines for a flag, as far as conditions before registrations ask for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feature:
-    """Something that users ask for by name, and an operator without which it does not run."""
-
-    words: str
-    operator: str
-
-
-@cache
-def features() -> tuple[Feature, ...]:
-    """All features, in the order in which texts name them."""
-    table = tomllib.loads(files(__package__).joinpath(FEATURES).read_text("utf-8"))
-    return tuple(Feature(**entry) for entry in table["feature"])
 
 
 def registered(root: Path, release: str, variant: Variant) -> dict[str, Operator]:
@@ -79,8 +59,3 @@ def elsewhere(root: Path, wanted: Wanted) -> dict[str, str]:
         for operator in in_source(text)
         if operator not in own
     }
-
-
-def lacking_features(lacking: Mapping[str, str]) -> dict[str, str]:
-    """Features that do not run for want of an operator, by their words, each with the distribution that has it."""
-    return {each.words: lacking[each.operator] for each in features() if lacking.get(each.operator)}

@@ -24,6 +24,7 @@ class Wanted:
         same_code: why the variant has a lower one's machine code in the release; None where it has its own.
         lacking: what of its optional promises the machine code cannot keep in the release.
         whole: keep all of upstream's extensions.
+        licence: SPDX expression that a person named for a release whose licence is not known; None for the known one.
     """
 
     upstream: Upstream
@@ -32,6 +33,7 @@ class Wanted:
     same_code: SameCode | None = None
     lacking: tuple[OptionalPromise, ...] = ()
     whole: bool = False
+    licence: str | None = None
 
     @property
     def distribution(self) -> str:

@@ -14,13 +14,11 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array, Table
 
 from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.patches.licence import CLASSIFIER, LICENSE_FILE
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import PYPROJECT, SETUP
 from vllm_wheels.core.settings import Settings
 
-LICENSE = "Apache-2.0"
-LICENSE_FILE = "LICENSE"
-LICENSE_SIGN = "Apache License"
 KEYWORD = "extras_require"
 MADE_STATIC = frozenset({"version", "dependencies", "optional-dependencies"})
 
@@ -34,24 +32,28 @@ class Project:
     description: str
     dependencies: Sequence[str]
     extras: Mapping[str, Sequence[str]]
+    licence: str
 
 
 def edited(tree: Tree, project: Project, settings: Settings) -> str:
     """The wheel's pyproject.toml; unchanged parts keep their formatting and comments.
 
     Raises:
-        PatchError: upstream's file is not TOML, has no project table, or is not under the Apache licence.
+        PatchError: upstream's file is not TOML, has no project table, or lists requirements that setup.py does not.
         SettingsError: an author is not of the form ``Name <mail>``.
     """
     document = _document(tree)
     table = document["project"]
     assert isinstance(table, Table)  # noqa: S101 - _document looked
+    for field in ("dependencies", "optional-dependencies"):
+        if field in table:
+            raise tree.misfit(PYPROJECT, why=f"it lists its {field} itself, which the patch reads elsewhere")
     table["name"] = project.name
     table["version"] = project.version
     table["description"] = project.description
     if settings.wheel.authors:
         table["authors"] = _authors(settings.wheel.authors)
-    _license(tree, table)
+    _license(table, project.licence)
     urls = table.setdefault("urls", tomlkit.table())
     for label, url in settings.wheel.urls.items():
         urls[label] = url
@@ -102,18 +104,15 @@ def _authors(authors: Sequence[str]) -> Array:
     return people
 
 
-def _license(tree: Tree, table: Table) -> None:
+def _license(table: Table, licence: str) -> None:
     """Writes the licence as PEP 639 has it; up to 0.8.5 upstream names a file only."""
-    stated = table.get("license")
-    if stated != LICENSE and LICENSE_SIGN not in tree.text(LICENSE_FILE):
-        raise tree.misfit(PYPROJECT, why=f"its licence {stated!r} is not {LICENSE}, which the wheel would claim")
-    table["license"] = LICENSE
+    table["license"] = licence
     if "license-files" not in table:
         table["license-files"] = [LICENSE_FILE]
     classifiers = table.get("classifiers", [])
-    if any(line.startswith("License ::") for line in classifiers):
+    if any(line.startswith(CLASSIFIER) for line in classifiers):
         # PEP 639 refuses them beside a licence expression.
-        table["classifiers"] = _lines([str(line) for line in classifiers if not line.startswith("License ::")])
+        table["classifiers"] = _lines([str(line) for line in classifiers if not line.startswith(CLASSIFIER)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +151,7 @@ def described(tree: Tree, pyproject: str, readme: str) -> Described:
 
 def optional_dependencies(tree: Tree) -> dict[str, list[str]]:
     """Requirements by extra, as upstream wrote them; PatchError where setup.py does not pass them as a literal."""
-    module = ast.parse(tree.original(SETUP))
+    module = tree.module(SETUP)
     found = [
         keyword.value
         for node in ast.walk(module)

@@ -8,7 +8,8 @@ from pathlib import Path
 from string import Template
 
 from vllm_wheels.core.errors import SettingsError
-from vllm_wheels.core.patches.operators import elsewhere, lacking_features
+from vllm_wheels.core.patches.features import lacking_features
+from vllm_wheels.core.patches.operators import elsewhere
 from vllm_wheels.core.patches.patch import Wanted
 from vllm_wheels.core.patches.preloads import chooses_openmp, preloads_tcmalloc
 from vllm_wheels.core.patches.tree import Tree

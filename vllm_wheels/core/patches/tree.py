@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from vllm_wheels.core.errors import PatchError
@@ -23,11 +26,13 @@ class Tree:
 
     Attributes:
         changed: new texts by path relative to ``root``, also of files that the release does not have.
+        notices: what the user must be told of what patches met, each line once.
     """
 
     root: Path
     release: str
     changed: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, None] = field(default_factory=dict)
 
     def has(self, path: str) -> bool:
         """Whether the release has the file, or a patch added it."""
@@ -36,7 +41,10 @@ class Tree:
     def original(self, path: str) -> str:
         """Text of the file as the release has it, with its own line ends; empty where it has none."""
         file = self.root / path
-        return file.read_bytes().decode() if file.is_file() else ""
+        try:
+            return file.read_bytes().decode() if file.is_file() else ""
+        except UnicodeDecodeError as error:
+            raise self.misfit(path, why="it is not UTF-8") from error
 
     def text(self, path: str) -> str:
         """Text of the file with the changes so far; PatchError where the release has no such file."""
@@ -45,6 +53,24 @@ class Tree:
         if not self.has(path):
             raise self.misfit(path, why="the release has no such file")
         return self.original(path)
+
+    def module(self, path: str) -> ast.Module:
+        """Syntax tree of a Python file with the changes so far; PatchError where this Python cannot parse it."""
+        try:
+            return ast.parse(self.text(path))
+        except SyntaxError as error:
+            why = f"its line {error.lineno} is no Python {sys.version_info.major}.{sys.version_info.minor}: {error.msg}"
+        except (ValueError, RecursionError, MemoryError) as error:
+            why = f"it is no Python: {error or type(error).__name__}"
+        raise self.misfit(path, why=why, remedy="run vllm-wheels with a newer Python, or build another release")
+
+    def lines(self, path: str) -> list[str]:
+        """Lines of the file with their ends, as Python's parser counts them: form feeds and the like divide none."""
+        return StringIO(self.text(path), newline="\n").readlines()
+
+    def notice(self, text: str) -> None:
+        """Notes what the user must be told."""
+        self.notices[text] = None
 
     def write(self, path: str, text: str) -> None:
         """Sets the file's new text."""
@@ -64,8 +90,8 @@ class Tree:
         times = "" if not found else f", found it {found} times"
         return self.misfit(path, why=f"{path} is not what the patch knows (looked for {line!r} once{times})")
 
-    def misfit(self, path: str, *, why: str) -> PatchError:
+    def misfit(
+        self, path: str, *, why: str, remedy: str = "build a release that is supported (vllm-wheels release list)"
+    ) -> PatchError:
         """The error of a file that a patch cannot deal with."""
-        what = f"vLLM {self.release} cannot be patched in {path}"
-        remedy = "build a release that is supported (vllm-wheels release list)"
-        return PatchError(what, why=why, remedy=remedy)
+        return PatchError(f"vLLM {self.release} cannot be patched in {path}", why=why, remedy=remedy)

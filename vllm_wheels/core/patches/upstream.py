@@ -10,6 +10,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -35,6 +36,9 @@ ANCHORS: Mapping[Family, tuple[str, ...]] = {
 
 BUILD_FILES = ("requirements/build/cpu.txt", "requirements/cpu-build.txt", "requirements/build.txt")
 """Where build requirements are, the newest layout first; the last one is shared with CUDA (0.8.5, 0.9.0)."""
+
+FIRST = Version("0.8.5")
+"""The first release of the host-detected family."""
 
 CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
 
@@ -76,6 +80,10 @@ def read(tree: Path, *, release: str) -> Upstream:
         UnknownFamilyError: it is no vLLM tree, or one of a family that is not known.
         SourceError: it is of another release, or a pin cannot be read; names the file.
     """
+    if Version(release) < FIRST:
+        what = f"vLLM {release} is not supported"
+        why = f"the patches know releases from {FIRST} on"
+        raise UnknownFamilyError(what, why=why, remedy=f"choose a release from {FIRST} on (vllm-wheels release list)")
     text = _family_text(tree, release)
     family = _family(text, release)
     project = _Project.read(tree)
@@ -185,15 +193,27 @@ def _torch(runtime: Sequence[str], build: Sequence[str], pythons: Sequence[str])
         if len(set(pins.values())) > 1:
             raise _unreadable(file, f"it pins torch for x86-64 more than once: {'; '.join(pins)}")
         if pins:
-            return Version(next(iter(pins.values()))).public, next(iter(pins))
-    raise _unreadable(CPU, "it pins no torch for x86-64")
+            torch = Version(next(iter(pins.values())))
+            _require_in_range(torch, runtime, pythons)
+            return torch.public, next(iter(pins))
+    raise _unreadable(CPU, "it pins no torch for x86-64 to one version (looked for 'torch==...')")
+
+
+def _require_in_range(torch: Version, runtime: Sequence[str], pythons: Sequence[str]) -> None:
+    for line in runtime:
+        requirement = requirement_files.parse(line, file=CPU)
+        if _is_torch(requirement, pythons) and not requirement.specifier.contains(torch, prereleases=True):
+            raise _unreadable(CPU, f"it asks for {line!r}, and the build requirements pin torch {torch}")
 
 
 def _pinned_torch(line: str, file: str, pythons: Sequence[str]) -> str | None:
     requirement = requirement_files.parse(line, file=file)
-    if canonicalize_name(requirement.name) != "torch" or not applies(requirement, pythons):
-        return None
-    return next((specifier.version for specifier in requirement.specifier if specifier.operator == "=="), None)
+    pin = requirement_files.pinned(requirement)
+    return str(pin) if pin and _is_torch(requirement, pythons) else None
+
+
+def _is_torch(requirement: Requirement, pythons: Sequence[str]) -> bool:
+    return canonicalize_name(requirement.name) == "torch" and applies(requirement, pythons)
 
 
 def _onednn(text: str) -> tuple[str, str]:

@@ -59,7 +59,7 @@ def _int4_linear(tree: Tree) -> None:
 
 
 def _int8_linear(tree: Tree) -> None:
-    nodes = ast.walk(ast.parse(tree.text(LINEAR)))
+    nodes = ast.walk(tree.module(LINEAR))
     found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == INT8_CHECK]
     asks = len(found) == 1 and AMX in ast.unparse(found[0])
     if not asks or [argument.arg for argument in found[0].args.args] != INT8_PARAMETERS:
@@ -71,7 +71,7 @@ def _int8_linear(tree: Tree) -> None:
 
 
 def _experts(tree: Tree) -> None:
-    module = ast.parse(tree.text(EXPERTS))
+    module = tree.module(EXPERTS)
     classes = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name in EXPERT_CLASSES]
     nodes = [node for each in classes for node in ast.walk(each)]
     found = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node) == AMX]

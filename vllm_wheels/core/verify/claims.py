@@ -30,13 +30,14 @@ class Claim:
     chosen: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.said or self.denied)
+        return bool(self.said or self.denied or self.chosen)
 
     @property
     def text(self) -> str:
         """The claim in a few words, as a sentence goes on: "says ..."."""
         words = [f"{' + '.join(self.said)}"] if self.said else []
         words += [f"no {', '.join(self.denied)}"] if self.denied else []
+        words += ["that what is used is chosen at run time"] if self.chosen else []
         return ", ".join(words)
 
     def broken(self, features: Mapping[str, int]) -> list[str]:

@@ -51,11 +51,16 @@ def opened(
     # Tools run in other folders.
     path = path.absolute()
     require_wheel(path)
+    with _refusing(path):
+        _require_bounded(path)
+        file = WheelFile.read(path, trusting=False)
     if not any_wheel:
-        require_vllm(path, settings)
+        require_vllm(file, settings)
     with TemporaryDirectory(prefix="vllm-wheels-verify-") as temporary:
         folder = Path(temporary, "wheel")
-        file, machine_code = _unpacked(path, folder, scanner)
+        with _refusing(path):
+            unpack_wheel(path, folder)
+            machine_code = scanner(folder)
         yield UnpackedWheel(
             path=path,
             folder=folder,
@@ -71,14 +76,6 @@ def opened(
         )
 
 
-def _unpacked(path: Path, folder: Path, scanner: Callable[[Path], Scan]) -> tuple[WheelFile, Scan]:
-    with _refusing(path):
-        _require_bounded(path)
-        file = WheelFile.read(path, trusting=False)
-        unpack_wheel(path, folder)
-        return file, scanner(folder)
-
-
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     """Tells what keeps a file from being read as a reason not to verify it."""
@@ -91,14 +88,11 @@ def _refusing(path: Path) -> Iterator[None]:
         raise _refused(path, f"it cannot be unpacked: {error}") from error
 
 
-def require_vllm(path: Path, settings: Settings) -> None:
+def require_vllm(file: WheelFile, settings: Settings) -> None:
     """Refuses a wheel that is neither called as one of vLLM nor holds its package."""
-    with _refusing(path):
-        _require_bounded(path)
-        file = WheelFile.read(path, trusting=False)
     if not is_vllm(file, settings):
-        what = f"{path.name} is not vLLM"
-        why = f"this is not vLLM: it is called {WheelName.parse(path.name).distribution} and holds no package vllm"
+        what = f"{file.path.name} is not vLLM"
+        why = f"this is not vLLM: it is called {WheelName.parse(file.path.name).distribution} and holds no package vllm"
         raise CannotVerifyError(
             what, why=why, remedy="verify it with --any, which runs the checks that hold for any wheel"
         )

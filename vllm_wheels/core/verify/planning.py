@@ -103,6 +103,7 @@ def _inputs(tested: WheelUnderTest, settings: Settings) -> dict[str, Any]:
         "neighbours": [sha256_of(Path(each)) for each in tested.neighbours],
         "python": tested.target.python,
         "torch_requirement": settings.wheel.torch_requirement,
+        "licence": settings.wheel.licence,
     }
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from uv import find_uv_bin
 
@@ -11,6 +12,7 @@ from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.verify.locations import TestLocation
 
 PYTHON_SECONDS = 60.0
+ROOT = Path("/")
 
 
 def host_python(version: str, runner: Runner) -> str:
@@ -18,7 +20,8 @@ def host_python(version: str, runner: Runner) -> str:
     if sys.version_info[:2] == tuple(int(part) for part in version.split(".")):
         return sys.executable
     search = ["python", "find", "--quiet", "--no-project", "--no-python-downloads", version]
-    found = runner.run([find_uv_bin(), *search], timeout_seconds=PYTHON_SECONDS, keep_output=True, quiet=True)
+    # In the caller's folder a .venv of anybody would be asked first.
+    found = runner.run([find_uv_bin(), *search], cwd=ROOT, timeout_seconds=PYTHON_SECONDS, keep_output=True, quiet=True)
     path = found.output.strip().splitlines()[-1:]
     if found.status == 0 and path:
         return path[0]

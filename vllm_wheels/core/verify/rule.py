@@ -1,10 +1,21 @@
 """The rule of artifact "verification"."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vllm_wheels.core.engine.rule import TRYING, Rule, Scope, planned_by
 from vllm_wheels.core.variants import deciding, variants
+
+if TYPE_CHECKING:
+    from vllm_wheels.core.engine.plan import Plan
+
+
+def where_nothing_lacks(plan: Plan) -> Plan | None:
+    """The plan on a machine whose processor has all that the wheel is for: its report serves every other machine."""
+    return replace(plan, inputs={**plan.inputs, "lacking": []}) if plan.inputs.get("lacking") else None
 
 
 def constants(name: str | None) -> Mapping[str, Any]:
@@ -31,6 +42,8 @@ RULE = Rule(
     sidecars=("report.json", "report.md", "report.html"),
     labels=frozenset({"pytest"}),
     pool="trial",
+    hardware=TRYING,
+    better=where_nothing_lacks,
     phrases={
         "commands": "commands of the test runs changed",
         "index": "package index of the test run changed",

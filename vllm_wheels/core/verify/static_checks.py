@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
+from vllm_wheels.core.host.machine import cores
 from vllm_wheels.core.texts import shown_line
 from vllm_wheels.core.verify.checks import Check, listed, run_check
 from vllm_wheels.core.verify.composition import composition_of
@@ -79,16 +81,27 @@ def run_static_checks(
     kept: Mapping[str, Finding] | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> tuple[Finding, ...]:
-    """Runs the static checks in order.
+    """Runs the static checks, and gives their findings in order; those that start programs run beside the others.
 
     A check whose finding is ``kept`` is not run; ``only`` names those that are wanted, where it is not all.
     """
+    wanted = [check for check in STATIC if only is None or check.name in only]
+    known = dict(kept or {})
     findings: list[Finding] = []
-    for check in (each for each in STATIC if only is None or each.name in only):
-        finding = (kept or {}).get(check.name) or run_check(check, unpacked, earlier=findings)
-        findings.append(finding)
-        if on_finding:
-            on_finding(finding)
+    with ThreadPoolExecutor(cores()) as pool:
+        # Where these wait for their programs, the others go on.
+        started = {
+            check.name: pool.submit(run_check, check, unpacked, earlier=())
+            for check in wanted
+            if check.commands and not check.needs and check.name not in known
+        }
+        for check in wanted:
+            if check.name in started:
+                known[check.name] = started[check.name].result()
+            finding = known.get(check.name) or run_check(check, unpacked, earlier=findings)
+            findings.append(finding)
+            if on_finding:
+                on_finding(finding)
     return tuple(findings)
 
 

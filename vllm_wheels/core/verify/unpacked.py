@@ -17,7 +17,8 @@ from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, WheelName
 from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host import limits
-from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels.core.patches.guard_files import GUARD
 from vllm_wheels.core.variants import Variant
 from vllm_wheels.core.verify.claims import Claim, claim_of
@@ -123,16 +124,31 @@ class UnpackedWheel:
         """Requirements that apply to Linux on x86-64 with a Python, without extras."""
         return tuple(each for each in self.requirements if applies(each, [python]))
 
+    def tool(self, command: Invocation, *, timeout_seconds: float) -> Finished:
+        """Runs a program beside the unpacked wheel, not in the caller's folder.
+
+        What lies in that one would be taken for modules or settings; besides, auditwheel changes this process's own.
+        """
+        return self.runner.run(
+            command.argv,
+            env=command.environment,
+            cwd=self.folder.parent,
+            timeout_seconds=timeout_seconds,
+            keep_output=True,
+            quiet=True,
+        )
+
     def text(self, name: str) -> str:
         """A member as text; empty where there is none."""
         path = self.folder / name
         if not path.is_file():
             return ""
         with path.open("rb") as stream:
-            content = stream.read(limits.WHEEL_TEXT_BYTES + 1)
-        if len(content) > limits.WHEEL_TEXT_BYTES:
+            limit = limits.WHEEL_SOURCE_BYTES if name.endswith(".py") else limits.WHEEL_TEXT_BYTES
+            content = stream.read(limit + 1)
+        if len(content) > limit:
             what = f"{name} is not read"
-            why = f"it has more than {limits.WHEEL_TEXT_BYTES // limits.MIB} MiB of text"
+            why = f"it has more than {limit // limits.MIB} MiB of text"
             raise CannotVerifyError(what, why=why, remedy="look at the file: no text of vLLM is so long")
         return content.decode("utf-8", "replace")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_wheels.core.artifacts.compiled.configuration import BUILD
-from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
+from vllm_wheels.core.engine.rule import COMPILING, Rule, Scope, planned_by
 
 
 def constants(_: str | None) -> Mapping[str, Any]:
@@ -25,5 +25,6 @@ RULE = Rule(
     stage="compile",
     labels=frozenset({"cplusplus"}),
     pool="compile",
+    hardware=COMPILING,
     phrases={"abi": "stable ABI changed{values}", "builder": "{rest} of the builder changed{values}"},
 )

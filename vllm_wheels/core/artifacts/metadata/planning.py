@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,11 @@ from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, digest
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.names import distributions, version_of
+from vllm_wheels.core.patches import licence
 from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.pyproject import Project, described, edited, optional_dependencies
 from vllm_wheels.core.patches.readme import README, filled, template
-from vllm_wheels.core.patches.requirements import Requirements, rewritten
+from vllm_wheels.core.patches.requirements import Requirements, Rewriting
 from vllm_wheels.core.patches.upstream import PYPROJECT
 from vllm_wheels.core.variants import Variant, platform_for, variant
 
@@ -85,7 +86,7 @@ def plan(context: PlanContext) -> Plan:
         target=target,
         inputs=_inputs(upstream, settings, arguments.template) if upstream else {},
         steps=(step,),
-        notices=_requirements(upstream, settings).notices if upstream else (),
+        notices=_rewriting(upstream, chosen, settings).runtime().notices if upstream else (),
     )
 
 
@@ -139,13 +140,16 @@ def patch_set(
     version = version_of(upstream.release, settings)
     text = template(settings) if text is None else text
     readme = filled(changed, wanted, text=text, version=version, settings=settings)
-    requirements, extras = _requirements(upstream, settings), _extras(changed, upstream, settings)
+    rewriting = _rewriting(upstream, variant, settings)
+    requirements = rewriting.runtime()
+    extras = {name: rewriting.rewritten(lines) for name, lines in optional_dependencies(changed).items()}
     project = Project(
         name=wanted.distribution,
         version=version,
         description=wanted.summary,
         dependencies=requirements.kept,
         extras={name: extra.kept for name, extra in extras.items()},
+        licence=licence.expression(wanted),
     )
     pyproject = edited(changed, project, settings)
     described_as = described(changed, pyproject, readme)
@@ -157,7 +161,7 @@ def patch_set(
         "same_code_as": wanted.same_code.same_code_as if wanted.same_code else None,
         "flags": list(wanted.code.flags),
         "requires_dist": list(described_as.requires_dist),
-        **_left_out((requirements, *extras.values())),
+        **_left_out((requirements, *extras.values()), changed.notices),
         "license": described_as.license,
         "additions": [path for path in overlay if not changed.original(path)],
     }
@@ -171,23 +175,15 @@ def patch_set(
     )
 
 
-def _left_out(every: Sequence[Requirements]) -> dict[str, list[str]]:
+def _left_out(every: Sequence[Requirements], notices: Iterable[str]) -> dict[str, list[str]]:
     return {
         "dropped_requirements": [line for part in every for line in part.dropped],
-        "notices": list(dict.fromkeys(line for part in every for line in part.notices)),
+        "notices": list(dict.fromkeys([*(line for part in every for line in part.notices), *notices])),
     }
 
 
-def _extras(tree: Tree, upstream: Upstream, settings: Settings) -> dict[str, Requirements]:
-    return {
-        name: rewritten(lines, settings=settings, pythons=upstream.pythons, release=upstream.release)
-        for name, lines in optional_dependencies(tree).items()
-    }
-
-
-def _requirements(upstream: Upstream, settings: Settings) -> Requirements:
-    lines = upstream.runtime_requirements
-    return rewritten(lines, settings=settings, pythons=upstream.pythons, release=upstream.release)
+def _rewriting(upstream: Upstream, variant: Variant, settings: Settings) -> Rewriting:
+    return Rewriting(upstream=upstream, distribution=distributions(settings)[variant.name], settings=settings)
 
 
 def _diff(tree: Tree, texts: Mapping[str, str]) -> str:

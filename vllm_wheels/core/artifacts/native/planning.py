@@ -122,6 +122,7 @@ def wanted_for(tree: Path, upstream: Upstream, variant: Variant, settings: Setti
         same_code=same_code,
         lacking=() if whole else lacking(code, tree),
         whole=whole,
+        licence=settings.wheel.licence,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
+from vllm_wheels.core.engine.rule import COMPILING, Rule, Scope, planned_by
 
 RULE = Rule(
     kind="repaired",
@@ -16,6 +16,7 @@ RULE = Rule(
     stage="wheel",
     # Asked for alone, its step compiles what is missing.
     pool="compile",
+    hardware=COMPILING,
     labels=frozenset({"python"}),
     phrases={"distribution": "name of the distribution changed{values}", "version": "version changed{values}"},
 )

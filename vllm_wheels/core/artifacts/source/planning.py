@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from vllm_wheels.core.target import Target
 from vllm_wheels.core.texts import redacted
 
 KIND = "source"
+TAGS, BRANCHES = "refs/tags/", "refs/heads/"
 TREE = f"{STAGE}/tree"
 DOWNLOAD = f"{STAGE}/download"
 
@@ -214,9 +216,21 @@ def _git_plan(target: Target, settings: Settings, store: Store) -> Plan:
         kind = SourceError if fixed else UnknownReleaseError
         raise kind(what, why="it has no such tag or branch", remedy="set source.git_ref to a tag or a full commit")
     deviations = (f"the source is commit {commit.id[:12]} by choice, not the release's own tag",) if fixed else ()
+    if not fixed and commit.ref.startswith(BRANCHES):
+        deviations = (f"the source is {name}, which is a branch of {redacted(url)}, not the release's own tag",)
     origin = {"kind": "git", **known, "ref": commit.ref, "commit": commit.id}
     inputs = {**known, "commit": commit.id}
-    return _plan(target, inputs, (clone_step(url, commit),), origin=origin, deviations=deviations)
+    moved = _moved(store, known, commit) if commit.ref.startswith(TAGS) else ()
+    return _plan(target, inputs, (clone_step(url, commit),), origin=origin, notices=moved, deviations=deviations)
+
+
+def _moved(store: Store, known: Mapping[str, str], commit: git.Commit) -> tuple[str, ...]:
+    """What the user must be told where the tag stood for another commit when the newest source of it was made."""
+    earlier = next((each for each in store.artifacts(KIND) if known.items() <= each.inputs.items()), None)
+    if earlier is None or earlier.inputs["commit"] == commit.id:
+        return ()
+    before, now = earlier.inputs["commit"][:12], commit.id[:12]
+    return (f"tag {known['name']} of {known['url']} has moved: it was commit {before}, and is {now} now",)
 
 
 def _kept_plan(target: Target, store: Store, error: NetworkError, *names: str, **certain: str) -> Plan:
@@ -295,6 +309,16 @@ def clone(context: ActionContext, arguments: Cloning) -> None:
     real = next((own for own in named if redacted(own) == arguments.url), arguments.url)
     git.fetch(context.runner, url=real, commit=arguments.commit, folder=folder, invocations=context.staged())
     archives.refuse_links_out(folder)
+    _refuse_submodules(folder, arguments)
+
+
+def _refuse_submodules(folder: Path, arguments: Cloning) -> None:
+    # git keeps no empty folders: what is empty after a checkout is the place of a submodule.
+    empty = sorted(path for path, folders, files in os.walk(folder) if not folders and not files)
+    if empty:
+        what = f"{arguments.commit.ref} of {arguments.url} has submodules, which are not fetched"
+        why = f"{', '.join(str(Path(path).relative_to(folder)) for path in empty)} would be empty"
+        raise SourceError(what, why=why, remedy='set source.origin = "path", and source.path to a tree that has them')
 
 
 def copy(context: ActionContext, arguments: Copying) -> None:

@@ -94,7 +94,8 @@ def plan(context: PlanContext) -> Plan:
     except EnvironmentResolutionError as error:
         if pin := NO_CPU_TORCH.search(error.why):
             what = f"no CPU build {pin[1]} was found"
-            raise CudaTorchError(what, why=error.why, remedy=OFFER_CPU_TORCH) from error
+            remedy = f"{OFFER_CPU_TORCH}; or set torch.version to one that there is: such a wheel is not for release"
+            raise CudaTorchError(what, why=error.why, remedy=remedy) from error
         raise
     refuse_cuda(resolution.lock)
     return planned(spec, resolution, target, settings, torch=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
+from vllm_wheels.core.engine.rule import COMPILING, Rule, Scope, planned_by
 
 RULE = Rule(
     kind="wheel",
@@ -14,6 +14,7 @@ RULE = Rule(
     stage="wheel",
     # Asked for alone, its step compiles what is missing.
     pool="compile",
+    hardware=COMPILING,
     sidecars=("build.log", "provenance.json", "intoto.json"),
     labels=frozenset({"python"}),
 )

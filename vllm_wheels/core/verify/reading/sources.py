@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.patches.guard_files import GUARD
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -126,6 +127,7 @@ class Package:
         files = sorted((self.root / self.name).rglob("*.py"))
         paths = {file.relative_to(self.root).as_posix(): file for file in files}
         left_out = {path for path in paths if path == GUARD or OTHER_PLATFORMS & set(path.split("/"))}
+        _require_few(sum(file.stat().st_size for file in files), limits.WHEEL_PYTHON_BYTES, "Python code")
         return {path: file.read_bytes() for path, file in paths.items() if path not in left_out}
 
     @cached_property
@@ -140,6 +142,9 @@ class Package:
     def source(self, path: str) -> Source:
         """A parsed file; CannotVerifyError where it is no Python."""
         if path not in self._parsed:
+            parsed = sum(len(self.texts[known]) for known in (*self._parsed, path))
+            _require_few(len(self.texts[path]), limits.WHEEL_SOURCE_BYTES, "Python code in a file")
+            _require_few(parsed, limits.WHEEL_TREES_BYTES, "Python code that uses operators")
             try:
                 self._parsed[path] = Source(path, ast.parse(self.texts[path]))
             except (SyntaxError, ValueError, RecursionError) as error:
@@ -180,3 +185,11 @@ class Package:
             if candidate in self.texts:
                 return self.source(candidate)
         return None
+
+
+def _require_few(found: int, limit: int, what: str) -> None:
+    """Refuses what would take too much memory."""
+    if found > limit:
+        refused = "the operators are not looked for"
+        why = f"it has more than {limit // limits.MIB} MiB of {what}, which no wheel of vLLM has"
+        raise CannotVerifyError(refused, why=why, remedy="look at the files themselves")

@@ -56,7 +56,8 @@ def _ended(entry: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[OutcomeK
     defect = entry.get("defect")
     if defect and re.search(defect["error"], error):
         return "known defect", f"{defect['reason']} ({error})"
-    if found["raised"] and found["stage"] == "load" and error.partition(":")[0] in REFUSALS:
+    refusing = found["raised"] and found["stage"] == "load" and error.partition(":")[0] in REFUSALS
+    if refusing and (entry.get("refusable") or "quantization" in entry):
         return "refused", error.partition(":")[2].strip()
     return "crashed", error
 

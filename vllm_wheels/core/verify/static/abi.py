@@ -24,7 +24,7 @@ REPORT, LOWEST = "{report}", "{lowest python}"
 
 AUDIT = Invocation(
     argv=(
-        *(sys.executable, "-m", "abi3audit", "--report", "--output", REPORT, "--assume-minimum-abi3", LOWEST),
+        *(sys.executable, "-P", "-m", "abi3audit", "--report", "--output", REPORT, "--assume-minimum-abi3", LOWEST),
         EXTENSIONS,
     ),
     condition="if the wheel's tag claims the stable ABI",
@@ -56,7 +56,7 @@ def _audit(unpacked: UnpackedWheel, extensions: Sequence[Binary], lowest: str) -
         report = Path(folder, "report.json")
         paths = [str(each.path) for each in extensions]
         command = AUDIT.filled({REPORT: str(report), LOWEST: lowest, EXTENSIONS: paths})
-        finished = unpacked.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, quiet=True)
+        finished = unpacked.tool(command, timeout_seconds=TOOL_SECONDS)
         try:
             found = json.loads(report.read_text("utf-8"))["specs"]
             return {name: entry["object"]["result"] for name, entry in found.items()}

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from pathlib import Path
 
 from check_wheel_contents.checker import NO_CONFIG, WheelChecker
 from check_wheel_contents.checks import Check as Rule
@@ -15,6 +14,7 @@ from vllm_wheels.core.formats.wheelfile import GRAFTED
 from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.host.limits import WISHED_WHEEL_BYTES
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, convicted_of, passed
+from vllm_wheels.core.verify.finding import Severity
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 300.0
@@ -35,7 +35,11 @@ PATH_RULES = (
     "unexpected-files",
 )
 PORTABLE = Invocation(
-    argv=(*(sys.executable, "-c", PYDISTCHECK), *(word for rule in PATH_RULES for word in ("--select", rule)), WHEEL),
+    argv=(
+        *(sys.executable, "-P", "-c", PYDISTCHECK),
+        *(word for rule in PATH_RULES for word in ("--select", rule)),
+        WHEEL,
+    ),
     # Away from the working folder and the wheel's own files, or it would take settings from a pyproject.toml there.
     folder=BESIDE,
 )
@@ -53,10 +57,12 @@ def _contents(unpacked: UnpackedWheel) -> Judgement:
         raise CannotVerifyError(what, why=str(error), remedy="see the check record") from error
     failures = [each for each in failures if not _of_grafted(each)]
     if not failures:
-        return passed("check-wheel-contents has nothing to say")
+        return passed("check-wheel-contents has nothing to say, W002 (equal files) aside")
     line = "; ".join(f"{each.check.name}: {each.check.value}" for each in failures)
     evidence = "\n".join(each.show() for each in failures)
-    return convicted(line, evidence=evidence, remedy="leave these files out of the package")
+    # Python may run byte code in place of the source beside it, whatever that says.
+    severity: Severity | None = "error" if Rule.W001 in {each.check for each in failures} else None
+    return convicted(line, evidence=evidence, remedy="leave these files out of the package", severity=severity)
 
 
 def _of_grafted(failure: FailedCheck) -> bool:
@@ -67,11 +73,10 @@ def _of_grafted(failure: FailedCheck) -> bool:
 
 def _paths(unpacked: UnpackedWheel) -> Judgement:
     command = PORTABLE.filled({WHEEL: str(unpacked.path), BESIDE: str(unpacked.folder.parent)})
-    folder = Path(str(command.folder))
-    finished = unpacked.runner.run(command.argv, cwd=folder, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
+    finished = unpacked.tool(command, timeout_seconds=TOOL_SECONDS)
     found = FOUND.findall(finished.output)
     if finished.status == 0:
-        return passed("every path is portable")
+        return passed("pydistcheck finds every path portable")
     if not found:
         what = "pydistcheck did not come to an end"
         why = (finished.tail or ("it said nothing",))[-1]

@@ -7,14 +7,19 @@ from packaging.metadata import InvalidMetadata, Metadata
 from packaging.utils import canonicalize_name
 from readme_renderer import markdown
 
+from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 TOOL_SECONDS = 120.0
 TWINE = Invocation(
-    argv=(sys.executable, "-m", "twine", "check", "--strict", WHEEL), environment={"NO_COLOR": "1", "COLUMNS": "200"}
+    argv=(sys.executable, "-P", "-m", "twine", "check", "--strict", WHEEL),
+    environment={"NO_COLOR": "1", "COLUMNS": "200"},
 )
+SAID = re.compile(r"^Checking .*(?:PASSED|FAILED)", re.MULTILINE)
+"""What twine says of a file that it has read."""
+
 COMMAND = re.compile(r"\b(?:pip3?|uv|pipx|poetry|pdm)\b[^\n`]*?\b(?:install|add)\b(?P<rest>[^\n`]*)")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -34,9 +39,10 @@ def _valid(unpacked: UnpackedWheel) -> Judgement:
 def _renders(unpacked: UnpackedWheel) -> Judgement:
     remedy = "correct the long description and Description-Content-Type"
     command = TWINE.filled({WHEEL: str(unpacked.path)})
-    finished = unpacked.runner.run(
-        command.argv, env=command.environment, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True
-    )
+    finished = unpacked.tool(command, timeout_seconds=TOOL_SECONDS)
+    if finished.status != 0 and not SAID.search(finished.output):
+        what = "twine did not come to an end"
+        raise CannotVerifyError(what, why=(finished.tail or ("it said nothing",))[-1], remedy="install it anew")
     if finished.status != 0:
         said = [line.strip() for line in finished.output.splitlines() if line.strip()]
         return convicted(f"twine check: {(said or ['failed'])[-1]}", evidence="\n".join(said), remedy=remedy)

@@ -23,11 +23,10 @@ def _libraries(unpacked: UnpackedWheel) -> Judgement:
     needed = {name for each in unpacked.binaries for name in each.needed}
     idle = [each.name for each in unpacked.binaries if each.grafted and not needed.intersection(_names(each))]
     if idle:
-        return convicted(f"nothing in the wheel needs {', '.join(idle)}", remedy=REMEDY, severity="warning")
-    if grafted:
-        named = ", ".join(f"{PurePosixPath(name).name} ({found.licence})" for name, found in grafted.items() if found)
-        return passed(f"grafted: {named}")
-    return passed("no library of others is inside")
+        return convicted(f"no file of the wheel is linked to {', '.join(idle)}", remedy=REMEDY, severity="warning")
+    if named := [f"{PurePosixPath(name).name} ({found.licence})" for name, (found, _) in known.items() if found]:
+        return passed(f"holds {', '.join(named)}")
+    return passed("no library is inside that is known as one of others")
 
 
 def _names(binary: Binary) -> tuple[str, str]:

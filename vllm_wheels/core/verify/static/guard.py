@@ -26,7 +26,7 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
         return skipped("it holds no package vllm")
     severity: Severity = "error" if unpacked.ours else "warning"
     if GUARD not in unpacked.file.members:
-        line = "on a lesser CPU it dies of an illegal instruction: there is no guard"
+        line = f"there is no guard ({GUARD}), which tells whose CPU is too old what to install"
         return convicted(line, remedy=REMEDY, severity=severity)
     table = guard_table(unpacked.text(GUARD))
     faults = list(_faults(unpacked, table)) if table else [f"{GUARD} has no table {TABLE}"]
@@ -37,7 +37,9 @@ def _guard(unpacked: UnpackedWheel) -> Judgement:
     faults += _unnoted(unpacked)
     if faults:
         return convicted(faults[0], evidence="\n".join(faults), remedy=REMEDY, severity=severity)
-    return passed(f"refuses CPUs without {', '.join(table['floor'])}, and so does the loader by its levels")
+    levels = ", ".join(sorted({binary.level for binary in unpacked.binaries if binary.level}))
+    loader = f"; for the loader it notes {levels}" if levels else ""
+    return passed(f"refuses CPUs without {', '.join(table['floor'])}{loader}")
 
 
 def guard_table(source: str) -> Mapping[str, Any]:
@@ -91,7 +93,8 @@ def _faults(unpacked: UnpackedWheel, table: Mapping[str, Any]) -> Iterator[str]:
     if unpacked.variant and table.get("variant") != unpacked.variant.name:
         yield f"the guard is that of {table.get('variant')}, the wheel is {unpacked.variant.name}"
     elif unpacked.variant and set(table["floor"]) != set(unpacked.variant.floor):
-        yield f"the guard asks for {', '.join(table['floor'])}, {unpacked.variant.name} needs {unpacked.variant.floor}"
+        asked, needed = (", ".join(flags) for flags in (table["floor"], unpacked.variant.floor))
+        yield f"the guard asks for {asked}, {unpacked.variant.name} needs {needed}"
 
 
 def _unnoted(unpacked: UnpackedWheel) -> Iterator[str]:

@@ -10,7 +10,11 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 UPSTREAM = "Apache-2.0"
 """SPDX identifier of vLLM's licence, in every release."""
 
-UPSTREAM_NAMES = re.compile(r"apache([- ]|$)", re.IGNORECASE)
+UPSTREAM_NAMES = re.compile(
+    r"\s*apache(?:[- ]software)?(?:[- ]licen[cs]e)?[-, ]*(?:version |v\.? ?)?(?:2(?:\.0)?)?(?:[- ]licen[cs]e)?\s*",
+    re.IGNORECASE,
+)
+LICENCE_FILE = re.compile(r"(?:LICEN[CS]E|COPYING)[^/]*", re.IGNORECASE)
 UPSTREAM_TEXT = "Apache License"
 BESIDE = re.compile(r"(?:MIT|ISC|Zlib|PSF-2\.0|BSD-[\w-]+|LGPL-[\w.-]+)\b")
 """Licences of what a wheel may hold beside upstream's code, such as libnuma (SPDX identifiers)."""
@@ -26,9 +30,11 @@ def _licence(unpacked: UnpackedWheel) -> Judgement:
     stated = [f"License-Expression: {expression}"] if expression else []
     stated += [f"License: {text.splitlines()[0]}"] if text else []
     stated += classifiers
+    # None, unless a person read another licence.
+    known = expression == unpacked.settings.wheel.licence or (expression and _as_upstream(str(expression)))
     wrong = [
-        *([f"License-Expression: {expression}"] if expression and not _as_upstream(str(expression)) else []),
-        *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.search(text.splitlines()[0]) else []),
+        *([f"License-Expression: {expression}"] if expression and not known else []),
+        *([f"License: {text.splitlines()[0]}"] if text and not UPSTREAM_NAMES.fullmatch(text.splitlines()[0]) else []),
         *(line for line in classifiers if line.count("::") > 1 and "Apache" not in line),
     ]
     remedy = f"state upstream's licence: License-Expression: {UPSTREAM}"
@@ -58,17 +64,26 @@ def _files(unpacked: UnpackedWheel) -> Judgement:
     remedy = "ship upstream's LICENSE below dist-info/licenses and name it in License-File (PEP 639)"
     named = [str(name) for name in unpacked.file.metadata.get_all("License-File", [])]
     # Before PEP 639 they lay in dist-info itself.
-    places = {name: [f"{dist_info}/licenses/{name}", f"{dist_info}/{name}"] for name in named or ["LICENSE"]}
+    places = {name: [f"{dist_info}/licenses/{name}", f"{dist_info}/{name}"] for name in named or _unnamed(unpacked)}
+    if not places:
+        return convicted("no licence file is in the wheel", remedy=remedy)
     lost = [name for name, paths in places.items() if not any(path in unpacked.file.members for path in paths)]
     if lost:
         return convicted(f"the licence file {', '.join(lost)} is not in the wheel", remedy=remedy)
     texts = [unpacked.text(path) for paths in places.values() for path in paths]
-    if not any(UPSTREAM_TEXT in text for text in texts):
+    if not unpacked.settings.wheel.licence and not any(UPSTREAM_TEXT in text for text in texts):
         return convicted(f"no licence file holds the {UPSTREAM_TEXT}", remedy=remedy)
     return passed(f"{', '.join(places)} is in the wheel")
 
 
+def _unnamed(unpacked: UnpackedWheel) -> list[str]:
+    """Licence files that METADATA does not name, as wheels before PEP 639 hold them."""
+    folder = f"{unpacked.file.dist_info}/"
+    below = [name.removeprefix(folder) for name in unpacked.file.members if name.startswith(folder)]
+    return [name.removeprefix("licenses/") for name in below if LICENCE_FILE.fullmatch(name.removeprefix("licenses/"))]
+
+
 CHECKS: tuple[Check[UnpackedWheel], ...] = (
-    Check("licence", "compare the licence with upstream's", _licence),
-    Check("licence-files", "look for the licence's text", _files),
+    Check("licence", "compare the licence with upstream's", _licence, inputs=("licence",)),
+    Check("licence-files", "look for the licence's text", _files, inputs=("licence",)),
 )

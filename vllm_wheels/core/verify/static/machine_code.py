@@ -27,6 +27,7 @@ IDENTICAL_CODE = "identical-code"
 SCAN_TOOLS = ("iced-x86", "pyelftools")
 """Tools that decode the machine code."""
 
+SAME = "instruction for instruction, operands aside, its machine code is"
 LADDER = "the ladder of vllm-wheels"
 LOWEST = ("AVX2",)
 """What an extension has that stands in for others on lesser CPUs."""
@@ -93,7 +94,7 @@ def _lacking(unpacked: UnpackedWheel) -> list[str]:
 
 def _measure(unpacked: UnpackedWheel) -> str:
     """What a verdict is measured by, where it is not the wheel's own claim."""
-    return "" if unpacked.claim is None else f"it says nothing of instructions; by {LADDER} "
+    return "" if unpacked.claim is None else f"of instructions it says nothing that is understood here; by {LADDER} "
 
 
 def _severity(unpacked: UnpackedWheel) -> Severity:
@@ -113,8 +114,7 @@ def _forbidden(unpacked: UnpackedWheel) -> Judgement:
         line = f"{_measure(unpacked)}{unpacked.variant.name} must not need {_counts(own)}"
         return convicted(line, evidence=evidence, remedy=NATIVE, severity=_severity(unpacked))
     if found:
-        places = ", ".join(dict.fromkeys(str(fault.file) for fault in found))
-        return passed(f"only where a CPU without them does not come: {places}", evidence=evidence)
+        return passed(f"what is above {unpacked.variant.name} is only in {_elsewhere(found)}", evidence=evidence)
     return passed(f"nothing above {unpacked.variant.name}")
 
 
@@ -130,8 +130,19 @@ def _unsaid(unpacked: UnpackedWheel, claim: Claim) -> Judgement:
     evidence = "\n".join(str(fault) for fault in found)
     if own:
         return convicted(f"it says {claim.text}, and needs {_counts(own)}", evidence=evidence, remedy=NATIVE)
-    beside = ", and chooses at run time" if claim.chosen else ""
-    return passed(f"it says {claim.text}{beside}: nothing in it is more than that", evidence=evidence)
+    if found:
+        return passed(f"it says {claim.text}; more than that is only in {_elsewhere(found)}", evidence=evidence)
+    more = "so that no CPU needs all of it" if claim.chosen else "and nothing in it is more than that"
+    return passed(f"it says {claim.text}, {more}", evidence=evidence)
+
+
+def _elsewhere(found: Sequence[Fault]) -> str:
+    """Where instructions are that a lesser CPU does not meet, or need not."""
+    grafted = dict.fromkeys(str(fault.file) for fault in found if fault.grafted)
+    chosen = dict.fromkeys(str(fault.file) for fault in found if not fault.grafted)
+    places = [f"{', '.join(chosen)}, which vLLM imports on CPUs that have them"] if chosen else []
+    places += [f"{', '.join(grafted)}, grafted and not of this build"] if grafted else []
+    return "; and in ".join(places)
 
 
 def _needed(unpacked: UnpackedWheel, promises: Sequence[str], found: list[Fault]) -> list[Fault]:
@@ -178,7 +189,7 @@ def _identical(unpacked: UnpackedWheel) -> Judgement:
     own = unpacked.as_neighbour()
     others = [each for each in unpacked.neighbours if each.distribution != own.distribution]
     if own.code is None:
-        return skipped("it holds no machine code")
+        return skipped("it holds no machine code of its own")
     if not others:
         return skipped("there is no other variant of the release to compare it with")
     _, lower = _judged_as(unpacked)
@@ -186,17 +197,17 @@ def _identical(unpacked: UnpackedWheel) -> Judgement:
     twins = [each for each in others if each.code == own.code and not _higher(each, own)]
     same = [each for each in twins if admitted is None or each.variant != admitted]
     if same:
-        line = f"its machine code is that of {', '.join(each.distribution for each in same)}"
+        line = f"{SAME} that of {', '.join(each.distribution for each in same)}"
         evidence = "\n".join(f"{each.name} has the same {each.code}" for each in same)
         remedy = "publish it under the lower variant's name only, or compile it with the variant's own flags"
         return convicted(line, evidence=evidence, remedy=remedy)
     if twins:
-        return passed(f"its machine code is that of {admitted}, and it says so")
+        return passed(f"{SAME} that of {admitted}, and it says so")
     higher = sorted({each.distribution for each in others if each.code == own.code})
     unlike = sorted({each.distribution for each in others if each.code != own.code})
-    lines = [f"differs from {', '.join(unlike)}"] if unlike else []
-    lines += [f"is also that of {', '.join(higher)}, which is a higher variant and convicted for it"] if higher else []
-    return passed(f"its machine code {'; '.join(lines)}")
+    lines = [f"its machine code differs from that of {', '.join(unlike)}"] if unlike else []
+    lines += [f"{SAME} also that of {', '.join(higher)}, a higher variant, whose own report says so"] if higher else []
+    return passed("; ".join(lines))
 
 
 def _higher(other: Neighbour, own: Neighbour) -> bool:

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable
 
 from packaging.tags import Tag
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
-from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.formats.wheel_name import named_by
 from vllm_wheels.core.formats.wheelfile import tags_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
@@ -24,12 +23,12 @@ def _names(unpacked: UnpackedWheel) -> Judgement:
     }
     if len({_normal(*each) for each in stated.values()}) == 1:
         return passed(f"{unpacked.distribution} {unpacked.version} everywhere")
-    told = ", ".join(f"{place} says {one} {other}" for place, (one, other) in stated.items())
+    told = ", ".join(f"{place} says {' '.join(each) or 'nothing'}" for place, each in stated.items())
     return convicted(f"names or versions disagree: {told}", remedy="name all three alike and pack the wheel anew")
 
 
 def _normal(name: str, version: str) -> tuple[str, str]:
-    return canonicalize_name(name), str(version_in(version) or version)
+    return canonicalize_name(name), canonicalize_version(version)
 
 
 def _tags(unpacked: UnpackedWheel) -> Judgement:
@@ -51,10 +50,8 @@ def _wheel_version(unpacked: UnpackedWheel) -> Judgement:
     remedy = f"write Wheel-Version: {FORMAT}"
     if not re.fullmatch(r"\d+\.\d+", stated):
         return convicted(f"WHEEL says Wheel-Version: {stated or 'nothing'}, which is no version", remedy=remedy)
-    if stated.partition(".")[0] != FORMAT.partition(".")[0]:
-        return convicted(f"WHEEL says Wheel-Version: {stated}, which installers refuse", remedy=remedy)
     if stated != FORMAT:
-        return convicted(f"WHEEL says Wheel-Version: {stated}, of which installers warn", remedy=remedy)
+        return convicted(f"WHEEL says Wheel-Version: {stated}, and the format has only {FORMAT}", remedy=remedy)
     if str(unpacked.file.wheel["Root-Is-Purelib"]).lower() not in {"true", "false"}:
         line = f"WHEEL says Root-Is-Purelib: {unpacked.file.wheel['Root-Is-Purelib']}, which is neither true nor false"
         return convicted(line, remedy="write Root-Is-Purelib: false")

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from vllm_wheels.core.formats.op_schemas import Operator, in_binary
+from vllm_wheels.core.patches.features import lacking_features
 from vllm_wheels.core.patches.guard_files import GUARD, INIT
 from vllm_wheels.core.variants import known_questions, lowest, variants
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted_of, passed, skipped
@@ -67,7 +68,15 @@ def _operators(unpacked: UnpackedWheel) -> Judgement:
     if faults:
         return convicted_of(list(faults), remedy=REMEDY)
     counts = ", ".join(f"{len(level.host.operators)} as {level.name}" for level in levels)
-    return passed(f"registers all operators that can be reached ({counts})")
+    return passed(f"registers all operators that can be reached ({counts}){_lacking(said)}")
+
+
+def _lacking(said: Mapping[str, object]) -> str:
+    """What does not run with this wheel, and which one runs it, by the wheel's own guard."""
+    elsewhere = said.get("elsewhere")
+    features = lacking_features(elsewhere) if isinstance(elsewhere, dict) else {}
+    listed = ", ".join(f"{words} ({other} does)" for words, other in features.items())
+    return f"; does not run {listed}" if listed else ""
 
 
 def _levels(

@@ -19,7 +19,7 @@ def _tcmalloc(unpacked: UnpackedWheel) -> Judgement:
     licensed = any(LICENCE in str(name) for name in unpacked.file.metadata.get_all("License-File", []))
     held = BUNDLED_TCMALLOC in unpacked.file.members
     if not (held or listed or licensed):
-        return skipped("it neither holds tcmalloc nor says so")
+        return skipped(f"it neither holds {BUNDLED_TCMALLOC} nor says so")
     if not unpacked.ours:
         return passed(f"{'holds' if held else 'mentions'} tcmalloc")
     missing = {

@@ -19,9 +19,9 @@ def _record(unpacked: UnpackedWheel) -> Judgement:
     remedy = "write RECORD with a csv library after the last change, or repack with 'wheel pack'"
     file = unpacked.file
     if not file.record:
-        line = "RECORD cannot be split into path, hash and size"
-        evidence = _unsplit(unpacked.text(f"{file.dist_info}/RECORD"))
-        return convicted(line, evidence=evidence, remedy=remedy)
+        text = unpacked.text(f"{file.dist_info}/RECORD")
+        line = "RECORD cannot be split into path, hash and size" if text.strip() else "RECORD is empty"
+        return convicted(line, evidence=_unsplit(text), remedy=remedy)
     wrong = [*_twice(unpacked), *_unlisted(unpacked), *_untrue(unpacked)]
     if wrong:
         return convicted_of(wrong, remedy=remedy)

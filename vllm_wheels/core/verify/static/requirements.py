@@ -10,24 +10,30 @@ from vllm_wheels.core.verify.static.torch import required_torch
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 UPSTREAM = "vllm"
+TOO_OLD = ("2.7", "3.0")
+"""What a range allows that has no lower end worth the name."""
 
 
 def _python(unpacked: UnpackedWheel) -> Judgement:
     stated = str(unpacked.file.metadata["Requires-Python"] or "")
     remedy = "state the Pythons that this release supports, such as Requires-Python: >=3.11,<3.15"
     if not stated:
-        return convicted("METADATA has no Requires-Python, so any Python installs it", remedy=remedy)
+        return convicted(
+            "METADATA has no Requires-Python: its tags alone say which Pythons may install it", remedy=remedy
+        )
     try:
         limits = SpecifierSet(stated)
     except InvalidSpecifier:
         return convicted(f"Requires-Python: {stated} cannot be read", remedy=remedy)
-    if "2.7" in limits or "3.0" in limits:
-        return convicted(f"Requires-Python: {stated} has no lower end", remedy=remedy)
+    if allowed := [python for python in TOO_OLD if python in limits]:
+        return convicted(f"Requires-Python: {stated} allows Python {allowed[0]}", remedy=remedy)
     return passed(f"Requires-Python: {stated}")
 
 
 def _no_other(unpacked: UnpackedWheel) -> Judgement:
-    others = {UPSTREAM, *map(canonicalize_name, distributions(unpacked.settings).values())}
+    named = {UPSTREAM, *map(canonicalize_name, distributions(unpacked.settings).values())}
+    # An extra may require other extras of its own distribution.
+    others = named - {unpacked.distribution}
     found = [str(each) for each in unpacked.requirements if canonicalize_name(each.name) in others]
     if found:
         line = f"it requires {found[0]}, which installs the same package vllm over it"

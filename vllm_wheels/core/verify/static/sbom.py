@@ -52,7 +52,7 @@ def _sbom(unpacked: UnpackedWheel) -> Judgement:
 
 def _fault(unpacked: UnpackedWheel, document: Any) -> str | None:
     if not isinstance(document, dict):
-        return "it is not JSON"
+        return "it cannot be read as a JSON object"
     if document.get("bomFormat") != FORMAT:
         return f"it is not of the format {FORMAT}"
     if not re.fullmatch(r"1\.\d+", str(document.get("specVersion"))):

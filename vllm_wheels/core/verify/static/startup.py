@@ -14,8 +14,12 @@ from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
 PACKAGE = "vllm"
 DATA = ".data"
-SITE = re.compile(r"(?:lib(?:64)?/python3[\d.]*/(?:site|dist)-packages)/")
-"""Where ``.data/data`` leads into site-packages (sysconfig, scheme ``posix_prefix``)."""
+SITE = re.compile(r"lib(?:64)?/python3[\d.]*/(?:(?:site|dist)-packages/)?")
+"""Where ``.data/data`` leads into site-packages, or into the standard library, which is looked through before them
+(sysconfig, scheme ``posix_prefix``)."""
+
+ENVIRONMENT = "pyvenv.cfg"
+"""In an environment's root it names the Python that runs, and where modules are searched (PEP 405)."""
 
 AT_START = ("sitecustomize", "usercustomize")
 """Modules that Python's ``site`` imports at every start."""
@@ -47,13 +51,15 @@ def _runs_by_itself(unpacked: UnpackedWheel) -> Judgement:
     faults = list(_starters(unpacked))
     if faults:
         return convicted_of(faults, remedy="leave these files out: a package runs when it is imported, and not before")
-    return passed("nothing of it runs before it is imported")
+    return passed("no file of it is read by Python at its start")
 
 
 def _starters(unpacked: UnpackedWheel) -> Iterator[str]:
     for name in unpacked.file.members:
         place = installed_at(name)
         if place is None:
+            if name.endswith(f"{DATA}/data/{ENVIRONMENT}"):
+                yield f"{name} decides which Python the environment runs"
             continue
         first = SUFFIXES.sub("", place.partition("/")[0])
         if first in AT_START:
@@ -65,21 +71,26 @@ def _starters(unpacked: UnpackedWheel) -> Iterator[str]:
 
 def _foreign(unpacked: UnpackedWheel) -> Judgement:
     required = {str(canonicalize_name(each.name)).replace("-", "_") for each in unpacked.requirements}
-    own = {PACKAGE, unpacked.distribution.replace("-", "_")}
+    named = {PACKAGE, unpacked.distribution.replace("-", "_")}
+    own = named | {f"{name}.libs" for name in named} | {unpacked.file.dist_info}
     others: dict[str, str] = {}
+    hidden = []
     for name in unpacked.file.members:
         place = installed_at(name)
         first = SUFFIXES.sub("", (place or "").partition("/")[0])
-        if place and first not in own and not first.endswith((DIST_INFO, ".libs")):
-            others.setdefault(first, name)
+        if place and first not in own:
+            others.setdefault(first.removesuffix(".libs"), name)
+        elif place and name != place:
+            hidden.append(f"{name} is installed as {place}, whatever stands there in the wheel")
     remedy = "ship the package vllm only"
-    stolen = [f"{name} overwrites {first}" for first, name in others.items() if _taken(first, required)]
-    if stolen:
-        return convicted_of(stolen, remedy=remedy)
+    stolen = [f"{name} belongs among the files of {first}" for first, name in others.items() if _taken(first, required)]
+    stolen += [f"{name} stands for another distribution" for first, name in others.items() if first.endswith(DIST_INFO)]
+    if hidden or stolen:
+        return convicted_of([*hidden, *stolen], remedy=remedy)
     if others:
         line = f"beside {PACKAGE} it installs {', '.join(list(others)[:5])}"
         return convicted(line, evidence="\n".join(others.values()), remedy=remedy, severity="warning")
-    return passed(f"all of it is the package {PACKAGE}")
+    return passed("it installs no module of others")
 
 
 def _taken(first: str, required: set[str]) -> bool:
@@ -92,7 +103,7 @@ def _secrets(unpacked: UnpackedWheel) -> Judgement:
     found += [f"{name} holds a private key" for name in unpacked.file.members if _is_key(unpacked, name)]
     if found:
         return convicted_of(found, remedy="leave it out, and replace the secret: whoever has the wheel has it")
-    return passed("no file for secrets, no private key")
+    return passed("no file for secrets and no private key was found")
 
 
 def _is_key(unpacked: UnpackedWheel, name: str) -> bool:

@@ -29,7 +29,7 @@ def _compiles(unpacked: UnpackedWheel) -> Judgement:
     except CannotVerifyError:
         interpreter, beside = sys.executable, f", as far as {sys.version_info.major}.{sys.version_info.minor} can tell"
     command = COMPILE.filled({PYTHON: interpreter, UNPACKED: str(unpacked.folder), OLDEST: oldest})
-    finished = unpacked.runner.run(command.argv, timeout_seconds=TOOL_SECONDS, keep_output=True, quiet=True)
+    finished = unpacked.tool(command, timeout_seconds=TOOL_SECONDS)
     if finished.status != 0:
         what = f"{interpreter} could not compile the code"
         why = (finished.tail or ("it said nothing",))[-1]

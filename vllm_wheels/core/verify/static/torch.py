@@ -10,7 +10,7 @@ from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.verify.checks import Check, Judgement, convicted, passed
 from vllm_wheels.core.verify.statement import provenance_of
 from vllm_wheels.core.verify.static.sbom import components
-from vllm_wheels.core.verify.unpacked import UnpackedWheel
+from vllm_wheels.core.verify.unpacked import KNOWN, UnpackedWheel
 
 TORCH = "torch"
 
@@ -23,7 +23,7 @@ def required_torch(unpacked: UnpackedWheel) -> list[Version]:
 def _requirements(unpacked: UnpackedWheel) -> dict[str, Requirement]:
     return {
         str(requirement): requirement
-        for python in unpacked.claims
+        for python in unpacked.claims or KNOWN
         for requirement in unpacked.required(python)
         if canonicalize_name(requirement.name) == TORCH
     }
@@ -43,7 +43,7 @@ def _torch(unpacked: UnpackedWheel) -> Judgement:
 
 def _faults(unpacked: UnpackedWheel, found: list[Requirement]) -> Iterator[str]:
     if not found:
-        yield "it does not require torch, without which it cannot be imported"
+        yield "on Linux it does not require torch, without which it cannot be imported"
     pinned = {version for each in found for version in _pins(each)}
     if found and not pinned:
         yield f"{found[0]} does not pin one version: the extensions fit only the torch they were compiled against"
@@ -60,8 +60,10 @@ def _faults(unpacked: UnpackedWheel, found: list[Requirement]) -> Iterator[str]:
 
 def _pins(requirement: Requirement) -> Iterator[Version]:
     for specifier in requirement.specifier:
-        if specifier.operator in {"==", "==="} and not specifier.version.endswith(".*"):
-            yield Version(specifier.version)
+        exact = specifier.operator in {"==", "==="} and not specifier.version.endswith(".*")
+        # What stands behind === need not be a version.
+        if exact and (pinned := version_in(specifier.version)):
+            yield pinned
 
 
 def _built_with(unpacked: UnpackedWheel) -> str | None:

@@ -37,6 +37,12 @@ PATTERN = "[a-h]{12}"
 NAMESPACES = ("_C", "_moe_C")
 """Beginnings of the namespaces into which vLLM's extensions put their operators."""
 
+ALONE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1"}
+"""For models that are forked: they are too small for two threads, and what torch compiles is not the wheel's."""
+
+COUNTERS = {"cached": "vllm:prefix_cache_hits", "speculative": "vllm:spec_decode_num_drafts"}
+"""What vLLM counts where a way of asking did what it is there for."""
+
 USUAL: dict[str, Any] = {
     "enforce_eager": True,
     "seed": 0,
@@ -87,12 +93,28 @@ def answered(entry: Mapping[str, Any], model: Any, folder: Path) -> dict[str, An
         more["lora_request"] = LoRARequest("adapter", 1, str(folder / "adapter"))
     if way == "guided":
         more["wishes"] = _guided()
+    if way == "cached":
+        continued(model, PROMPTS)
     outputs = continued(model, PROMPTS, **more)
+    if way in COUNTERS and not _counted(model, COUNTERS[way]):
+        raise NothingCountedError(COUNTERS[way])
     likelihoods = [
         [{str(token): round(each.logprob, 4) for token, each in place.items()} for place in output.logprobs]
         for output in outputs
     ]
     return {"tokens": [list(output.token_ids) for output in outputs], "likelihoods": likelihoods}
+
+
+class NothingCountedError(Exception):
+    """What a model is there for did not take place."""
+
+    def __init__(self, counter: str) -> None:
+        super().__init__(f"{counter} is 0")
+
+
+def _counted(model: Any, counter: str) -> int:
+    """What vLLM counted since the model was loaded."""
+    return sum(each.value for each in model.get_metrics() if each.name == counter)
 
 
 def _guided() -> dict[str, Any]:
@@ -223,8 +245,7 @@ def main() -> None:
         for name, entry in entries.items():
             say(name, tried(table, entry))
         return
-    # Before vLLM is imported, which reads it.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.update(ALONE)  # before vLLM and torch are imported, which read it
     from vllm import LLM  # type: ignore[import-not-found, unused-ignore]  # noqa: F401, PLC0415 - for all that are forked
 
     for name, entry in entries.items():
