@@ -218,7 +218,9 @@ CMAKE = "cmake/cpu_extension.cmake"
 
 def write(root: Path, family: Family = "unified") -> Path:
     """Writes the tree."""
-    texts = {**FILES, CMAKE: UNIFIED if family == "unified" else HOST_DETECTED}
+    texts = {**FILES, CMAKE: UNIFIED}
+    if family == "host-detected":
+        texts.update({CMAKE: HOST_DETECTED, "vllm/platforms/cpu.py": CPU.replace("_C_AVX2", "_C")})
     for path, text in texts.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)

@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO, FileIO
@@ -296,17 +296,23 @@ def _names(archive: Path) -> Iterator[str]:
         with zipfile.ZipFile(archive) as container:
             yield from container.namelist()
         return
-    with tarfile.open(archive) as tar:
+    with _opened_tar(archive) as tar:
         for info in tar:
             yield info.name
             # It keeps what it has read, for those who come back to it.
             tar.members.clear()  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
-def _tar_entries(archive: Path) -> Iterator[Entry]:
+@contextmanager
+def _opened_tar(archive: Path) -> Iterator[tarfile.TarFile]:
     # tarfile knows Zstandard from Python 3.14 on.
     zipped = zstd.open(archive) if archive.suffix == ".zst" else None
     with zipped or nullcontext(), tarfile.open(archive, fileobj=zipped) as tar:
+        yield tar
+
+
+def _tar_entries(archive: Path) -> Iterator[Entry]:
+    with _opened_tar(archive) as tar:
         for info in tar:
             yield info, partial(tar.extractfile, info)
         _require_end(tar)
