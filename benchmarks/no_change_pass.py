@@ -70,7 +70,7 @@ def record(instance: dg.DagsterInstance, targets: list[Target]) -> None:
                 tags = internals.version_tags(data="1", code=code)
                 made_from = needs(kind, name) | dict.fromkeys(earlier(kind, name), False)
                 tags |= internals.provenance_tags(instance, made_from, target.partition)
-                where = partitions.partition_key(target.partition)
+                where = target.partition
                 event = dg.AssetMaterialization(asset_key=key(kind, name), partition=where, tags=tags)
                 instance.report_runless_asset_event(event)
 
@@ -79,7 +79,7 @@ def prepare(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
     """Makes what planning reads, and records 12 partitions."""
     targets = [Target(release=release, python=python) for release in RELEASES for python in PYTHONS]
     for release in RELEASES:
-        partitions.register(instance, release)
+        partitions.register(instance, release, *PYTHONS)
     for target in targets:
         for name in variants():
             for kind in builds.closure("compiled"):

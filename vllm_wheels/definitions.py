@@ -6,16 +6,16 @@ import dagster as dg
 
 from vllm_wheels.core.settings import load
 from vllm_wheels.defs import automation, freshness, inputs, workers
-from vllm_wheels.defs.assets import all_assets
+from vllm_wheels.defs.assets import all_assets, overview
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
 settings = load()
 
 defs = dg.Definitions(
-    assets=[*inputs.specs(), freshness.spec(), *all_assets()],
+    assets=[*inputs.specs(), freshness.spec(settings), overview(), *all_assets()],
     resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     jobs=[automation.rebuild(settings)],
     schedules=automation.schedules(settings),
-    sensors=[*automation.sensors(settings), *automation.notifications(settings)],
+    sensors=[*automation.sensors(settings), automation.overviews(), *automation.notifications(settings)],
     executor=workers.executor(settings, here=dg.in_process_executor),
 )

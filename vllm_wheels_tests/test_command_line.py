@@ -232,7 +232,7 @@ def test_tab_key_completes_the_releases_that_dagster_knows(monkeypatch, tmp_path
     monkeypatch.setenv("VLLM_WHEELS_STATE_FOLDER", str(tmp_path / "state"))
     instance = home.instance(load())
     for release in ("0.31.0", "0.30.0", "0.16.0"):
-        partitions.register(instance, release)
+        partitions.register(instance, release, "3.12")
     partitions.unregister(instance, "0.30.0")
     monkeypatch.delenv("DAGSTER_HOME")
     assert sorted(noted(tmp_path / "state" / "dagster")) == sorted(partitions.registered(instance))

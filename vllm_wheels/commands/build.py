@@ -17,6 +17,7 @@ from vllm_wheels.commands.typed import program
 from vllm_wheels.core.engine.rendering import as_markdown
 from vllm_wheels.core.engine.run_cache import remembering
 from vllm_wheels.core.errors import InterruptedBuildError
+from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import deliver
 from vllm_wheels.core.operations.preflight import draw_up
 from vllm_wheels.core.operations.set_up import set_up as set_machine_up
@@ -41,9 +42,12 @@ QUESTION = "Build this?"
 @click.option("--dry-run", is_flag=True, help="Show every step, and build nothing.")
 @options.plan_json_option
 @click.option("--yes", is_flag=True, help="Do not ask before building.")
+@click.option("--retry", is_flag=True, help="Try again what failed, although nothing that decides about it changed.")
 @click.option("--set-up", is_flag=True, help="First install what this machine lacks (as root).")
 @options.substitutes_option
-def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, **asked: Unpack[options.Asked]) -> None:
+def command(
+    *, dry_run: bool, json_file: Path | None, yes: bool, retry: bool, set_up: bool, **asked: Unpack[options.Asked]
+) -> None:
     """Build the wheels of one release, and try them."""
     settings, wheels, kinds = options.wheels_of(asked)
     if set_up and not dry_run:
@@ -60,7 +64,7 @@ def command(*, dry_run: bool, json_file: Path | None, yes: bool, set_up: bool, *
             return
         planning.show(planned, settings, say=options.milestone)
         if _is_wanted(planned, yes=yes):
-            _build(settings, planned, kinds)
+            _build(settings, planned, kinds, retry=retry)
 
 
 def _load_dagster() -> None:
@@ -77,12 +81,12 @@ def _is_wanted(planned: Planned, *, yes: bool) -> bool:
     return wanted
 
 
-def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None:
+def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...], *, retry: bool) -> None:
     # Whoever only asks for a plan, or for help, does not wait for Dagster.
     from vllm_wheels.defs import home, launch, partitions  # noqa: PLC0415
     from vllm_wheels.defs.keys import key  # noqa: PLC0415
 
-    instance, how = home.instance(settings), _for_run(settings)
+    instance, how = home.instance(settings), _for_run(settings, retry=retry)
     failures: list[VllmWheelsError] = []
     try:
         with shown(planned.estimates(), assumed=planned.assumed_misses()) as show:
@@ -91,9 +95,16 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
                 wheels = [wheel for wheel in planned.targets if wheel.shared() == target]
                 if not planned.to_be_made() and _delivered(wheels, kinds, instance, how.builds(say=tell)):
                     continue
-                partitions.register(instance, target.release)
+                partitions.register(instance, target.release, target.python)
                 chosen = [key(kind, wheel.variant) for wheel in wheels for kind in kinds]
-                outcome = launch.launch(target, chosen, instance=instance, options=how, dry_run=False, say=tell)
+                why = {
+                    key(kind, of.variant): "; ".join(artifact.reasons)
+                    for (kind, of), artifact in planned.to_be_made()
+                    if kind in rules() and of.shared() == target
+                }
+                outcome = launch.launch(
+                    target, chosen, instance=instance, options=how, dry_run=False, say=tell, why=why
+                )
                 failures += outcome.failures
     except KeyboardInterrupt:
         raise _interrupted() from None
@@ -103,7 +114,7 @@ def _build(settings: Settings, planned: Planned, kinds: tuple[str, ...]) -> None
     closing.show(made, settings, verified="verification" in kinds)
     if failures:
         sys.exit(failures[0].exit_code)
-    closing.require_no_conviction(made)
+    closing.require_verdicts(made)
 
 
 def _delivered(wheels: Sequence[Target], kinds: tuple[str, ...], instance: DagsterInstance, builds: BuildGraph) -> bool:
@@ -128,13 +139,14 @@ def _once(show: Callable[[str], None], planned: Planned) -> Callable[[str], None
     return tell
 
 
-def _for_run(settings: Settings) -> BuildOptions:
+def _for_run(settings: Settings, *, retry: bool) -> BuildOptions:
     from vllm_wheels.defs.resources import BuildOptions  # noqa: PLC0415 - as in ``_build``
 
     return BuildOptions(
         max_jobs=settings.builder.max_jobs,
         output_folder=str(settings.output_folder),
         keep_build_folder=settings.builder.keep_build_folder,
+        retry=retry,
     )
 
 

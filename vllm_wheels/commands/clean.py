@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +10,7 @@ from vllm_wheels.commands import options
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.operations.cleaning import rubbish, sweep
 from vllm_wheels.core.operations.sharing import remotes_of, removable
-
-if TYPE_CHECKING:
-    from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.settings import Settings
 
 
 @click.command("clean", epilog="Example: vllm-wheels clean --keep 2 --caches --dry-run")
@@ -22,6 +19,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     metavar="N",
     help="Releases whose artifacts stay. [default: automation.newest_releases]",
+)
+@click.option(
+    "--keep-runs", type=click.IntRange(min=0), default=1000, show_default=True, metavar="N", help="Runs that stay."
+)
+@click.option(
+    "--keep-days", type=click.FloatRange(min=0), default=90, show_default=True, metavar="DAYS", help="How long they do."
 )
 @click.option("--caches", is_flag=True, help="Also the caches of compiler and packages.")
 @click.option("--remote", metavar="NAME", help="Clear this remote store, and nothing here.")
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 def command(
     *,
     keep: int | None,
+    keep_runs: int,
+    keep_days: float,
     caches: bool,
     remote: str | None,
     older_than: float,
@@ -55,10 +60,16 @@ def command(
     if not settings.state_folder.is_dir():
         options.say(f"nothing to remove: {settings.state_folder} is not there")
         return
+    runs = _Runs(settings, keep=keep_runs, days=keep_days)
+    options.say(f"{len(runs.found)} old runs, with their events and logs")
+    # Runs may be removed while builds go on; artifacts may not.
+    if runs.found and not dry_run and _is_wanted(yes=yes):
+        options.say(f"removed: {runs.remove()} runs")
     with Store(settings.state_folder / "store").alone():
         found = rubbish(settings.state_folder, keep=newest, caches=caches)
         if json_file:
             rows = [{"title": each.title, "count": each.count, "bytes": each.size} for each in found]
+            rows += [{"title": "old runs", "count": len(runs.found), "bytes": 0}] if runs.found else []
             options.print_json(json_file, {"schema_version": 1, "removable": rows})
         for each in found:
             options.say(f"{each.size / 1e6:10.1f} MB  {each.title} ({each.count})")
@@ -83,6 +94,21 @@ def _clear_remote(
     if found and not dry_run and _is_wanted(yes=yes):
         remote.objects.delete([each.name for each in found])
         options.say(f"removed: {size / 1e6:.1f} MB of {name}")
+
+
+class _Runs:
+    """Old runs in Dagster's database; none where there is no database yet."""
+
+    def __init__(self, settings: Settings, *, keep: int, days: float) -> None:
+        # Whoever only asks for help does not wait for Dagster.
+        from vllm_wheels.defs import home, pruning  # noqa: PLC0415
+
+        self._pruning, self._instance = pruning, home.instance(settings)
+        self.found = pruning.prunable(self._instance, days=days, keep=keep)
+
+    def remove(self) -> int:
+        """Removes them, and returns how many."""
+        return sum(1 for _ in self._pruning.prune(self._instance, self.found))
 
 
 def _is_wanted(*, yes: bool) -> bool:

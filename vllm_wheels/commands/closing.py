@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vllm_wheels.commands.options import OUT, say
 from vllm_wheels.core.engine.run_cache import current
-from vllm_wheels.core.errors import VerificationError
+from vllm_wheels.core.errors import CannotVerifyError, VerificationError
 from vllm_wheels.core.formats.wheel_name import sidecar
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.operations.delivery import Delivered, delivered
@@ -59,21 +59,28 @@ def show(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) -> 
     say(f"next: {_next(wheels, settings, verified=verified)}")
 
 
-def require_no_conviction(wheels: Sequence[Delivered]) -> None:
-    """Raises VerificationError where a wheel was convicted."""
-    convicted = [wheel.name for wheel in wheels if wheel.verdict == "convicted"]
-    if convicted:
-        what = f"convicted: {', '.join(convicted)}"
-        why = "the wheel is not what it claims to be"
-        raise VerificationError(what, why=why, remedy="read the report.md beside the wheel")
+def require_verdicts(wheels: Sequence[Delivered]) -> None:
+    """Raises VerificationError where a wheel was convicted, else CannotVerifyError where one could not be judged."""
+    remedy = "read the report.md beside the wheel"
+    if convicted := _of_verdict(wheels, "convicted"):
+        what, why = f"convicted: {convicted}", "the wheel is not what it claims to be"
+        raise VerificationError(what, why=why, remedy=remedy)
+    if left_open := _of_verdict(wheels, "could-not-judge"):
+        what = f"{left_open} could not be verified"
+        why = "something here keeps a check from being carried out; that is neither passed nor convicted"
+        raise CannotVerifyError(what, why=why, remedy=remedy)
+
+
+def _of_verdict(wheels: Sequence[Delivered], verdict: str) -> str:
+    return ", ".join(wheel.name for wheel in wheels if wheel.verdict == verdict)
 
 
 def _next(wheels: Sequence[Delivered], settings: Settings, *, verified: bool) -> str:
     first = wheels[0]
     path = shlex.quote(str(settings.output_folder / first.name))
-    convicted = next((wheel for wheel in wheels if wheel.verdict == "convicted"), None)
-    if convicted:
-        return f"less {shlex.quote(str(sidecar(settings.output_folder / convicted.name, '')))}*.report.md"
+    for verdict in ("convicted", "could-not-judge"):
+        if wheel := next((each for each in wheels if each.verdict == verdict), None):
+            return f"less {shlex.quote(str(sidecar(settings.output_folder / wheel.name, '')))}*.report.md"
     if not verified:
         return f"vllm-wheels verify {path}"
     if all(wheel.for_release for wheel in wheels):

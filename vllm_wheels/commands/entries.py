@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Entry] = {
     "verify": Entry(module="verify", summary="Tell what is wrong with wheels, also other people's."),
     "publish": Entry(module="publish", summary="Publish the verified wheels of a release."),
     "index": Entry(module="index", summary="Write a static package index over our wheels."),
+    "status": Entry(module="status", summary="Show all wheels, what is wrong, and what comes next."),
     "release": Entry(module="release", summary="Add, list and remove releases of vLLM."),
     "doctor": Entry(module="doctor", summary="Check this machine before a long build."),
     "recommend": Entry(module="recommend", summary="Tell which variant suits a processor."),

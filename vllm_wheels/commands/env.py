@@ -28,7 +28,7 @@ def command(*, release: str | None, pythons: tuple[str, ...], only_settings: boo
     settings = read_settings(allow_substitutes=allow_substitutes)
     target = target_of(settings, release=release, pythons=pythons)
     variables = dict(home.environment(settings, target))
-    partitions.register(home.instance(settings), target.release)
+    partitions.register(home.instance(settings), target.release, target.python)
     tools, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
     if tools not in path.split(os.pathsep):
         variables["PATH"] = f"{tools}{os.pathsep}{path}"

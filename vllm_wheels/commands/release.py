@@ -12,8 +12,11 @@ from packaging.version import Version
 
 from vllm_wheels.commands import completion
 from vllm_wheels.commands.options import json_option, milestone, print_json, read_settings, say, target_of
+from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.index.releases import releases as offered
 from vllm_wheels.core.index.releases import sdist
+from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.target import Target
 from vllm_wheels.defs import home, partitions
 
 if TYPE_CHECKING:
@@ -31,11 +34,18 @@ def add(releases: tuple[str, ...]) -> None:
     """Register releases, so that they are partitions in Dagster."""
     settings = read_settings()
     for name in releases:
-        release = target_of(settings, release=name).release
-        if settings.source.origin == "index":
-            sdist(settings, release)
-        added = partitions.register(home.instance(settings), release)
-        say(f"{release} {'registered' if added else 'was registered already'}")
+        target = target_of(settings, release=name)
+        added = partitions.register(home.instance(settings), target.release, *_pythons(settings, target))
+        say(f"{target.release} {'registered' if added else 'was registered already'}")
+
+
+def _pythons(settings: Settings, target: Target) -> list[str]:
+    """The Pythons that a release asks for, as far as the index tells; it has to have its source."""
+    if settings.source.origin != "index":
+        return [target.python]
+    sdist(settings, target.release)
+    asked = next((found.requires_python for found in offered(settings) if found.version == target.release), None)
+    return [python for python in partitions.PYTHONS if supports(asked, python)]
 
 
 @command.command("list", epilog="Example: vllm-wheels release list")

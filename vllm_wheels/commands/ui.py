@@ -6,7 +6,10 @@ import click
 
 from vllm_wheels.commands.options import read_settings, say, substitutes_option, target_of, target_options
 from vllm_wheels.defs import home, partitions
-from vllm_wheels.defs.services import LOOPBACK, services
+from vllm_wheels.defs.services import address, only_one, services
+
+UI_URL = "VLLM_WHEELS_NOTIFICATION__UI_URL"
+"""Variable by which runs and sensors learn the address for their messages."""
 
 
 @click.command("ui", epilog="Example: vllm-wheels ui --port 3000")
@@ -17,8 +20,9 @@ def command(*, port: int, release: str | None, pythons: tuple[str, ...], allow_s
     """Start the web UI, schedules and sensors, reachable from this machine only; Ctrl-C ends them."""
     settings = read_settings(allow_substitutes=allow_substitutes)
     target = target_of(settings, release=release, pythons=pythons)
-    environment = home.environment(settings, target)
-    partitions.register(home.instance(settings), target.release)
-    with services(port=port, environment=environment, say=say) as running:
-        say(f"web UI: http://{LOOPBACK}:{port} (Ctrl-C ends it; runs that are not finished go on at the next night)")
-        running.watch()
+    with only_one(home.prepare(settings), port):
+        environment = {**home.environment(settings, target), UI_URL: settings.notification.ui_url or address(port)}
+        partitions.register(home.instance(settings), target.release, target.python)
+        with services(port=port, environment=environment, say=say) as running:
+            say(f"web UI: {address(port)} (Ctrl-C ends it; runs that are not finished go on at the next night)")
+            running.watch()

@@ -32,7 +32,7 @@ class VllmWheelsError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  do:  {self.remedy}"
 
-    def __reduce__(self) -> tuple[Callable[[str], VllmWheelsError], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., VllmWheelsError], tuple[object, ...]]:
         return partial(type(self), why=self.why, remedy=self.remedy), (self.what,)
 
 
@@ -166,6 +166,10 @@ class WheelError(BuildError, exit_code=73):
 
 class StoreBusyError(BuildError, exit_code=74):
     """Another process is making the same artifact and did not finish in time."""
+
+
+class FailedBeforeError(BuildError, exit_code=76):
+    """The same was tried before and failed; it is not tried again until an input moves or somebody asks."""
 
 
 class VerificationError(VllmWheelsError, exit_code=80):

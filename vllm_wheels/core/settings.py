@@ -212,7 +212,9 @@ class NotificationSettings(Section):
     smtp_user: str | None = Field(None, description="user of the server; default: it asks for none")
     smtp_password_variable: str | None = Field(None, description="environment variable with that user's password")
     timeout_seconds: float = Field(30.0, gt=0, description="for one message")
-    ui_url: str = Field("http://127.0.0.1:3000", description="where readers of a message find the web UI")
+    ui_url: str | None = Field(
+        None, description="where readers of a message find the web UI; default: where `vllm-wheels ui` listens"
+    )
 
 
 class Settings(BaseSettings):

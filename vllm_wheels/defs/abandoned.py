@@ -1,4 +1,4 @@
-"""Ends the runs whose process is gone: after a kill -9 they would keep their place in a pool for ever."""
+"""Ends the runs whose process is gone: after a kill -9 they would seem to work on their partition for ever."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ def sign(context: dg.AssetExecutionContext) -> None:
 
 
 def settle(instance: dg.DagsterInstance, say: Callable[[str], None]) -> None:
-    """Marks the runs of vanished processes as failed and frees what they held."""
+    """Marks the runs of vanished processes as failed."""
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=UNFINISHED)):
         if not _is_abandoned(run):
             continue
         say(f"run {run.run_id[:8]} was left behind by a process that is gone: marked as failed")
         instance.report_run_failed(run, "the process that executed this run is gone")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _is_abandoned(run: dg.DagsterRun) -> bool:

@@ -8,7 +8,7 @@ import dagster as dg
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import checks, workers
-from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
+from vllm_wheels.defs.keys import OVERVIEW, earlier, key, kinds, needs, per_variant
 from vllm_wheels.defs.partitions import PARTITIONS
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
@@ -26,6 +26,16 @@ def all_assets() -> list[dg.AssetsDefinition]:
     return shared + [artifact_asset(kind, name) for name in variants() for kind in kinds() if per_variant(kind)]
 
 
+def overview() -> dg.AssetSpec:
+    """The page for the morning; the sensor of the same name reports it whenever something changed."""
+    return dg.AssetSpec(
+        OVERVIEW,
+        group_name="shared",
+        kinds={"observed"},
+        description="All wheels: what is built, tried, published, stale or broken, and what happens next",
+    )
+
+
 def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     """The asset of a kind of artifact, for a variant where it belongs to one."""
     asset, rule = key(kind, variant), rules().get(kind)
@@ -41,13 +51,12 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
     )
     check_specs = checks.specs(asset)
 
-    # Only what can be done in part may leave out its checks, as a dry run does (docs/dagster.md, "Dry run").
+    # Only what can be done in part may give no result: a dry run has no verdicts, and a verdict may stay open.
     @dg.multi_asset(
         name="__".join(asset.path),
         specs=[spec],
         check_specs=check_specs,
         can_subset=bool(check_specs),
-        pool=rule.pool if rule else None,
         op_tags=workers.tags(kind, variant),
     )
     def body(
@@ -56,6 +65,6 @@ def artifact_asset(kind: str, variant: str | None) -> dg.AssetsDefinition:
         # Whoever only looks at the graph does not wait for everything that making an artifact needs.
         from vllm_wheels.defs import making  # noqa: PLC0415
 
-        yield making.carry_out(context, kind, variant, mode=build_mode, options=build_options)
+        yield from making.carry_out(context, kind, variant, mode=build_mode, options=build_options)
 
     return body

@@ -11,7 +11,9 @@ from vllm_wheels.defs.internals import AssetJob
 from vllm_wheels.defs.keys import all_keys
 
 STEPS_AT_ONCE = 4
-"""Variants side by side; the pools keep two of them from compiling, or trying, at the same time."""
+"""Variants side by side; a step that compiles, or tries a wheel, waits for its place (``core.host.slots``)."""
+
+OVERVIEW_SECONDS = 60
 
 # Lower-case, so that Dagster's own implicit job sorts before it (dagster.md, "Running").
 REBUILD = "rebuild"
@@ -22,7 +24,7 @@ def rebuild(settings: Settings) -> AssetJob:
     side_by_side = dg.multiprocess_executor.configured({"max_concurrent": STEPS_AT_ONCE}, name="side_by_side")
     return dg.define_asset_job(
         REBUILD,
-        selection=dg.AssetSelection.assets(*all_keys()),
+        selection=dg.AssetSelection.assets(*all_keys()).without_checks(),
         description="Makes the chosen artifacts of one release and Python, variants side by side",
         executor_def=workers.executor(settings, here=side_by_side),
     )
@@ -77,6 +79,22 @@ def sensors(settings: Settings) -> list[dg.SensorDefinition]:
     return [new_releases, moved_inputs]
 
 
+def overviews() -> dg.SensorDefinition:
+    """The sensor of the page for the morning; it makes nothing, and so runs from the start."""
+
+    @dg.sensor(
+        minimum_interval_seconds=OVERVIEW_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports the matrix of all wheels whenever something changed",
+    )
+    def overview(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from vllm_wheels.defs import overview
+
+        return overview.look(context)
+
+    return overview
+
+
 def notifications(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors that tell people; on from the start where the settings name a way of telling."""
     wanted = settings.notification.webhook_variable or settings.notification.mail_to
@@ -91,11 +109,11 @@ def notifications(settings: Settings) -> list[dg.SensorDefinition]:
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
         default_status=status,
-        description="Tells people of published releases",
+        description="Tells people of published releases, of what went well again, and of what could not be judged",
     )
     def tell_of_releases(context: dg.RunStatusSensorContext) -> None:
         from vllm_wheels.defs import notifications
 
-        notifications.tell_of_releases(context)
+        notifications.tell_of_success(context)
 
     return [tell_of_failures, tell_of_releases]

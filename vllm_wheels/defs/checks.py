@@ -14,30 +14,27 @@ from vllm_wheels.defs.keys import JUDGED
 from vllm_wheels.defs.partitions import PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterator
 
-    from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.verify.finding import Finding
-
-SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
+    from vllm_wheels.core.verify.report import Report
 
 
 def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """The checks of a verification, a verdict per partition; those that forbid a release stop what comes after it."""
+    """The checks of a verification, a verdict per partition; what they mean for a run ``making.judged`` decides."""
     if asset.path[0] != JUDGED:
         return []
     return [
-        internals.partitioned_check(
-            asset, name=_name(name), description=title, blocking=severity == "error", partitions=PARTITIONS
-        )
-        for name, title, severity in _listed()
+        internals.partitioned_check(asset, name=_name(name), description=title, partitions=PARTITIONS)
+        for name, title, _ in _listed()
     ]
 
 
 def listing() -> list[list[str]]:
     """Identifier, title and severity of every check, as the tables of the core have them."""
+    # Whoever only looks at the graph does not wait for the tools of the checks.
     from vllm_wheels.core.verify.static_checks import STATIC  # noqa: PLC0415
-    from vllm_wheels.core.verify.test_runs import TEST_RUNS  # noqa: PLC0415 - as in ``results``
+    from vllm_wheels.core.verify.test_runs import TEST_RUNS  # noqa: PLC0415
 
     static: list[list[str]] = [[each.name, each.title, each.severity] for each in STATIC]
     return static + [[each.name, each.title, each.severity] for each in TEST_RUNS]
@@ -50,29 +47,40 @@ def _listed() -> list[list[str]]:
     return found
 
 
-def results(
-    artifact: Artifact, asset: dg.AssetKey, selected: Container[dg.AssetCheckKey]
-) -> Iterator[dg.AssetCheckResult]:
-    """What the report in an artifact of kind ``verification`` says, for those checks that were asked for."""
-    # Whoever only looks at the graph does not wait for the tools of the checks.
-    from vllm_wheels.core.verify.report import read_report  # noqa: PLC0415
+def evaluations(report: Report, asset: dg.AssetKey, partition: str) -> Iterator[dg.AssetCheckEvaluation]:
+    """What a report says, a verdict per check; of a skipped check nothing, since Dagster's checks pass or fail only.
 
-    for finding in read_report(artifact.folder).findings if artifact.kind == JUDGED else ():
-        if dg.AssetCheckKey(asset, _name(finding.check)) in selected:
-            yield _result(finding, asset)
+    Only a conviction that forbids a release is of severity ERROR.
+    """
+    for finding in report.findings:
+        if finding.verdict != "skipped":
+            yield _evaluation(finding, asset, partition)
 
 
-def _result(finding: Finding, asset: dg.AssetKey) -> dg.AssetCheckResult:
+def is_open(evaluation: dg.AssetCheckEvaluation) -> bool:
+    """Whether a check could not judge."""
+    verdict = evaluation.metadata.get("verdict")
+    return verdict is not None and verdict.value == "could-not-judge"
+
+
+def skipped(report: Report) -> Iterator[tuple[str, str]]:
+    """The checks that did not apply, each with the reason."""
+    return ((finding.check, finding.line) for finding in report.findings if finding.verdict == "skipped")
+
+
+def _evaluation(finding: Finding, asset: dg.AssetKey, partition: str) -> dg.AssetCheckEvaluation:
     shown = {"verdict": finding.verdict, "evidence": finding.evidence, "remedy": finding.remedy}
     numbers = {name: dg.MetadataValue.float(float(value)) for name, value in finding.measures.items()}
     texts = {name: dg.MetadataValue.text(text) for name, text in shown.items() if text}
-    return dg.AssetCheckResult(
+    forbids = (finding.severity, finding.verdict) == ("error", "convicted")
+    return dg.AssetCheckEvaluation(
         asset_key=asset,
         check_name=_name(finding.check),
-        passed=finding.verdict in {"passed", "skipped"},
-        severity=SEVERITIES[finding.severity],
-        description=finding.line,
+        passed=finding.verdict == "passed",
+        severity=dg.AssetCheckSeverity.ERROR if forbids else dg.AssetCheckSeverity.WARN,
+        description=finding.line if finding.verdict == "passed" else f"{finding.shown}: {finding.line}",
         metadata={**texts, **numbers},
+        partition=partition,
     )
 
 

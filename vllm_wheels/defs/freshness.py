@@ -10,30 +10,33 @@ import dagster as dg
 
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import internals
-from vllm_wheels.defs.keys import key
+from vllm_wheels.defs.keys import JUDGED, key
+from vllm_wheels.defs.partitions import PARTITIONS
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
 
 NAME = "newest_release"
 LATE = timedelta(hours=72)
-VERY_SOON = timedelta(hours=48)
-SAID_AGAIN = timedelta(hours=6)
+SAID_AGAIN = timedelta(minutes=30)
+TICKS_MISSED = 2
+"""After so many ticks of the sensor at which the newest release was not complete the badge warns."""
 
 
-def spec() -> dg.AssetSpec:
+def spec(settings: Settings) -> dg.AssetSpec:
     """The asset; the release sensor reports it for as long as the newest release is complete."""
+    quiet = TICKS_MISSED * max(timedelta(seconds=settings.automation.watch_seconds), SAID_AGAIN)
     return dg.AssetSpec(
         NAME,
         group_name="shared",
         kinds={"observed"},
-        description="The newest release of upstream is built and tried: every variant, every Python it supports",
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=LATE, warn_window=VERY_SOON),
+        description="The newest release of upstream is built and passed: every variant, every Python it supports",
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=LATE + quiet, warn_window=quiet),
     )
 
 
 def report_newest(instance: dg.DagsterInstance, version: str, *, pythons: Sequence[str], settings: Settings) -> bool:
-    """Reports the newest announced release, if it is complete and was not reported in the last hours.
+    """Reports the newest announced release, if it is complete and was not reported just now.
 
     Returns:
         Whether it was reported.
@@ -54,8 +57,16 @@ def _still_said(timestamp: float, last: dg.AssetMaterialization, version: str) -
 
 
 def _complete(instance: dg.DagsterInstance, version: str, pythons: Sequence[str], settings: Settings) -> bool:
-    return all(
-        internals.latest_data_version(instance, key("verification", variant), f"{python}|{version}")
-        for variant in settings.automation.variants or variants()
-        for python in pythons
+    partitions = [f"{python}|{version}" for python in pythons]
+    return all(_passed(instance, variant, partitions) for variant in settings.automation.variants or variants())
+
+
+def _passed(instance: dg.DagsterInstance, variant: str, partitions: Sequence[str]) -> bool:
+    """Whether the wheels that there are now passed: only such verifications are materialized."""
+    judged, wheel = key(JUDGED, variant), key("wheel", variant)
+    found = internals.partitions_of_status(instance, judged, partitions, PARTITIONS)
+    return set(found.values()) == {"MATERIALIZED"} and all(
+        internals.last_made_from(instance, judged, partition, wheel)
+        == internals.latest_data_version(instance, wheel, partition)
+        for partition in partitions
     )

@@ -11,11 +11,15 @@ from vllm_wheels.core.variants import flagship, variants
 RELEASE = "release"
 """The one asset that is no artifact of the store: what was published where."""
 
-JOB = "vllm_wheels_build"
-"""The job in which the command line makes assets."""
+JOB = "build"
+"""With the variants, the name of the job in which the command line makes assets."""
 
 JUDGED = "verification"
 """The kind that a release waits for."""
+
+
+OVERVIEW = "overview"
+"""The asset that holds the matrix of all wheels."""
 
 
 def kinds() -> list[str]:

@@ -10,21 +10,18 @@ import dagster as dg
 
 from vllm_wheels.core import errors
 from vllm_wheels.core.engine.run_cache import remembering
-from vllm_wheels.core.errors import BuildError, VerificationError, VllmWheelsError
-from vllm_wheels.defs import abandoned, inputs, internals
+from vllm_wheels.core.errors import BuildError, VllmWheelsError
+from vllm_wheels.defs import abandoned, inputs, internals, tags
 from vllm_wheels.defs.assets import all_assets
 from vllm_wheels.defs.keys import JOB, key
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 from vllm_wheels.defs.sqlite import kept_open
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
-
-CONVICTED = "DagsterAssetCheckFailedError"
-"""Dagster's name for a blocking asset check that failed."""
 
 INTERRUPTIONS = frozenset({"DagsterExecutionInterruptedError", "KeyboardInterrupt"})
 """Names of the errors in which Dagster wraps an interruption of a step."""
@@ -46,24 +43,29 @@ def launch(
     options: BuildOptions,
     dry_run: bool,
     say: Callable[[str], None],
+    why: Mapping[dg.AssetKey, str] | None = None,
 ) -> Outcome:
-    """Materializes assets of one partition, and what they need, in this process.
+    """Materializes assets of one partition, and what they need, in this process; ``why`` is a reason for each.
 
     Raises:
         KeyboardInterrupt: the user interrupted; the run is recorded as failed.
     """
+    # Planned checks would hide the verdicts of earlier runs while this one goes on.
+    chosen = dg.AssetSelection.assets(*assets).without_checks()
+    job = "_".join([JOB, *dict.fromkeys(asset.path[1] for asset in assets if len(asset.path) > 1)])
     definitions = dg.Definitions(
         assets=[*inputs.specs(), *all_assets()],
         resources={"build_mode": BuildMode(dry_run=dry_run), "build_options": options},
-        jobs=[dg.define_asset_job(JOB, selection=list(assets), executor_def=dg.in_process_executor)],
+        jobs=[dg.define_asset_job(job, selection=chosen, executor_def=dg.in_process_executor)],
         loggers={"milestones": _logger(say)},
     )
     with kept_open(), remembering():
         abandoned.settle(instance, say)
-        result = definitions.resolve_job_def(JOB).execute_in_process(
+        result = definitions.resolve_job_def(job).execute_in_process(
             run_config={"loggers": {"milestones": {}}},
             instance=instance,
             partition_key=target.partition,
+            tags={**tags.of(target, assets), **tags.reasons(why or {})},
             raise_on_error=False,
         )
     failed = [event for event in result.all_node_events if event.is_step_failure]
@@ -96,8 +98,6 @@ def _error(event: dg.DagsterEvent) -> VllmWheelsError:
     data = event.step_failure_data.user_failure_data
     if data is None:
         found = event.step_failure_data.error
-        if found is not None and found.cls_name == CONVICTED:
-            return _convicted(found.message)
         while found is not None and found.cause is not None:
             found = found.cause
         why = found.message.strip().splitlines()[0] if found else "Dagster gave no reason"
@@ -106,13 +106,6 @@ def _error(event: dg.DagsterEvent) -> VllmWheelsError:
     entries = {name: value.value for name, value in data.metadata.items()}
     kind = _kinds()[int(str(entries["exit_code"]))]
     return kind(str(entries["what"]), why=str(entries["why"]), remedy=str(entries["remedy"]))
-
-
-def _convicted(message: str) -> VllmWheelsError:
-    """The error for a step whose blocking asset checks failed; its message has a line of them for every asset."""
-    named = "; ".join(line.strip() for line in message.strip().splitlines()[1:] if line.strip())
-    remedy = "read the report beside the wheel in the output folder, or in the web UI"
-    return VerificationError("the wheel is not what it claims to be", why=named, remedy=remedy)
 
 
 def _kinds() -> dict[int, type[VllmWheelsError]]:

@@ -1,4 +1,8 @@
-"""One partitions definition for every asset, so that a single run can make a whole chain (dagster.md, "Partitions")."""
+"""One partitions definition for every asset, so that a single run can make a whole chain (dagster.md, "Partitions").
+
+A partition is a Python and a release that supports it; one that cannot be made is not there, so that nothing is missing
+of a release that is complete.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +16,31 @@ from vllm_wheels.core.operations.release_names import note
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 """Every Python that some release of either family of source supports."""
 
-DIMENSION = "release"
+NAME = "python_and_release"
 PARTITION_TAG = "dagster/partition"
 """Tag of a run with the partition that it is about."""
 
-RELEASES = dg.DynamicPartitionsDefinition(name=DIMENSION)
-PARTITIONS = dg.MultiPartitionsDefinition({"python": dg.StaticPartitionsDefinition(PYTHONS), DIMENSION: RELEASES})
+PARTITIONS = dg.DynamicPartitionsDefinition(name=NAME)
 
 
-def partition_key(text: str) -> dg.MultiPartitionKey:
-    """The key of a text such as ``3.11|0.32.0``."""
-    python, _, release = text.partition("|")
-    return dg.MultiPartitionKey({"python": python, DIMENSION: release})
-
-
-def register(instance: dg.DagsterInstance, release: str) -> bool:
-    """Makes a release known to the instance; False if it already was."""
-    new = release not in registered(instance)
+def register(instance: dg.DagsterInstance, release: str, *pythons: str) -> bool:
+    """Makes a release known to the instance on some Pythons; False if it already was on all of them."""
+    known = set(every(instance))
+    new = [partition for python in pythons if (partition := f"{python}|{release}") not in known]
     if new:
-        instance.add_dynamic_partitions(DIMENSION, [release])
+        instance.add_dynamic_partitions(NAME, new)
         registered(instance)
-    return new
+    return bool(new)
+
+
+def every(instance: dg.DagsterInstance) -> list[str]:
+    """Every partition that the instance knows, as key texts such as ``3.11|0.32.0``."""
+    return list(instance.get_dynamic_partitions(NAME))
 
 
 def registered(instance: dg.DagsterInstance) -> list[str]:
     """The releases that the instance knows; they are noted for the tab key, which cannot wait for Dagster."""
-    found = list(instance.get_dynamic_partitions(DIMENSION))
+    found = list(dict.fromkeys(partition.partition("|")[2] for partition in every(instance)))
     home = os.environ.get("DAGSTER_HOME")
     if home and not instance.is_ephemeral:
         note(Path(home), found)
@@ -46,8 +49,8 @@ def registered(instance: dg.DagsterInstance) -> list[str]:
 
 def unregister(instance: dg.DagsterInstance, release: str) -> bool:
     """Makes the instance forget a release; False if it did not know it."""
-    if not instance.has_dynamic_partition(DIMENSION, release):
-        return False
-    instance.delete_dynamic_partition(DIMENSION, release)
+    known = [partition for partition in every(instance) if partition.partition("|")[2] == release]
+    for partition in known:
+        instance.delete_dynamic_partition(NAME, partition)
     registered(instance)
-    return True
+    return bool(known)

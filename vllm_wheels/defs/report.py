@@ -9,6 +9,8 @@ import dagster as dg
 
 from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.verify.report import read_report
+from vllm_wheels.defs import checks
 from vllm_wheels.defs.internals import KEY
 from vllm_wheels.defs.keys import key
 
@@ -102,6 +104,7 @@ def _verification(artifact: Artifact) -> Metadata:
         "verdict": dg.MetadataValue.text(facts["verdict"]),
         "location": dg.MetadataValue.text(str(artifact.details["location"])),
         "checks": dg.MetadataValue.json(facts["counts"]),
+        "skipped": dg.MetadataValue.json(dict(checks.skipped(read_report(artifact.folder)))),
         **{name: dg.MetadataValue.float(float(value)) for name, value in artifact.details["measures"].items()},
         "report": dg.MetadataValue.md((artifact.folder / "report.md").read_text("utf-8")),
         "report_file": dg.MetadataValue.path(str(artifact.folder / "report.html")),

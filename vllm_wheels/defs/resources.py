@@ -33,6 +33,10 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     output_folder: str | None = Field(default=None, description="where the finished wheel is put")
     keep_build_folder: bool | None = Field(default=None, description="leave the build folder behind after success")
 
+    retry: bool = Field(
+        default=False, description="try again what failed, although nothing that decides about it moved"
+    )
+
     def settings(self) -> Settings:
         """The user's settings with this run's changes."""
         return configuration.changed(
@@ -43,7 +47,11 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
     def builds(
-        self, *, say: Callable[[str], None], on_artifact: Callable[[Target, Artifact, bool], None] | None = None
+        self,
+        *,
+        say: Callable[[str], None],
+        on_artifact: Callable[[Target, Artifact, bool], None] | None = None,
+        automatic: bool = False,
     ) -> BuildGraph:
         """A build graph that echoes what processes print to standard output, where Dagster captures it."""
         # Whoever only looks at the graph does not wait for everything that making an artifact needs.
@@ -56,4 +64,12 @@ class BuildOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
             if follower:
                 follower.line(line)
 
-        return build_graph(self.settings(), say=say, echo=echo, on_artifact=on_artifact, watcher=follower)
+        return build_graph(
+            self.settings(),
+            say=say,
+            echo=echo,
+            on_artifact=on_artifact,
+            watcher=follower,
+            retry=self.retry,
+            automatic=automatic,
+        )

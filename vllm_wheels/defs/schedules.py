@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -14,9 +14,10 @@ from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variant, variants
-from vllm_wheels.defs import abandoned, staleness
+from vllm_wheels.defs import abandoned, staleness, tags
+from vllm_wheels.defs.held import held_back, without
 from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
-from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, registered
+from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, register, registered
 
 UNFINISHED = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *abandoned.UNFINISHED)
 
@@ -30,29 +31,50 @@ def kept_up_to_date(settings: Settings) -> list[dg.AssetKey]:
 
 
 def tracked(instance: dg.DagsterInstance, builds: BuildGraph) -> list[Target]:
-    """Partitions that are kept up to date; see ``core.operations.tracked_releases.targets`` for what it raises."""
-    return targets(registered(instance), pythons=PYTHONS, settings=builds.settings, store=builds.store)
+    """Partitions that are kept up to date, made known to the instance where they are not.
+
+    See ``core.operations.tracked_releases.targets`` for what it raises.
+    """
+    chosen = targets(registered(instance), pythons=PYTHONS, settings=builds.settings, store=builds.store)
+    for target in chosen:
+        register(instance, target.release, target.python)
+    return chosen
 
 
 def stale_requests(
-    instance: dg.DagsterInstance, graph: AssetGraph, chosen: Sequence[Target], settings: Settings, *, tick: str
+    instance: dg.DagsterInstance, graph: AssetGraph, chosen: Sequence[Target], builds: BuildGraph, *, tick: str
 ) -> list[dg.RunRequest]:
     """One request per partition with something stale that no unfinished run is working on.
 
-    What failed yesterday is still missing or stale, and so is requested again.
+    What failed is left alone until an input moves, or after a fault that may pass for a while; that is said.
 
     ``tick`` names this night, so that a tick that is evaluated twice requests nothing twice.
     """
-    busy = _busy(instance)
-    idle = [target.partition for target in chosen if target.partition not in busy]
-    stale = staleness.closure(instance, graph, idle, kept_up_to_date(settings))
-    return [
-        dg.RunRequest(run_key=f"{tick} {partition}", partition_key=partition, asset_selection=assets)
-        for partition, assets in stale.items()
-    ]
+    at_work = busy(instance)
+    idle = {target.partition: target for target in chosen if target.partition not in at_work}
+    stale = staleness.closure(instance, graph, idle, kept_up_to_date(builds.settings))
+    requests = []
+    for partition, assets in stale.items():
+        held = held_back(builds, idle[partition])
+        for failure in held.values():
+            builds.say(f"left alone: {failure.error.what} ({failure.error.why})")
+        if wanted := without(assets, held):
+            requests.append(request(f"{tick} {partition}", idle[partition], wanted, asked_by="nightly"))
+    return requests
 
 
-def _busy(instance: dg.DagsterInstance) -> set[str]:
+def request(run_key: str, target: Target, why: Mapping[dg.AssetKey, str], *, asked_by: str) -> dg.RunRequest:
+    """A run for a partition, whose tags say who asked for it, and why for each asset."""
+    return dg.RunRequest(
+        run_key=run_key,
+        partition_key=target.partition,
+        asset_selection=list(why),
+        tags={tags.AUTOMATIC: asked_by, **tags.of(target, why), **tags.reasons(why)},
+    )
+
+
+def busy(instance: dg.DagsterInstance) -> set[str]:
+    """The partitions that some unfinished run is working on."""
     runs: Iterable[dg.DagsterRun] = instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED)))
     return {run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags}
 
@@ -66,5 +88,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.S
     for partition, names in moved.items():
         context.log.info("%s: moved since last observed: %s", partition, ", ".join(names))
     graph, tick = context.repository_def.asset_graph, context.scheduled_execution_time.isoformat()
-    requests = stale_requests(context.instance, graph, chosen, current, tick=tick)
-    return requests or dg.SkipReason(f"nothing is stale in {len(chosen)} partitions, or a run is at it already")
+    requests = stale_requests(context.instance, graph, chosen, builds, tick=tick)
+    return requests or dg.SkipReason(
+        f"nothing is stale in {len(chosen)} partitions, or a run is at it, or it failed and nothing has moved since"
+    )

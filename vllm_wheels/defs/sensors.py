@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -15,10 +15,11 @@ from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.tracked_releases import Announced, announced, newest, old_enough
 from vllm_wheels.core.settings import Settings
+from vllm_wheels.core.target import Target
 from vllm_wheels.defs import staleness
 from vllm_wheels.defs.freshness import report_newest
-from vllm_wheels.defs.partitions import PYTHONS, RELEASES, partition_key, registered
-from vllm_wheels.defs.schedules import kept_up_to_date, tracked
+from vllm_wheels.defs.partitions import PARTITIONS, PYTHONS, registered
+from vllm_wheels.defs.schedules import busy, kept_up_to_date, request, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,12 @@ def new_releases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Sk
         context.update_cursor(memory.cursor())
         return dg.SkipReason(f"nothing new among {len(found)} releases")
     return dg.SensorResult(
-        dynamic_partitions_requests=[RELEASES.build_add_request([release.version for release in taken])],
-        run_requests=[request for release in taken for request in _requests(release, current)],
+        dynamic_partitions_requests=[
+            PARTITIONS.build_add_request(
+                [target.partition for release in taken for target in _targets(release, current)]
+            )
+        ],
+        run_requests=[each for release in taken for each in _requests(release, current, busy(context.instance))],
         cursor=memory.cursor(),
     )
 
@@ -101,12 +106,15 @@ def _pythons(release: Announced, settings: Settings) -> list[str]:
     return [python for python in settings.automation.pythons or PYTHONS if supports(release.requires_python, python)]
 
 
-def _requests(release: Announced, settings: Settings) -> list[dg.RunRequest]:
+def _targets(release: Announced, settings: Settings) -> list[Target]:
+    return [Target(release=release.version, python=python) for python in _pythons(release, settings)]
+
+
+def _requests(release: Announced, settings: Settings, at_work: Container[str]) -> list[dg.RunRequest]:
+    """A run per Python of a new release, but where one is at it already: the nightly rebuild may have come first."""
+    why = dict.fromkeys(kept_up_to_date(settings), "new release")
     return [
-        dg.RunRequest(
-            run_key=f"{release.version} {python}",
-            partition_key=partition_key(f"{python}|{release.version}"),
-            asset_selection=kept_up_to_date(settings),
-        )
-        for python in _pythons(release, settings)
+        request(f"{target.release} {target.python}", target, why, asked_by="new_releases")
+        for target in _targets(release, settings)
+        if target.partition not in at_work
     ]

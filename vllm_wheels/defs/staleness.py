@@ -13,7 +13,6 @@ from vllm_wheels.core.errors import VllmWheelsError
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import inputs, internals
 from vllm_wheels.defs.keys import key
-from vllm_wheels.defs.partitions import partition_key
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
@@ -51,8 +50,10 @@ def observe(
 
 def closure(
     instance: dg.DagsterInstance, graph: AssetGraph, partitions: Iterable[str], among: Iterable[dg.AssetKey]
-) -> dict[str, list[dg.AssetKey]]:
-    """Assets that are missing or stale, or downstream of one that is, by partition; none for an up-to-date partition.
+) -> dict[str, dict[dg.AssetKey, str]]:
+    """Assets that are missing or stale, or downstream of one that is, and why, by partition.
+
+    There is no entry for an up-to-date partition.
 
     Dagster's own status looks at direct inputs only, and its ``stale_assets_only`` never fires for partitioned assets
     (dagster.md, "Staleness").
@@ -64,10 +65,10 @@ def closure(
     for partition in partitions:
         stale = internals.not_fresh(judge, partition, order)
         for asset in order:
-            if stale.intersection(graph.get(asset).parent_keys):
-                stale.add(asset)
+            if asset not in stale and (first := stale.keys() & graph.get(asset).parent_keys):
+                stale[asset] = f"{min(first).to_user_string()} is made again"
         if stale:
-            found[partition] = [asset for asset in order if asset in stale]
+            found[partition] = {asset: stale[asset] for asset in order if asset in stale}
     return found
 
 
@@ -85,6 +86,6 @@ def _record(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, ve
     if internals.latest_data_version(instance, asset, partition, observed=True) == version:
         return False
     tags = internals.version_tags(data=version)
-    observation = dg.AssetObservation(asset_key=asset, partition=partition_key(partition), tags=tags)
+    observation = dg.AssetObservation(asset_key=asset, partition=partition, tags=tags)
     instance.report_runless_asset_event(observation)
     return True

@@ -42,11 +42,13 @@ class RunningUi:
         url: of the web UI.
         log: what the command printed.
         process: the command.
+        stopped_within: seconds that it took to end.
     """
 
     url: str
     log: Path
     process: subprocess.Popen
+    stopped_within: float = 0.0
 
     def pid(self, name: str) -> int:
         """Number of the newest process of a server."""
@@ -61,12 +63,7 @@ class RunningUi:
 
     def launch(self, asset: str, partition: str, *, job: str = "__ASSET_JOB") -> str:
         """Starts a run of one asset as the page's button does; returns its number."""
-        python, _, release = partition.partition("|")
-        tags = {
-            "dagster/partition": partition,
-            "dagster/partition/python": python,
-            "dagster/partition/release": release,
-        }
+        tags = {"dagster/partition": partition}
         params = {
             "mode": "default",
             "runConfigData": {},
@@ -117,9 +114,11 @@ def running_ui(folder: Path) -> Iterator[RunningUi]:
         until(lambda: _loaded(found), START_SECONDS, "the UI to load the definitions")
         yield found
     finally:
+        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         try:
             process.wait(STOP_SECONDS)
+            found.stopped_within = time.monotonic() - began
         finally:
             # One that hangs would fail whatever test comes next as well.
             process.kill()

@@ -37,9 +37,8 @@ def test_installed_dagster_takes_every_key_of_dagster_yaml(path, tmp_path):
     """Neither file holds a key that the installed Dagster does not know."""
     shutil.copy(path, tmp_path / "dagster.yaml")
     found, _ = dagster_instance_config(str(tmp_path))
-    assert found["run_monitoring"]["free_slots_after_run_end_seconds"] == 60
-    # Workers take one step each; on one machine the pool keeps two compiles from running at the same time.
-    assert found["concurrency"]["pools"]["default_limit"] == (100 if path.parent.name == "workers" else 1)
+    (limit,) = found["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit["limit"] < found["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
@@ -50,6 +49,16 @@ def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
             assert "PASSWORD" not in name or value.startswith("${")
     assert services["web"]["ports"] == ["127.0.0.1:3000:3000"]
     assert [name for name, service in services.items() if "ports" in service] == ["web"]
+
+
+def test_logs_of_runs_outlive_their_containers():
+    """A run's container is removed at its end; its log lies in the folder that all containers share."""
+    configured = loaded(DEPLOY / "dagster.yaml")
+    folder = configured["compute_logs"]["config"]["base_dir"]
+    shared = [volume.partition(":")[0] for volume in loaded(DEPLOY / "compose.yaml")["x-dagster"]["volumes"]]
+    run = [volume.partition(":")[0] for volume in configured["run_launcher"]["config"]["container_kwargs"]["volumes"]]
+    assert any(folder.startswith(f"{volume}/") for volume in shared)
+    assert any(folder.startswith(f"{volume}/") for volume in run)
 
 
 def test_runs_get_every_variable_that_their_services_have():
@@ -149,7 +158,7 @@ def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings
     monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", IMAGE)
     monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=True)))
     with running_ui(tmp_path) as ui:
-        partitions.register(home.instance(Workplace().settings), "0.16.0")
+        partitions.register(home.instance(Workplace().settings), "0.16.0", "3.11")
         targets = [Target(release=release, python="3.11") for release in ("0.32.0", "0.16.0")]
         runs = [ui.launch("metadata/avx512", target.partition) for target in targets]
         for run in runs:

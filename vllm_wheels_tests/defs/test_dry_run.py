@@ -33,7 +33,7 @@ def workplace(settings_environment):
 
 def statuses(place: Workplace) -> set[dg.AssetKey]:
     among = [key(kind, "baseline") for kind in KINDS]
-    return internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among)
+    return set(internals.not_fresh(internals.resolver(place.instance, graph()), TARGET.partition, among))
 
 
 def asset_events(instance: dg.DagsterInstance) -> int:
@@ -208,7 +208,7 @@ def test_launchpad_and_jobs_take_the_same_switch(workplace):
     from vllm_wheels.definitions import defs  # noqa: PLC0415 - it reads the test's settings
 
     instance = workplace.instance
-    partitions.register(instance, TARGET.release)
+    partitions.register(instance, TARGET.release, TARGET.python)
     result = defs.resolve_job_def("rebuild").execute_in_process(
         run_config={"resources": {"build_mode": {"config": {"dry_run": True}}}, "execution": {}},
         partition_key=TARGET.partition,

@@ -202,8 +202,11 @@ def finished(job_body) -> tuple[dg.DagsterInstance, dg.ExecuteInProcessResult]:
     return instance, job.execute_in_process(instance=instance, raise_on_error=False)
 
 
-def test_failed_run_is_told_with_step_and_reason(by_webhook):
-    """When a run fails, the message says which step and why, and leads to the run."""
+@pytest.mark.parametrize("url", ["http://builds.example:8080", None])
+def test_failed_run_is_told_with_step_and_reason(by_webhook, monkeypatch, url):
+    """When a run fails, the message says which step and why, and leads to the run where the address is known."""
+    if url:
+        monkeypatch.setenv("VLLM_WHEELS_NOTIFICATION__UI_URL", url)
 
     def fail(_context):
         what = "the compiler was killed\n  why: memory ran out"
@@ -218,8 +221,8 @@ def test_failed_run_is_told_with_step_and_reason(by_webhook):
     ).for_run_failure()
     sensor("tell_of_failures")(context)
     (body,) = by_webhook.bodies
-    assert body["text"].splitlines()[0] == "run failed: rebuild"
-    assert body["text"].endswith(f"/runs/{result.run_id}")
+    link = [f"{url}/runs/{result.run_id}"] if url else []
+    assert body["text"].splitlines() == ["run failed: rebuild", *link]
     assert body["attachments"][0]["text"] == "wheel__avx512: the compiler was killed\n  why: memory ran out"
 
 
@@ -244,3 +247,75 @@ def test_published_release_is_told_with_its_facts(by_webhook):
     (body,) = by_webhook.bodies
     assert body["text"].startswith("published: release/avx512 3.12|0.33.0")
     assert {"title": "repository", "value": "pypi", "short": True} in body["attachments"][0]["fields"]
+
+
+def night(instance, body) -> dg.ExecuteInProcessResult:
+    """A run of one partition, as one night's."""
+
+    @dg.op(name="wheel__avx512")
+    def step(context):
+        body(context)
+
+    @dg.job(name="rebuild")
+    def job():
+        step()
+
+    tags = {"dagster/partition": "3.12|0.33.0"}
+    return job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+
+
+def tell(instance, result) -> None:
+    context = dg.build_run_status_sensor_context(
+        sensor_name="tell",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_success_event() if result.success else result.get_run_failure_event(),
+    )
+    if result.success:
+        sensor("tell_of_releases")(context)
+    else:
+        sensor("tell_of_failures")(context.for_run_failure())
+
+
+def test_failure_is_told_once_and_its_end_once(by_webhook):
+    """Three nights of the same failure are one message, another failure is one more, and one says that it is over."""
+
+    def broken(what):
+        def body(_context):
+            said = f"{what}\n  why: line 3"
+            raise dg.Failure(said)
+
+        return body
+
+    with dg.instance_for_test() as instance:
+        for body in (broken("a"), broken("a"), broken("b"), lambda _: None, lambda _: None):
+            tell(instance, night(instance, body))
+    told_of = [body["text"].splitlines()[0] for body in by_webhook.bodies]
+    assert told_of == [
+        "run failed: rebuild 3.12|0.33.0",
+        "run failed: rebuild 3.12|0.33.0",
+        "went well again: wheel__avx512 3.12|0.33.0",
+    ]
+
+
+def test_open_verdict_is_told_once(by_webhook):
+    """Where a wheel cannot be judged here, one message says so, and not one a night."""
+
+    def left_open(context):
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(["verification", "amxbf16"]),
+            check_name="generates",
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="could-not-judge: no AMX here",
+            metadata={"verdict": "could-not-judge"},
+            partition="3.12|0.33.0",
+        )
+        context.log_event(evaluation)
+
+    with dg.instance_for_test() as instance:
+        for _ in range(2):
+            tell(instance, night(instance, left_open))
+    (body,) = by_webhook.bodies
+    assert body["text"].startswith("could not be judged: verification/amxbf16 3.12|0.33.0")
+    assert "no AMX here" in body["attachments"][0]["text"]

@@ -9,10 +9,12 @@ import pytest
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.operations.builds import rules
+from vllm_wheels.core.errors import BuildError, VllmWheelsError
+from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.operations.tracked_releases import targets
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import assets, internals, partitions, schedules, staleness
+from vllm_wheels.defs import held as held_back
 from vllm_wheels.defs.keys import key, needs
 from vllm_wheels_tests.defs.workplace import graph
 
@@ -24,7 +26,7 @@ LANE = ("avx512",)
 def instance(tmp_path):
     with dg.instance_for_test() as found:
         for release in NEWEST:
-            partitions.register(found, release)
+            partitions.register(found, release, "3.12", "3.13")
         yield found
 
 
@@ -40,7 +42,7 @@ def record(instance, kind: str, partition: str, *, variant="avx512", data="1", c
     tags = internals.version_tags(data=data, code=code or rules()[kind].code_version(variant))
     event = dg.AssetMaterialization(
         asset_key=key(kind, variant),
-        partition=partitions.partition_key(partition),
+        partition=partition,
         tags=tags | internals.provenance_tags(instance, needs(kind, variant), partition),
     )
     instance.report_runless_asset_event(event)
@@ -53,7 +55,8 @@ def record_all(instance, partition: str) -> None:
 
 def requested(instance, settings, *chosen: str) -> dict[str, list[str]]:
     targets_of = [Target.parse(one) for one in chosen]
-    found = schedules.stale_requests(instance, graph(), targets_of, settings, tick="tonight")
+    builds = build_graph(settings, say=lambda _: None)
+    found = schedules.stale_requests(instance, graph(), targets_of, builds, tick="tonight")
     return {request.partition_key: [key.to_user_string() for key in request.asset_selection] for request in found}
 
 
@@ -88,6 +91,51 @@ def test_failed_assets_of_yesterday_are_requested_again(instance, settings):
     for kind in [kind for kind in rules() if kind != "verification"]:
         record(instance, kind, "3.12|0.34.0")
     assert requested(instance, settings, "3.12|0.34.0") == {"3.12|0.34.0": ["verification/avx512"]}
+
+
+def held(builds, variant: str | None, *, key: str | None = None, what: str = "it broke") -> None:
+    """Notes a failure of the night before."""
+    owner = Target(release="0.34.0", python="3.12", variant=variant)
+    builds.failures.note("compiled", owner, key, BuildError(what, why="line 3", remedy="mend it"))
+
+
+def test_what_failed_is_left_alone_until_something_moves(instance, settings, monkeypatch):
+    """A release that does not compile costs one run and one message, not one a night."""
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__VARIANTS", '["avx512", "baseline"]')
+    monkeypatch.setattr(held_back, "_is_the_same", lambda _, failure, __: failure.key == "now")
+    builds = build_graph(configuration.load(), say=lambda _: None)
+    held(builds, "avx512", key="now")
+    (asked,) = requested(instance, builds.settings, "3.12|0.34.0").values()
+    assert {"source", "compiled/baseline"} <= set(asked)
+    assert not any(name.endswith("/avx512") for name in asked)
+    held(builds, "baseline", key="now")
+    assert requested(instance, builds.settings, "3.12|0.34.0") == {}
+    held(builds, "avx512", key="before something moved")
+    assert any(name.endswith("/avx512") for name in requested(instance, builds.settings, "3.12|0.34.0")["3.12|0.34.0"])
+
+
+def test_plan_that_fails_as_before_is_left_alone(settings):
+    """Where not even a plan can be drawn up there is no key; the same words are the same failure."""
+    target = Target(release="0.34.0", python="3.12")
+    builds = build_graph(settings, say=lambda _: None)
+    with pytest.raises(VllmWheelsError) as caught:
+        builds.ensure("source", target)
+    assert held_back.held_back(builds, target).keys() == {None}
+    builds.failures.note("source", target, None, BuildError(f"not {caught.value.what}", why="", remedy=""))
+    assert held_back.held_back(builds, target) == {}
+
+
+def test_run_says_why_each_asset_is_made(instance, settings):
+    """In the UI the tags of a run tell who asked, for what, and which input moved."""
+    record_all(instance, "3.12|0.34.0")
+    record(instance, "metadata", "3.12|0.34.0", code="before the change")
+    target = Target(release="0.34.0", python="3.12")
+    builds = build_graph(settings, say=lambda _: None)
+    (found,) = schedules.stale_requests(instance, graph(), [target], builds, tick="tonight")
+    assert found.tags["vllm-wheels/automatic"] == "nightly"
+    assert found.tags["vllm-wheels/variants"] == "avx512"
+    assert found.tags["why/metadata.avx512"] == "has a new code version"
+    assert found.tags["why/verification.avx512"] == "wheel/avx512 is made again"
 
 
 # A queued run of this test would need a whole code location around it.
@@ -170,10 +218,13 @@ def test_tick_without_anything_stale_is_skipped_with_the_reason(instance, settin
     monkeypatch.setattr("vllm_wheels.core.operations.tracked_releases.supports", lambda *_: True)
     record_all(instance, "3.12|0.34.0")
     tick = evaluate(instance)
-    assert (tick.run_requests, tick.skip_message) == ([], "nothing is stale in 1 partitions, or a run is at it already")
+    assert (tick.run_requests, tick.skip_message) == (
+        [],
+        "nothing is stale in 1 partitions, or a run is at it, or it failed and nothing has moved since",
+    )
 
 
-def test_compilers_take_turns_in_a_pool():
-    """However many runs there are, variants are compiled in the pool that dagster.yaml limits."""
-    (compiled,) = [one for one in assets.all_assets() if one.key == key("compiled", "avx512")]
-    assert compiled.op.pool == "compile"
+def test_no_step_waits_in_dagsters_pools():
+    """Dagster's wait for a pool says nothing and cannot be interrupted; so what has to wait does so inside its step."""
+    assert {one.op.pool for one in assets.all_assets()} == {None}
+    assert {kind for kind, rule in rules().items() if rule.slot} == {"compiled", "verification"}

@@ -12,7 +12,7 @@ from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.operations.tracked_releases import Announced, announced
 from vllm_wheels.defs import automation, freshness, partitions, staleness
 from vllm_wheels.defs.sensors import Memory, new_among
-from vllm_wheels_tests.defs.test_schedules import record_all
+from vllm_wheels_tests.defs.test_schedules import record, record_all
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
@@ -55,7 +55,8 @@ def tick(instance, cursor=None):
 
 
 def versions(found) -> list[str]:
-    return [key for request in found.dynamic_partitions_requests for key in request.partition_keys]
+    added = (key for request in found.dynamic_partitions_requests for key in request.partition_keys)
+    return list(dict.fromkeys(key.partition("|")[2] for key in added))
 
 
 def test_first_tick_takes_the_newest_release_only(index, instance, tmp_path):
@@ -65,6 +66,7 @@ def test_first_tick_takes_the_newest_release_only(index, instance, tmp_path):
     found = tick(instance)
     assert versions(found) == ["0.33.0"]
     assert [request.partition_key for request in found.run_requests] == ["3.12|0.33.0", "3.13|0.33.0"]
+    assert partitions.every(instance) == ["3.12|0.33.0", "3.13|0.33.0"]
     assert versions(tick(instance, found.cursor)) == []
 
 
@@ -171,7 +173,7 @@ def test_tags_of_a_git_repository_are_releases_too(index, tmp_path, monkeypatch)
 
 def test_moved_inputs_are_named_and_left_to_the_night(settings_environment, instance, monkeypatch):
     """By day, what moved is observed and named; nothing is compiled for it."""
-    partitions.register(instance, "0.32.0")
+    partitions.register(instance, "0.32.0", "3.11")
     monkeypatch.setattr(staleness, "observe", lambda *_: {"3.11|0.32.0": ["upstream"]})
     _, sensor = automation.sensors(configuration.load())
     with dg.build_sensor_context(instance=instance) as context:
@@ -187,13 +189,25 @@ def test_newest_release_is_reported_once_it_is_complete(settings_environment, in
     def report() -> bool:
         return freshness.report_newest(instance, "0.33.0", pythons=["3.12"], settings=configuration.load())
 
-    partitions.register(instance, "0.33.0")
+    partitions.register(instance, "0.33.0", "3.12")
     assert not report()
     record_all(instance, "3.12|0.33.0")
     assert report()
     assert not report()
     event = instance.get_latest_materialization_event(dg.AssetKey(freshness.NAME))
     assert event.asset_materialization.metadata["release"].value == "0.33.0"
+
+
+def test_newest_release_is_not_complete_while_a_newer_wheel_has_no_verdict(settings_environment, instance, monkeypatch):
+    """A verification speaks for the wheel that it was of, and not for the one that was built since."""
+    monkeypatch.setenv("VLLM_WHEELS_AUTOMATION__VARIANTS", '["avx512"]')
+    monkeypatch.setattr(freshness, "SAID_AGAIN", timedelta(0))
+    partitions.register(instance, "0.33.0", "3.12")
+    record_all(instance, "3.12|0.33.0")
+    given = {"pythons": ["3.12"], "settings": configuration.load()}
+    assert freshness.report_newest(instance, "0.33.0", **given)
+    record(instance, "wheel", "3.12|0.33.0", data="2")
+    assert not freshness.report_newest(instance, "0.33.0", **given)
 
 
 @pytest.mark.parametrize(("enabled", "status"), [("true", "RUNNING"), ("false", "STOPPED")])

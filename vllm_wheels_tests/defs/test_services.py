@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +16,15 @@ from docker.models.containers import Container
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.builders.docker_engine import OWNER, engine
-from vllm_wheels.defs import home
-from vllm_wheels.defs.services import Service, Services
+from vllm_wheels.core.errors import MachineError
+from vllm_wheels.core.host.slots import slot
+from vllm_wheels.defs import services as module
+from vllm_wheels.defs.services import Service, Services, only_one
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until
 
 PARTITION = "3.11|0.32.0"
 COMPILERS = ("cc1plus", "ninja", "cmake")
 SECONDS = 240
-FREED_SECONDS = 150
-"""The daemon frees what a run left behind a minute after its end, and looks every half minute."""
 
 
 @pytest.fixture
@@ -57,6 +60,79 @@ def test_token_reaches_the_server_whose_runs_publish_and_no_other(tmp_path, monk
     assert ("pypi-canary" in seen.read_text()) == publishes
 
 
+def test_taken_port_is_told_before_anything_starts(tmp_path):
+    """Where somebody listens on the port already, I am told so at once, and which option to give."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(MachineError, match=f"cannot listen on 127.0.0.1:{port}") as caught,
+            only_one(tmp_path, port),
+        ):
+            pass
+    assert "--port" in caught.value.remedy
+
+
+def test_second_web_ui_names_the_first(tmp_path):
+    """Two daemons on one database would do everything twice; the second one says where the first is."""
+    with only_one(tmp_path, free_port()):
+        first = rf"the web UI on http://127\.0\.0\.1:\d+ \(process {os.getpid()} "
+        with pytest.raises(MachineError, match="runs already") as caught, only_one(tmp_path, free_port()):
+            pass
+    assert re.match(first, caught.value.why)
+    with only_one(tmp_path, free_port()):
+        pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def test_servers_that_need_another_start_once_it_answers(tmp_path):
+    """Web server and daemon do not complain of a code server that is only being started."""
+    order, answering = tmp_path / "order", tmp_path / "answering"
+    slow = Service(
+        name="slow",
+        argv=("sh", "-c", f"sleep 1; echo slow >> {order}; touch {answering}; exec sleep 60"),
+        ready=answering.exists,
+    )
+    later = Service(name="later", argv=("sh", "-c", f"echo later >> {order}; exec sleep 60"))
+    services = Services([slow, later], {}, lambda _: None)
+    services.start()
+    until(lambda: order.read_text() == "slow\nlater\n", 20, "both to have started")
+    services.end()
+
+
+def test_server_that_never_answers_is_told(tmp_path):
+    """A code server that cannot load the definitions ends the command, with its status."""
+    broken = Service(name="code server", argv=("sh", "-c", "exit 3"), ready=lambda: False)
+    services = Services([broken], {}, lambda _: None)
+    with pytest.raises(MachineError, match="the code server does not start") as caught:
+        services.start()
+    assert caught.value.why == "it ended with status 3"
+
+
+def test_servers_end_together_however_deaf_they_are(monkeypatch):
+    """Ctrl-C gives the prompt back within ten seconds: one grace for all, not one for each."""
+    monkeypatch.setattr(module, "GRACE_SECONDS", 1.0)
+    deaf = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    services = Services([Service(name=name, argv=deaf) for name in ("one", "two", "three")], {}, lambda _: None)
+    services.start()
+    began = time.monotonic()
+    services.end()
+    assert time.monotonic() - began < 3.0
+    assert {service.process.poll() for service in services.table} == {-signal.SIGKILL}
+
+
+@pytest.mark.servers
+def test_web_ui_starts_and_stops_without_a_stack_trace(settings_environment, tmp_path):
+    """What a person reads between start and Ctrl-C has no traceback, and the prompt is back within ten seconds."""
+    with running_ui(tmp_path) as ui:
+        pass
+    assert ui.stopped_within < 10.0
+    assert "Traceback" not in ui.log.read_text()
+
+
 @pytest.mark.servers
 def test_terminated_run_leaves_no_compiler_behind(ui, tmp_path):
     """Whoever ends a run in the UI ends its compiler with it."""
@@ -67,7 +143,7 @@ def test_terminated_run_leaves_no_compiler_behind(ui, tmp_path):
     assert ended == "CANCELED"
     # Being ended they may still be there for a moment.
     until(lambda: not compilers(tmp_path), 15, "the compilers to end")
-    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
+    assert free()
 
 
 @pytest.mark.container
@@ -93,11 +169,10 @@ def containers(folder: Path) -> list[Container]:
     return [one for one in found if any(mount["Source"].startswith(build) for mount in one.attrs["Mounts"])]
 
 
-def slots() -> tuple[int, int] | None:
-    """Taken and all places of the pool of compilers; None while one is taken."""
-    instance = home.instance(configuration.load())
-    info = instance.event_log_storage.get_concurrency_info("compile")
-    return (info.active_slot_count, info.slot_count) if info.active_slot_count == 0 else None
+def free() -> bool:
+    """Whether the next compile would not have to wait."""
+    with slot("compile", "a test", configuration.load(), pytest.fail):
+        return True
 
 
 @pytest.mark.servers
@@ -113,7 +188,7 @@ def test_killed_web_server_and_daemon_come_back_and_the_run_goes_on(ui, tmp_path
     ended = until(lambda: end_of(ui, run), SECONDS, "the run to end")
     assert ended == "SUCCESS"
     assert {name for name, pid in killed.items() if ui.pid(name) == pid} == set()
-    assert until(slots, FREED_SECONDS, "the place in the pool to be free") == (0, 1)
+    assert free()
 
 
 def end_of(ui: RunningUi, run: str) -> str | None:

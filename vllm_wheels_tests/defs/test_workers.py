@@ -58,7 +58,6 @@ def shared(tmp_path, settings_environment, monkeypatch) -> Iterator[None]:
         database = {"hostname": "127.0.0.1", "username": "dagster", "password": "", "db_name": "dagster", "port": port}
         instance = {
             "storage": {"postgres": {"postgres_db": database}},
-            "concurrency": {"pools": {"default_limit": 100, "granularity": "op"}},
             "telemetry": {"enabled": False},
         }
         (tmp_path / "home" / "dagster.yaml").write_text(json.dumps(instance))

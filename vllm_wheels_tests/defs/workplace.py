@@ -73,7 +73,7 @@ class Workplace:
         keys = [dg.AssetKey.from_user_string(name) for name in names]
         options = BuildOptions()
         instance = self.instance
-        partitions.register(instance, TARGET.release)
+        partitions.register(instance, TARGET.release, TARGET.python)
         outcome = launch.launch(
             TARGET, keys, instance=instance, options=options, dry_run=dry_run, say=self.lines.append
         )
@@ -84,7 +84,7 @@ class Workplace:
 def graph() -> dg.AssetGraph:
     """The graph with the code versions of this moment, as a freshly loaded code location has it."""
     definitions = dg.Definitions(
-        assets=[*inputs.specs(), freshness.spec(), *assets.all_assets()],
+        assets=[*inputs.specs(), freshness.spec(configuration.load()), assets.overview(), *assets.all_assets()],
         resources={"build_mode": BuildMode(), "build_options": BuildOptions()},
     )
     return definitions.resolve_asset_graph()

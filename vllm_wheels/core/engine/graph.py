@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vllm_wheels.core.engine.plan import ActionContext, Plan, Step, carry_out
+from vllm_wheels.core.engine.failures import Failures
+from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step, carry_out
 from vllm_wheels.core.engine.remotes import Remotes
 from vllm_wheels.core.engine.rule import ImageNotMadeError, PlanContext, Rule
 from vllm_wheels.core.engine.run_cache import RunCache, current
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.errors import BuildError, MachineError, StoreBusyError
+from vllm_wheels.core.errors import BuildError, FailedBeforeError, MachineError, StoreBusyError, VllmWheelsError
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.slots import slot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm_wheels.core.engine.builder import Builder
     from vllm_wheels.core.engine.store import Artifact
     from vllm_wheels.core.settings import Settings
@@ -68,6 +73,8 @@ class BuildGraph:
         echo: given each line that a process prints; None keeps quiet.
         on_artifact: told once in a run of each artifact that is ready, with its target and whether it was made now.
         watcher: follows what is made, to show it to the user; None where nobody looks.
+        retry: somebody asked to try again what failed with the same key.
+        automatic: nobody asked: what failed is left alone, and after a fault that may pass only for a while.
         run_cache: what it shares with other build graphs of the same run.
     """
 
@@ -78,6 +85,8 @@ class BuildGraph:
     echo: Callable[[str], None] | None = None
     on_artifact: Callable[[Target, Artifact, bool], None] | None = None
     watcher: Watcher | None = None
+    retry: bool = False
+    automatic: bool = False
     run_cache: RunCache = field(default_factory=current)
 
     @property
@@ -90,6 +99,11 @@ class BuildGraph:
         """Where other machines' artifacts are."""
         failed = self.run_cache.failed_remotes
         return Remotes(settings=self.settings.store, store=self.store, failed=failed, say=self.say)
+
+    @property
+    def failures(self) -> Failures:
+        """What could not be made."""
+        return Failures(self.settings.state_folder / "failures")
 
     @property
     def runner(self) -> Runner:
@@ -189,14 +203,38 @@ class BuildGraph:
         return artifact
 
     def _found_or_made(self, rule: Rule, target: Target, known: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
-        plan = self._plan(rule, target, known, find_builder=lambda: self.builder)
+        owner, key = rule.target(target), None
+        try:
+            plan = self._plan(rule, target, known, find_builder=lambda: self.builder)
+            key = self._key(rule, plan)
+            found = self._found(plan, wait_seconds=self.settings.builder.lock_seconds)
+            if found is None:
+                self._require_untried(rule, plan)
+            artifact = found or self._make(plan, key, known)
+        except FailedBeforeError:
+            raise
+        except VllmWheelsError as error:
+            self.failures.note(rule.kind, owner, key, error)
+            raise
+        self.failures.forget(rule.kind, owner, key)
+        return artifact, found is None
+
+    def _require_untried(self, rule: Rule, plan: Plan) -> None:
+        """Raises FailedBeforeError where the same failed before: a person's cheap attempts are never refused."""
+        failure = None if self.retry else self.failures.find(rule.kind, plan.target)
+        if failure is None or failure.key != plan.key:
+            return
+        if failure.stands(time.time()) if self.automatic else rule.slot and not failure.passing:
+            raise failure.error
+
+    def _key(self, rule: Rule, plan: Plan) -> str:
+        target = plan.target
         if plan.key is None:
             what = f"{rule.kind} of {target.partition} cannot be made yet"
             raise BuildError(what, why=f"unknown: {', '.join(plan.unknown)}", remedy="report this as a defect")
         for notice in plan.notices:
             self.say(f"NOTICE: {notice}")
-        found = self._found(plan, wait_seconds=self.settings.builder.lock_seconds)
-        return found or self._make(plan, plan.key, known), found is None
+        return plan.key
 
     def _found(self, plan: Plan, *, wait_seconds: float) -> Artifact | None:
         if plan.key is None:
@@ -228,20 +266,27 @@ class BuildGraph:
         if self.watcher:
             self.watcher.begun(plan)
         wait = self.settings.builder.lock_seconds
-        with self.store.making(plan.artifact, key, wait_seconds=wait, say=self.say) as stage:
+        with self.store.making(plan.artifact, key, wait_seconds=wait, purpose=plan.name, say=self.say) as stage:
             # Another process may have made it while this one waited for the lock.
             if found := self.store.find(plan.artifact, key):
                 return found
-            started = time.monotonic()
-            context = ActionContext(
-                stage=stage, settings=self.settings, runner=self.runner, find_builder=lambda: self.builder, say=self.say
-            )
-            made = carry_out(plan.steps, context)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
-            seconds = round(time.monotonic() - started, 1)
+            made, seconds = self._carried_out(plan, stage)
             artifact = self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)
         self.remotes.push(artifact)
         return artifact
+
+    def _carried_out(self, plan: Plan, stage: Path) -> tuple[Made, float]:
+        """Walks the steps of a plan, once there is a place for it; with the seconds that they took."""
+        context = ActionContext(
+            stage=stage, settings=self.settings, runner=self.runner, find_builder=lambda: self.builder, say=self.say
+        )
+        work = self.rules[plan.artifact].slot
+        place = slot(work, plan.name, self.settings, self.say) if work else nullcontext()
+        with place:
+            started = time.monotonic()
+            made = carry_out(plan.steps, context)
+            return made, round(time.monotonic() - started, 1)
 
 
 def _unknown(rule: Rule, target: Target, what: str) -> Plan:

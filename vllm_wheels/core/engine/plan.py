@@ -91,6 +91,12 @@ class Plan:
     code: str = ""
 
     @property
+    def name(self) -> str:
+        """What it makes, for people."""
+        target = self.target
+        return " ".join(part for part in (self.artifact, target.variant, target.release, f"on {target.python}") if part)
+
+    @property
     def outside(self) -> str:
         """Hash of what determines the result and neither another artifact nor our own code decides.
 

@@ -17,6 +17,7 @@ from vllm_wheels.core.variants import Variant, variant
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.builder import Builder
     from vllm_wheels.core.engine.store import Artifact, Store
+    from vllm_wheels.core.host.slots import Work
     from vllm_wheels.core.settings import Settings
     from vllm_wheels.core.target import Target
 
@@ -92,7 +93,7 @@ class Rule:
         sidecars: its files that stand beside a delivered wheel.
         hardware: what a machine must have to make it.
         better: the plan as another machine draws it up whose result is worth more, where there is one.
-        pool: Dagster's pool that limits how many are made at the same time.
+        slot: what it takes a place for while it is made, where only so many are made at the same time on a machine.
         phrases: what a changed input means to a person, by its name; ``{rest}`` is the part of the name below the entry
             and ``{values}`` what it was and is, where that is short enough to read.
     """
@@ -111,7 +112,7 @@ class Rule:
     better: Callable[[Plan], Plan | None] = as_it_is
     sidecars: tuple[str, ...] = ()
     labels: frozenset[str] = frozenset()
-    pool: str | None = None
+    slot: Work | None = None
     phrases: Mapping[str, str] = field(default_factory=dict)
 
     @property

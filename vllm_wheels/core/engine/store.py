@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from filelock import FileLock, Timeout
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.errors import StoreBusyError
 from vllm_wheels.core.host.files import write_atomically, write_synced
+from vllm_wheels.core.host.slots import holder, noted
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.plan import Made, Plan
@@ -101,13 +104,19 @@ class Store:
 
     @contextmanager
     def making(
-        self, kind: str, key: str, *, wait_seconds: float, say: Callable[[str], None] | None = None
+        self,
+        kind: str,
+        key: str,
+        *,
+        wait_seconds: float,
+        purpose: str = "",
+        say: Callable[[str], None] | None = None,
     ) -> Iterator[Path]:
         """A staging folder for the artifact, under a lock that dies with the process.
 
         Whatever an earlier, killed process left in staging for the same artifact is removed.
 
-        ``say`` is told before a wait for another process begins.
+        ``say`` is told before a wait for another process begins, and who that is: it noted its ``purpose``.
 
         Raises:
             StoreBusyError: another process held the lock for ``wait_seconds``.
@@ -117,7 +126,8 @@ class Store:
         stage = self.root / "staging" / f"{kind}-{key}"
         lock = FileLock(locks / f"{kind}-{key}.lock")
         try:
-            with _acquired(lock, wait_seconds, lambda: say and say(f"waiting: another process is making this {kind}")):
+            waiting = partial(_tell_of_wait, Path(lock.lock_file), kind, say)
+            with _acquired(lock, wait_seconds, waiting), noted(Path(lock.lock_file), purpose or kind):
                 shutil.rmtree(stage, ignore_errors=True)
                 stage.mkdir(parents=True)
                 try:
@@ -220,6 +230,13 @@ def _locked(descriptor: int, mode: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _tell_of_wait(lock: Path, kind: str, say: Callable[[str], None] | None) -> None:
+    if say:
+        began = datetime.now().astimezone().strftime("%H:%M:%S")
+        who = holder(lock) or "one that does not say which"
+        say(f"waiting since {began} for another process that makes this {kind}: {who}")
 
 
 def _acquired(lock: FileLock, wait_seconds: float, on_wait: Callable[[], object]) -> AbstractContextManager[object]:

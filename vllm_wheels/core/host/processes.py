@@ -133,17 +133,17 @@ def _started(argv: Sequence[str], env: Mapping[str, str | None], cwd: Path | Non
     )
 
 
-def end_group(process: subprocess.Popen[str], *, grace_seconds: float = TERMINATE_SECONDS) -> None:
-    """Ends a process and all its children: TERM, a grace, KILL."""
-    _signal_group(process, signal.SIGTERM)
-    try:
-        process.wait(grace_seconds)
-    except subprocess.TimeoutExpired:
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-    else:
+def end_group(*processes: subprocess.Popen[str], grace_seconds: float = TERMINATE_SECONDS) -> None:
+    """Ends processes and all their children: TERM, one grace for all of them, KILL."""
+    deadline = time.monotonic() + grace_seconds
+    for process in processes:
+        _signal_group(process, signal.SIGTERM)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
         # Children may outlive their parent's clean exit.
         _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> None:

@@ -53,6 +53,8 @@ def build_graph(
     watcher: Watcher | None = None,
     own_rules: Mapping[str, Rule] | None = None,
     set_up: bool = False,
+    retry: bool = False,
+    automatic: bool = False,
 ) -> BuildGraph:
     """The build graph of an installation; see ``BuildGraph``. ``own_rules`` take the place of the installation's.
 
@@ -70,4 +72,6 @@ def build_graph(
         echo=echo,
         on_artifact=on_artifact,
         watcher=watcher,
+        retry=retry,
+        automatic=automatic,
     )

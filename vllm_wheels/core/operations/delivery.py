@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from vllm_wheels.core.formats.wheel_name import sidecar, wheel_in, wheels_in
 from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.verify.page import as_html
+from vllm_wheels.core.verify.report import HTML, PAGE, REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vllm_wheels.core.engine.graph import BuildGraph
     from vllm_wheels.core.target import Target
+    from vllm_wheels.core.verify.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,14 @@ def deliver(builds: BuildGraph, kind: str, target: Target) -> Path:
         for name in rule.sidecars:
             _copy(builds.ensure(rule.kind, target).folder / name, sidecar(folder / source.name, f"{infix}{name}"))
     return folder / source.name
+
+
+def deliver_open(builds: BuildGraph, target: Target, report: Report) -> None:
+    """Puts a wheel into the output folder with a report that came to no verdict, which the store does not keep."""
+    wheel = deliver(builds, "wheel", target)
+    texts = {REPORT: json.dumps(report.as_json(), indent=1), PAGE: report.as_markdown(), HTML: as_html(report)}
+    for name, text in texts.items():
+        write_atomically(sidecar(wheel, f"py{target.python}.{name}"), text)
 
 
 def delivered(folder: Path, target: Target) -> Iterator[Delivered]:

@@ -20,7 +20,7 @@ from vllm_wheels.core.texts import shown, shown_line
 SMTP_PERMANENT = 500
 """Answers of a mail server from here on stay what they are (RFC 5321, 4.2.1)."""
 
-COLOURS = {"failed": "danger", "published": "good"}
+COLOURS = {"failed": "danger", "open": "warning", "mended": "good", "published": "good"}
 """Names of colours as Slack's attachments have them."""
 
 
@@ -28,7 +28,7 @@ COLOURS = {"failed": "danger", "published": "good"}
 class Message:
     """What happened: an event for programs; a title of one line, further lines, facts by name and a link for people."""
 
-    event: Literal["failed", "published"]
+    event: Literal["failed", "open", "mended", "published"]
     title: str
     text: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)

@@ -159,7 +159,7 @@ def finish(context: ActionContext, tested: WheelUnderTest) -> Made:
     """Writes the report as pages and removes the environment.
 
     Raises:
-        CannotVerifyError: there is no verdict; such a report is not kept, or the next run would not try again.
+        OpenVerdictError: there is no verdict; such a report is not kept, or the next run would not try again.
     """
     report = read_report(context.stage)
     (context.stage / PAGE).write_text(report.as_markdown(), "utf-8")

@@ -1,5 +1,7 @@
 """Decides whether reports let a wheel be released."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,20 @@ from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, V
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.unpacked import claimed
+
+
+class OpenVerdictError(CannotVerifyError):
+    """A report came to no verdict; it is handed on here, since nobody keeps it and the next run tries again."""
+
+    def __init__(self, report: Report) -> None:
+        open_ones = report.of_verdict("could-not-judge")
+        why = "; ".join(f"{each.check}: {each.line}" for each in open_ones) or "no check was carried out"
+        remedy = open_ones[0].remedy if open_ones else "verify the wheel again"
+        super().__init__(f"{report.wheel} could not be verified {report.scope}", why=why, remedy=remedy)
+        self.report = report
+
+    def __reduce__(self) -> tuple[Callable[..., OpenVerdictError], tuple[Report]]:
+        return type(self), (self.report,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +96,5 @@ def require_unconvicted(report: Report) -> None:
 
 def require_verdict(report: Report) -> None:
     """Refuses a report in which something could not be judged and nothing convicts."""
-    if report.verdict != "could-not-judge":
-        return
-    open_ones = report.of_verdict("could-not-judge")
-    what = f"{report.wheel} could not be verified {report.scope}"
-    why = "; ".join(f"{each.check}: {each.line}" for each in open_ones) or "no check was carried out"
-    remedy = open_ones[0].remedy if open_ones else "verify the wheel again"
-    raise CannotVerifyError(what, why=why, remedy=remedy)
+    if report.verdict == "could-not-judge":
+        raise OpenVerdictError(report)

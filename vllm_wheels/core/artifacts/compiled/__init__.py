@@ -24,7 +24,7 @@ RULE = Rule(
     observed=("toolchain", "Compiler and image of the builder"),
     stage="compile",
     labels=frozenset({"cplusplus"}),
-    pool="compile",
+    slot="compile",
     hardware=COMPILING,
     phrases={"abi": "stable ABI changed{values}", "builder": "{rest} of the builder changed{values}"},
 )

@@ -29,7 +29,6 @@ from vllm_wheels.core.formats.wheel_name import wheel_in
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.commands import PATH, PYTHON, STAGE, Invocation
-from vllm_wheels.core.host.compile_slots import compile_slot
 from vllm_wheels.core.host.machine import jobs, require_memory, require_room
 from vllm_wheels.core.patches.preloads import preloads_tcmalloc
 
@@ -286,7 +285,6 @@ def run(context: ActionContext, arguments: Compiling) -> Made:
         CompilerKilledError: the compiler was killed also as the only job, nearly always for lack of memory.
         BuildError: the build failed; the reason names the first error of the log.
         StepTimeoutError: it took longer than ``timeout_seconds``.
-        StoreBusyError: other compiles never made room for this one.
         MachineError: a tool of the compiler cache is missing, or its storage does not answer.
     """
     folders = arguments.folders
@@ -300,8 +298,7 @@ def run(context: ActionContext, arguments: Compiling) -> Made:
     (invocation,) = context.invocations
     python = context.builder.python(arguments.python)
     filled = invocation.filled({PYTHON: python, PATH: context.builder.path(), REMOTE: builder.cache_remote or ""})
-    with compile_slot(context.settings, context.say):
-        seconds = _with_fewer_and_fewer_jobs(context, filled, folders, arguments.timeout_seconds)
+    seconds = _with_fewer_and_fewer_jobs(context, filled, folders, arguments.timeout_seconds)
     (build / "out").rename(context.stage / RAW)
     if _was_compiled(context, arguments.same_toolchain) and builder.compiler_cache != "none":
         after, remote = compiler_cache.size(cache), builder.cache_remote is not None

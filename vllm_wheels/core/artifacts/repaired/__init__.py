@@ -15,7 +15,6 @@ RULE = Rule(
     observed_by_variant=True,
     stage="wheel",
     # Asked for alone, its step compiles what is missing.
-    pool="compile",
     hardware=COMPILING,
     labels=frozenset({"python"}),
     phrases={"distribution": "name of the distribution changed{values}", "version": "version changed{values}"},

@@ -13,7 +13,6 @@ RULE = Rule(
     code=(__name__,),
     stage="wheel",
     # Asked for alone, its step compiles what is missing.
-    pool="compile",
     hardware=COMPILING,
     sidecars=("build.log", "provenance.json", "intoto.json"),
     labels=frozenset({"python"}),
