@@ -18,6 +18,7 @@ from vllm_wheels.commands.options import explain, with_verbosity
 from vllm_wheels.commands.typed import program
 from vllm_wheels.core.errors import CommandLineError, InterruptedBuildError, VllmWheelsError
 from vllm_wheels.core.host.handover import hand_over
+from vllm_wheels.core.host.secrets import Secrets, move_out
 from vllm_wheels.core.host.system_errors import behind, of_system
 
 if TYPE_CHECKING:
@@ -57,19 +58,26 @@ class Subcommands(click.Group):
     epilog="Example: vllm-wheels build --variant avx512 --release 0.32.0",
 )
 @click.version_option(package_name="vllm-wheels", prog_name="vllm-wheels")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Build, verify and publish CPU-only vLLM wheels in five instruction-set variants."""
+    secrets = context.ensure_object(Secrets)
+    entry = COMMANDS.get(context.invoked_subcommand or "")
+    if entry is None or not entry.tokens:
+        context.obj = secrets.forget()
 
 
 def main() -> None:
     """Entry point: an error of the tree becomes three lines on standard error and its exit code."""
+    # First of all, or a file in memory would take the number of a stream that is closed.
     _open_streams()
+    secrets = move_out()
     ended = _Ended()
     # A plain `kill` must end compilers and containers as Ctrl-C does.
     signal.signal(signal.SIGTERM, ended)
     try:
         try:
-            status = ended.by_signal(run())
+            status = ended.by_signal(run(secrets))
         finally:
             hand_over()
         sys.stdout.flush()
@@ -99,10 +107,10 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it stays open until the end
 
 
-def run() -> int:  # noqa: PLR0911 - one for each kind of end
+def run(secrets: Secrets | None = None) -> int:  # noqa: PLR0911 - one for each kind of end
     """Runs what was typed and returns its exit status; every error is explained by then."""
     try:
-        cli(prog_name=program(), complete_var=VARIABLE, standalone_mode=False)
+        cli(prog_name=program(), complete_var=VARIABLE, standalone_mode=False, obj=secrets or Secrets())
     except VllmWheelsError as error:
         return explain(error)
     except (KeyboardInterrupt, click.exceptions.Abort):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dagster as dg
 
+from vllm_wheels.core.host.secrets import become_unreadable, refuse_secrets
 from vllm_wheels.core.settings import load
 from vllm_wheels.defs import automation, freshness, inputs, workers
 from vllm_wheels.defs.assets import all_assets, overview
 from vllm_wheels.defs.resources import BuildMode, BuildOptions
 
+# Every service and every run begins by loading this module, before any foreign code.
+become_unreadable()
+refuse_secrets("the code location")
 settings = load()
 
 defs = dg.Definitions(

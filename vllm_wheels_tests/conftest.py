@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from vllm_wheels.core.artifacts.compiled.planning import CACHE
+from vllm_wheels.core.builders.compiler_cache import CACHE
 from vllm_wheels.core.host import http
 from vllm_wheels_tests.fixtures import building, releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index

@@ -28,6 +28,7 @@ PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CHECKOUT = "srv/vllm-wheels"
 ENTER = """
 root=$1; shift
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$1" != -- ]; do
@@ -38,7 +39,13 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-exec chroot "$root" "$@"
+# Not chroot, in which the kernel makes no namespaces for sandboxes.
+cd "$root"
+mkdir -p .outside
+pivot_root . .outside
+cd /
+umount --lazy /.outside
+exec "$@"
 """
 
 KEPT_BY_SUDO = "VLLM_WHEELS_* PIP_* SSL_CERT_FILE REQUESTS_CA_BUNDLE"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vllm_wheels.commands import options
 from vllm_wheels.commands.typed import as_typed
+from vllm_wheels.core.host.secrets import Secrets
 from vllm_wheels.core.operations.doctor.findings import Finding
 from vllm_wheels.core.operations.doctor.probes import examine
 
@@ -22,7 +23,8 @@ WIDTH = 20
 @click.option("--python-version", "python", metavar="X.Y", help="Python to build on. [default: this one]")
 @options.json_option(what="what was found")
 @options.substitutes_option
-def command(*, python: str | None, json_file: Path | None, allow_substitutes: bool) -> None:
+@click.pass_obj
+def command(secrets: Secrets, *, python: str | None, json_file: Path | None, allow_substitutes: bool) -> None:
     """Check what a long build needs, in a few seconds; nothing is changed.
 
     Exit status: 0 a build can begin, 1 there are problems.
@@ -30,7 +32,7 @@ def command(*, python: str | None, json_file: Path | None, allow_substitutes: bo
     settings = options.read_settings(allow_substitutes=allow_substitutes)
     target = options.target_of(settings, release=None, pythons=(python,) if python else ())
     found: list[Finding] = []
-    for finding in examine(settings, python=target.python):
+    for finding in examine(settings, python=target.python, secrets=secrets):
         found.append(finding)
         _show(finding)
     problems = sum(finding.state == "problem" for finding in found)

@@ -16,6 +16,7 @@ from vllm_wheels.commands.options import (
     target_of,
     variant_names,
 )
+from vllm_wheels.core.host.secrets import Secrets
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.publish.candidate import required_variants
 from vllm_wheels.core.publish.receipt import deliver
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 @click.option("--yes", "go", is_flag=True, help="Upload. Without it, only the plan is shown.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan, whatever else is given.")
 @json_option(what="the plan, and the receipts,")
+@click.pass_obj
 def command(
+    secrets: Secrets,
     *,
     release: str | None,
     chosen: tuple[str, ...],
@@ -60,7 +63,7 @@ def command(
         return
     builds = build_graph(settings, say=milestone)
     context = publishing_context(settings, runner=builds.runner, find_builder=lambda: builds.builder, say=milestone)
-    receipts = Publisher(context=context).publish(prepared, chosen=names)
+    receipts = Publisher(context=context, secrets=secrets).publish(prepared, chosen=names)
     _write(json_file, plans, receipts)
     for receipt in receipts:
         for path in deliver(receipt, settings.output_folder):

@@ -88,7 +88,7 @@ def command(
         variant=name,
         install=not no_install,
         any_wheel=any_wheel,
-        guarded=not unguarded,
+        guarded=not (unguarded or settings.builder.unguarded),
         say=milestone,
     )
     for report in found.reports:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnparsableVariableError
 
 from vllm_wheels.core.errors import SettingsError
+from vllm_wheels.core.file_modes import others_who_write
 from vllm_wheels.core.sections import Section, StoreSettings, WorkerSettings
 
 FILE_VARIABLE = "VLLM_WHEELS_FILE"
@@ -78,6 +79,10 @@ class BuilderSettings(Section):
     )
     minimum_compiler: str = Field(
         "12.3", pattern=r"^\d+(\.\d+)*$", description="oldest g++ that the local builder accepts"
+    )
+    unguarded: bool = Field(
+        default=False,
+        description="run what is built and tried on this host without a sandbox; for a machine that holds nothing else",
     )
     unified_baseline: bool = Field(
         default=False, description="baseline from 0.17.0 on holds all of upstream's extensions, as upstream intends it"
@@ -177,6 +182,12 @@ class PublishSettings(Section):
     armed: bool = Field(default=False, description="let Dagster's release assets upload; without it they refuse")
     required_variants: tuple[str, ...] = Field((), description="which must have passed; default: all variants")
     required_pythons: tuple[str, ...] = Field((), description="on which, without excuse; default: all in reach")
+    token_file: Path | None = Field(
+        None, description="file of tokens, mode 600, with lines PUBLISH_TOKEN_VLLM_CPU=...; read by uploads alone"
+    )
+    keyring: bool = Field(
+        default=False, description="also ask the system's keyring: service upload_url, user the token's variable"
+    )
     patience_seconds: float = Field(900.0, gt=0, description="how long a failing upload of one file is tried again")
     settle_seconds: float = Field(300.0, gt=0, description="how long to wait until the index lists an accepted file")
     torch_links: tuple[str, ...] = Field(
@@ -276,6 +287,7 @@ def load(**overrides: Any) -> Settings:
         what = f"there is no settings file {named}"
         raise SettingsError(what, why=f"{FILE_VARIABLE} names it", remedy=f"create it, or unset {FILE_VARIABLE}")
     _refuse_unknown_variables()
+    _refuse_foreign_file(settings_file())
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
@@ -299,6 +311,13 @@ def changed(
     builder = {name: value for name, value in wanted.items() if value is not None}
     output = {"output_folder": output_folder.expanduser().absolute()} if output_folder else {}
     return settings.model_copy(update={"builder": settings.builder.model_copy(update=builder), **output})
+
+
+def _refuse_foreign_file(path: Path) -> None:
+    if others := others_who_write(path):
+        what = f"the settings file {path} is not obeyed"
+        why = f"it says what is downloaded, run and published, and {others}"
+        raise SettingsError(what, why=why, remedy=f"chmod go-w {path}; chown {os.geteuid()} {path}")
 
 
 def _refuse_unknown_variables() -> None:

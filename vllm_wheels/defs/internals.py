@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from dagster._core.event_api import EventLogRecord
     from sqlalchemy import Engine
+    from starlette.types import ASGIApp
 
 AssetJob = UnresolvedAssetJobDefinition
 """What ``define_asset_job`` gives."""
@@ -56,6 +57,23 @@ TELLING = (
 
 UNOBSERVED = "INITIAL"
 """Data version that Dagster takes for an external asset nobody has observed."""
+
+
+@contextmanager
+def web_application(workspace: Path) -> Iterator[ASGIApp]:
+    """Dagster's web UI as an application, for a server of ours: its own command starts one that nothing guards."""
+    # They load the whole of it, which only the web server needs.
+    from dagster._core.workspace.context import WorkspaceProcessContext  # noqa: PLC0415
+    from dagster._core.workspace.load_target import WorkspaceFileTarget  # noqa: PLC0415
+    from dagster_webserver.app import create_app_from_workspace_process_context  # noqa: PLC0415
+    from dagster_webserver.version import __version__  # noqa: PLC0415
+
+    with dg.DagsterInstance.get() as instance:
+        # Milliseconds, seconds, connections: the defaults of dagster-webserver.
+        instance.optimize_for_webserver(15_000, 3600, 20)
+        target = WorkspaceFileTarget(paths=[str(workspace)])
+        with WorkspaceProcessContext(instance, version=__version__, workspace_load_target=target) as context:
+            yield create_app_from_workspace_process_context(context)
 
 
 def partitioned_check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from filelock import FileLock, Timeout
 
 from vllm_wheels.core.errors import MachineError
 from vllm_wheels.core.host.ownership import end_orphans
-from vllm_wheels.core.host.processes import Runner, end_group, withheld
+from vllm_wheels.core.host.processes import Runner, end_group
+from vllm_wheels.core.host.secrets import PRIVATE
 from vllm_wheels.core.host.slots import holder, noted
 from vllm_wheels.defs.home import MODULE
 
 LOOPBACK = "127.0.0.1"
 LOCATION = "vllm_wheels"
+WEB = "vllm_wheels.defs.web"
 POLL_SECONDS = 1.0
 LOOK_SECONDS = 0.2
 PAUSE_SECONDS = 2.0
@@ -47,7 +50,7 @@ class Service:
     """A server.
 
     Attributes:
-        publishes: it gets tokens for uploads.
+        publishes: it is told where to publish to.
         ready: whether it answers; those after it in the table are started then, for they complain of what is missing.
         deaths: times of the monotonic clock.
     """
@@ -60,7 +63,7 @@ class Service:
     deaths: list[float] = field(default_factory=list)
 
 
-def address(port: int) -> str:
+def listening(port: int) -> str:
     """Where the web UI listens."""
     return f"http://{LOOPBACK}:{port}"
 
@@ -82,7 +85,7 @@ def only_one(home: Path, port: int) -> Iterator[None]:
         raise MachineError(what, why=why, remedy="use that one, or end it first") from None
     try:
         _require_free(port)
-        with noted(lock, f"the web UI on {address(port)}"):
+        with noted(lock, f"the web UI on {listening(port)}"):
             yield
     finally:
         held.release()
@@ -97,17 +100,20 @@ def _require_free(port: int) -> None:
 
 
 @contextmanager
-def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Services]:
+def services(
+    *, port: int, environment: Mapping[str, str], session: Path, say: Callable[[str], None]
+) -> Iterator[Services]:
     """Dagster's three servers, reachable from this machine only; ended with the context.
 
-    Runs are children of the code server, so that neither a dead web server nor a dead daemon takes one along.
+    The web server asks for the secret in the file ``session``. Runs are children of the code server, so that neither a
+    dead web server nor a dead daemon takes one along.
     """
     with TemporaryDirectory(prefix="vllm-wheels-") as folder:
         code, workspace = Path(folder, "code"), Path(folder, "workspace.yaml")
         # JSON is YAML.
         server = {"socket": str(code), "location_name": LOCATION}
         workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}), "utf-8")
-        table = _services(code, workspace, port)
+        table = _services(code, workspace, session, port)
         # The workspace says what to load; a module named besides it is refused.
         running = Services(table, {**PATIENCE, **environment, "DAGSTER_MODULE_NAME": None}, say)
         try:
@@ -117,9 +123,9 @@ def services(*, port: int, environment: Mapping[str, str], say: Callable[[str], 
             running.end()
 
 
-def _services(code_socket: Path, workspace: Path, port: int) -> list[Service]:
+def _services(code_socket: Path, workspace: Path, session: Path, port: int) -> list[Service]:
     code = ("-m", "dagster", "code-server", "start", "--socket", str(code_socket), "--module-name", MODULE)
-    web = ("-m", "dagster_webserver", "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace))
+    web = ("-m", WEB, "--host", LOOPBACK, "--port", str(port), "--workspace", str(workspace), "--session", str(session))
     daemon = ("-m", "dagster._daemon", "run", "--workspace", str(workspace))
     return [
         Service(
@@ -172,9 +178,9 @@ class Services:
         end_orphans()
 
     def _start(self, service: Service) -> None:
-        # Runs are its children, and may publish.
-        secrets = withheld() if service.publishes else {}
-        service.process = Runner().start(service.argv, env={**secrets, **self._environment})
+        # Runs are its children, and may publish; tokens are found by the uploading process, in a file or a keyring.
+        told = {name: value for name, value in os.environ.items() if service.publishes and PRIVATE.fullmatch(name)}
+        service.process = Runner().start(service.argv, env={**told, **self._environment})
         self._say(f"{service.name} started (process {service.process.pid})")
 
     def _revive(self, service: Service) -> None:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 from vllm_wheels.core.host.commands import Invocation
 from vllm_wheels.core.host.processes import Finished, Runner
+from vllm_wheels.core.host.sandbox import BUBBLEWRAP
+from vllm_wheels.core.verify.test_run import CLEAN
 
 UNKNOWN = re.compile(r"\{[a-z_ ]+\}|<[^<>]*not made yet>")
 """What a plan has in place of a word, or a part of one, that nobody knows yet."""
 
 SEVERAL = {"{index}", "{extensions}", "{mirror}"}
 """Stand for any number of words."""
+
+LAST_LIMIT = "--core=0"
+"""The last of a sandbox's own words, but for the two dashes that the command follows."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,18 @@ class WatchedRunner(Runner):
 
 
 def started(argv: Iterable[str], env: Mapping[str, str | None] | None) -> Started:
-    """What a runner or a builder was asked for; variables that are taken away are not among those given."""
-    return Started(tuple(argv), {name: value for name, value in (env or {}).items() if value is not None})
+    """What a runner or a builder was asked for; variables that are taken away are not among those given.
+
+    Of a command in a sandbox, the command, with the variables that not every one is given there.
+    """
+    words, given = tuple(argv), {name: value for name, value in (env or {}).items() if value is not None}
+    if words[0] == BUBBLEWRAP:
+        words = words[words.index(LAST_LIMIT) + 2 :]
+    if words[0] == "/usr/bin/env":
+        number = next(place for place, word in enumerate(words) if place and "=" not in word)
+        named = dict(word.split("=", 1) for word in words[1:number])
+        words, given = words[number:], {name: named[name] for name in named.keys() - {*CLEAN, "HOME"}}
+    return Started(words, given)
 
 
 def same(shown: Invocation, really: Started) -> bool:

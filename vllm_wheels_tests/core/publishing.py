@@ -11,6 +11,7 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.http import Clock
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.secrets import sealed
 from vllm_wheels.core.publish.receipt import Receipt
 from vllm_wheels.core.publish.release import Publisher, Release, prepare, publishing_context, repositories
 from vllm_wheels.core.settings import Settings
@@ -89,8 +90,12 @@ class Desk:
 
         clock = Clock(monotonic=lambda: now[0], sleep=sleep, chance=lambda: 0.0)
         context = publishing_context(self.settings(), runner=Runner(), find_builder=no_builder, say=self.said.append)
-        publisher = Publisher(context=context, environ=self.environ, clock=clock)
-        return publisher.publish(self.prepare(), chosen=tuple(chosen) or self.variants)
+        secrets = sealed(self.environ)
+        publisher = Publisher(context=context, secrets=secrets, clock=clock)
+        try:
+            return publisher.publish(self.prepare(), chosen=tuple(chosen) or self.variants)
+        finally:
+            secrets.forget()
 
 
 def tokens(token: str = TOKEN) -> dict[str, str]:

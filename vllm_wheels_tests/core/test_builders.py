@@ -166,7 +166,7 @@ def test_local_command_sees_the_sources_of_its_mounts(tmp_path, programs):
     heard: list[str] = []
     text = 'echo "$PWD:$GIVEN:/vllm-wheels/env/deep/x:/vllm-wheels/environment"'
     command = shell(text, cwd="/vllm-wheels/env", mounts=mounts, GIVEN="-I/vllm-wheels/env/include")
-    LocalBuilder().run(command, on_line=heard.append)
+    LocalBuilder(unguarded=True).run(command, on_line=heard.append)
     a, b = tmp_path / "a", tmp_path / "b"
     assert heard == [f"{a}:-I{a}/include:{b}/x:/vllm-wheels/environment"]
 
@@ -176,7 +176,7 @@ def test_folder_of_all_places_is_what_their_sources_share(tmp_path, programs):
     put_compiler(programs, "g++", "13.1.0")
     mounts = tuple(Mount(source=tmp_path / name, place=f"/vllm-wheels/{name}") for name in ("build", "env"))
     heard: list[str] = []
-    LocalBuilder().run(shell('echo "$BASE"', mounts=mounts, BASE="/vllm-wheels"), on_line=heard.append)
+    LocalBuilder(unguarded=True).run(shell('echo "$BASE"', mounts=mounts, BASE="/vllm-wheels"), on_line=heard.append)
     assert heard == [str(tmp_path)]
 
 
@@ -185,7 +185,7 @@ def test_local_command_does_not_inherit_compiler_flags(programs, monkeypatch):
     compiler = put_compiler(programs, "g++", "13.1.0")
     monkeypatch.setenv("CXXFLAGS", "-O0")
     heard: list[str] = []
-    LocalBuilder().run(shell('echo "$CXXFLAGS $CXX"'), on_line=heard.append)
+    LocalBuilder(unguarded=True).run(shell('echo "$CXXFLAGS $CXX"'), on_line=heard.append)
     assert heard == [f" {compiler}"]
 
 
@@ -193,7 +193,7 @@ def test_local_command_that_is_not_there_is_an_error(programs):
     """A missing program ends in one line, not in a traceback."""
     put_compiler(programs, "g++", "13.1.0")
     with pytest.raises(MachineError, match="no-such-program cannot be started"):
-        LocalBuilder().run(Command(argv=["no-such-program"], env={}, cwd="/", mounts=()))
+        LocalBuilder(unguarded=True).run(Command(argv=["no-such-program"], env={}, cwd="/", mounts=()))
 
 
 def test_index_variables_reach_commands_with_network(monkeypatch, tmp_path):
@@ -228,7 +228,7 @@ def test_local_is_chosen_where_no_engine_answers(programs, tmp_path):
     """Without an engine, a good compiler of the host is taken, and that is said in one line."""
     put_compiler(programs, "g++", "13.1.0")
     said: list[str] = []
-    builder = choose(Settings(state_folder=tmp_path), Runner(), said.append)
+    builder = choose(Settings(state_folder=tmp_path, builder={"unguarded": True}), Runner(), said.append)
     assert builder.name == "local"
     assert said == ["compiling on this host with g++ (Test 13.1.0) 13.1.0 (no container engine answers)"]
 

@@ -9,7 +9,7 @@ import pytest
 from vllm_wheels.core.builders import compiler_cache
 from vllm_wheels.core.builders.compiler_cache import REMOTE, check, coldness, environment, launcher, missing, statistics
 from vllm_wheels.core.errors import MachineError, SettingsError
-from vllm_wheels.core.settings import BuilderSettings
+from vllm_wheels.core.settings import BuilderSettings, Settings
 
 
 def settings(**changes) -> BuilderSettings:
@@ -36,6 +36,14 @@ def test_statistics_of_sccache_are_read(tmp_path):
     counts = {"cache_hits": {"counts": {"C/C++": 5}}, "cache_misses": {"counts": {"C/C++": 2, "Rust": 1}}}
     (tmp_path / compiler_cache.COUNTS).write_text(json.dumps({"stats": counts}), "utf-8")
     assert statistics(tmp_path) == {"hits": 5, "misses": 3}
+
+
+def test_release_takes_no_object_from_where_a_fork_was_built(tmp_path):
+    """Upstream's archives and tags share a cache; each fork and each local tree has one of its own."""
+    fork, tree = {"origin": "git", "git_url": "https://example.org/fork.git"}, {"origin": "path", "path": tmp_path}
+    names = [compiler_cache.folder_name(Settings(source=source)) for source in ({}, {"origin": "git"}, fork, tree)]
+    assert names[0] == names[1] == compiler_cache.CACHE
+    assert len(set(names)) == 3
 
 
 def test_cache_that_hits_is_not_cold(tmp_path):

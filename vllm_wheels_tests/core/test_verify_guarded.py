@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.errors import CannotVerifyError
+from vllm_wheels.core.errors import MachineError
 from vllm_wheels.core.host import limits, sandbox
+from vllm_wheels.core.host.ownership import NOBODY
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.host.sandbox import Sandbox, no_variables
 from vllm_wheels.core.settings import Settings
@@ -71,15 +72,17 @@ def test_command_in_the_sandbox_sees_nothing_of_the_host(places, monkeypatch):
     assert "TOKEN_OF_MINE" not in seen["first"]
     assert (seen["processes"], seen["memory"]) == (limits.SANDBOX_PROCESSES, limits.SANDBOX_MEMORY_BYTES)
     assert max(seen["numbers"]) < 10
-    assert os.getuid() != 0 or seen["user"] == sandbox.NOBODY
+    assert os.getuid() != 0 or seen["user"] == NOBODY
 
 
 def test_machine_without_bubblewrap_runs_no_foreign_code(places, monkeypatch):
     """There is no quiet way around: who wants none says --unguarded."""
-    monkeypatch.setattr(sandbox, "BUBBLEWRAP", "no-such-program")
     monkeypatch.setattr(sandbox, "TOOLS", {"no-such-program": "bubblewrap"})
-    with pytest.raises(CannotVerifyError, match="no-such-program is not installed") as caught:
+    sandbox._obstacle.cache_clear()  # noqa: SLF001 - it asks once
+    with pytest.raises(MachineError, match="in a sandbox only") as caught:
         Sandbox(writable=places).words(["true"], folder=places[0])
+    sandbox._obstacle.cache_clear()  # noqa: SLF001 - it asks once
+    assert caught.value.why == "no-such-program is not installed (package bubblewrap)"
     assert "--unguarded" in caught.value.remedy
 
 

@@ -20,6 +20,7 @@ from typing import Any
 START_SECONDS = 90
 STOP_SECONDS = 240
 STARTED = re.compile(r"^(.+) started \(process (\d+)\)$", re.MULTILINE)
+OPENED = re.compile(r"/\?session=(\S+)")
 
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -50,6 +51,12 @@ class RunningUi:
     process: subprocess.Popen
     stopped_within: float = 0.0
 
+    @property
+    def secret(self) -> str:
+        """Of the session, out of the address that was printed."""
+        found = OPENED.search(self.log.read_text())
+        return found[1] if found else ""
+
     def pid(self, name: str) -> int:
         """Number of the newest process of a server."""
         return [int(pid) for found, pid in STARTED.findall(self.log.read_text()) if found == name][-1]
@@ -57,7 +64,8 @@ class RunningUi:
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """What the web page asks, by GraphQL."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.secret}"}
+        request = urllib.request.Request(f"{self.url}/graphql", body, headers)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)["data"]
 

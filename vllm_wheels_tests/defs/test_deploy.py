@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from vllm_wheels_tests.fixtures import servers
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-IMAGE = os.environ.get("SERVICES_IMAGE")
 RUN_SECONDS = 300
 
 
@@ -51,29 +49,29 @@ def test_compose_file_names_no_secret_and_publishes_on_loopback_only():
     assert [name for name, service in services.items() if "ports" in service] == ["web"]
 
 
-def test_logs_of_runs_outlive_their_containers():
-    """A run's container is removed at its end; its log lies in the folder that all containers share."""
-    configured = loaded(DEPLOY / "dagster.yaml")
-    folder = configured["compute_logs"]["config"]["base_dir"]
-    shared = [volume.partition(":")[0] for volume in loaded(DEPLOY / "compose.yaml")["x-dagster"]["volumes"]]
-    run = [volume.partition(":")[0] for volume in configured["run_launcher"]["config"]["container_kwargs"]["volumes"]]
-    assert any(folder.startswith(f"{volume}/") for volume in shared)
-    assert any(folder.startswith(f"{volume}/") for volume in run)
+def test_logs_of_runs_can_be_read_in_the_web_ui():
+    """The logs of runs lie in a folder of the machine, which the web server sees too."""
+    folder = loaded(DEPLOY / "dagster.yaml")["compute_logs"]["config"]["base_dir"]
+    services = loaded(DEPLOY / "compose.yaml")["services"]
+    for name in ("code", "web"):
+        shown = [volume.split(":")[1] for volume in services[name]["volumes"]]
+        assert any(folder == each or folder.startswith(f"{each}/") for each in shown)
 
 
-def test_runs_get_every_variable_that_their_services_have():
-    """A run in a container finds the database and the store where the code location does."""
-    launcher = loaded(DEPLOY / "dagster.yaml")["run_launcher"]["config"]
-    given = loaded(DEPLOY / "compose.yaml")["x-dagster"]["environment"]
-    assert set(given) - set(launcher["env_vars"]) == {"DAGSTER_CURRENT_IMAGE"}
-    assert {name for name in given if name.startswith("VLLM_WHEELS_")} <= set(launcher["env_vars"])
+def test_only_the_code_location_reaches_the_engine():
+    """Whoever reaches the engine is root of the machine: web server and daemon, which others talk to, do not."""
+    services = loaded(DEPLOY / "compose.yaml")["services"]
+    mounted = {name: " ".join(service.get("volumes", [])) for name, service in services.items()}
+    assert [name for name, volumes in mounted.items() if "docker.sock" in volumes] == ["code"]
+    assert loaded(DEPLOY / "dagster.yaml")["run_launcher"]["class"] == "DefaultRunLauncher"
 
 
-def test_runs_see_the_store_under_the_path_of_their_services():
-    """A run shows parts of the store to its compile containers: the path is the same everywhere."""
-    of_runs = loaded(DEPLOY / "dagster.yaml")["run_launcher"]["config"]["container_kwargs"]["volumes"]
-    of_services = loaded(DEPLOY / "compose.yaml")["x-dagster"]["volumes"]
-    assert of_runs == of_services
+def test_web_server_is_guarded_and_no_service_can_get_rights():
+    """Dagster's own web server, which executes what any page asks, is started by the guard."""
+    services = loaded(DEPLOY / "compose.yaml")["services"]
+    assert services["web"]["command"][:3] == ["python", "-m", "vllm_wheels.defs.web"]
+    for name in ("code", "web", "daemon"):
+        assert (services[name]["cap_drop"], services[name]["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
 
 
 def test_workers_share_a_bucket_and_no_folder():
@@ -123,17 +121,10 @@ def objects_in(port: int) -> int | None:
     return int(answer.stdout) if answer.stdout.strip().isdigit() else None
 
 
-def services_home(folder: Path, port: int, *, containers: bool) -> Path:
-    """DAGSTER_HOME with deploy's dagster.yaml, led to the servers of the test."""
+def services_home(folder: Path, port: int) -> Path:
+    """DAGSTER_HOME with deploy's dagster.yaml, led to the database of the test."""
     configuration = loaded(DEPLOY / "dagster.yaml")
     configuration["storage"]["postgres"]["postgres_db"]["port"] = port
-    launcher = configuration["run_launcher"]["config"]
-    launcher["network"] = "host"
-    own = {name for name in os.environ if name.startswith("VLLM_WHEELS_")}
-    launcher["env_vars"] = sorted(own | {name for name in launcher["env_vars"] if name in os.environ})
-    launcher["container_kwargs"]["volumes"] = [f"{folder}:{folder}", f"{ROOT}:{ROOT}"]
-    if not containers:
-        del configuration["run_launcher"]
     path = folder / "home"
     path.mkdir()
     (path / "dagster.yaml").write_text(json.dumps(configuration))
@@ -143,7 +134,7 @@ def services_home(folder: Path, port: int, *, containers: bool) -> Path:
 @pytest.mark.servers
 def test_runs_and_events_are_kept_in_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
     """With the services' dagster.yaml a run is recorded in PostgreSQL, and read back from there."""
-    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=False)))
+    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres)))
     place = Workplace()
     assert "postgres" in type(place.instance.event_log_storage).__name__.lower()
     place.materialize(["source"])
@@ -152,11 +143,9 @@ def test_runs_and_events_are_kept_in_postgresql(postgres, settings_environment, 
 
 
 @pytest.mark.servers
-@pytest.mark.skipif(not IMAGE, reason="SERVICES_IMAGE names no image of deploy/Dockerfile")
-def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
-    """The daemon launches two runs, each in a container of its own, on one PostgreSQL."""
-    monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", IMAGE)
-    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres, containers=True)))
+def test_daemon_launches_two_runs_on_postgresql(postgres, settings_environment, tmp_path, monkeypatch):
+    """The daemon has the code location start two runs, on one PostgreSQL."""
+    monkeypatch.setenv("DAGSTER_HOME", str(services_home(tmp_path, postgres)))
     with running_ui(tmp_path) as ui:
         partitions.register(home.instance(Workplace().settings), "0.16.0", "3.11")
         targets = [Target(release=release, python="3.11") for release in ("0.32.0", "0.16.0")]
@@ -164,13 +153,6 @@ def test_daemon_launches_two_runs_in_containers_on_postgresql(postgres, settings
         for run in runs:
             until(lambda run=run: ui.status(run) in {"SUCCESS", "FAILURE"}, RUN_SECONDS, "a run to end")
         assert [ui.status(run) for run in runs] == ["SUCCESS", "SUCCESS"]
-    names = {
-        str(record.event_log_entry.message)
-        for run in runs
-        for record in Workplace().instance.get_records_for_run(run).records
-    }
-    launched = [name for name in names if "Launching run in a new container" in name and IMAGE in name]
-    assert len(launched) == len(runs)
 
 
 @pytest.mark.servers

@@ -53,7 +53,10 @@ def indexes(tmp_path, monkeypatch):
         }
         for name, value in publish.items():
             monkeypatch.setenv(f"VLLM_WHEELS_PUBLISH__{name}", value)
-        monkeypatch.setenv("PUBLISH_TOKEN_VLLM_CPU", TOKEN)
+        tokens = tmp_path / "tokens"
+        tokens.touch(0o600)
+        tokens.write_text(f"PUBLISH_TOKEN_VLLM_CPU={TOKEN}\n")
+        monkeypatch.setenv("VLLM_WHEELS_PUBLISH__TOKEN_FILE", str(tokens))
         yield test_run, real
 
 
@@ -101,4 +104,6 @@ def test_armed_release_goes_through_the_test_index_and_leaves_a_receipt(releasab
     # Dagster's event storage lies below the state folder.
     files = [path for path in releasable.rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.suffix == ".db" for path in files)
-    assert [path for path in files if TOKEN.encode() in path.read_bytes() and path.name != "users"] == []
+    assert [
+        path for path in files if TOKEN.encode() in path.read_bytes() and path.name not in {"users", "tokens"}
+    ] == []

@@ -48,16 +48,18 @@ def compilers(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("publishes", [True, False])
-def test_token_reaches_the_server_whose_runs_publish_and_no_other(tmp_path, monkeypatch, publishes):
-    """A run that publishes has the tokens of whoever started the UI; web server and daemon have none."""
+def test_server_whose_runs_publish_is_told_where_to_and_none_has_a_token(tmp_path, monkeypatch, publishes):
+    """A run that publishes knows the indexes of whoever started the UI; no server has a token."""
     monkeypatch.setenv("PUBLISH_TOKEN_VLLM_CPU", "pypi-canary")
+    monkeypatch.setenv("VLLM_WHEELS_PUBLISH__REPOSITORY", "the-index")
     seen = tmp_path / "seen"
     server = Service(name="server", argv=("sh", "-c", f"env > {seen}.part; mv {seen}.part {seen}"), publishes=publishes)
     services = Services([server], {}, lambda _: None)
     services.start()
     until(seen.is_file, 20, "the server to have started")
     services.end()
-    assert ("pypi-canary" in seen.read_text()) == publishes
+    assert "pypi-canary" not in seen.read_text()
+    assert ("the-index" in seen.read_text()) == publishes
 
 
 def test_taken_port_is_told_before_anything_starts(tmp_path):

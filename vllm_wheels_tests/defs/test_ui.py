@@ -66,6 +66,7 @@ def page(ui):
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         opened = browser.new_page(viewport=SIZE)
         opened.set_default_timeout(WAIT_MS)
+        opened.goto(f"{ui.url}/?session={ui.secret}", wait_until="domcontentloaded")
         yield opened
         browser.close()
 

@@ -16,6 +16,7 @@ from vllm_wheels.core.errors import EngineUnreachableError, MachineError
 from vllm_wheels.core.host.machine import distribution
 from vllm_wheels.core.host.ownership import end_orphans
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.sandbox import require
 from vllm_wheels.core.settings import Settings
 
 
@@ -48,9 +49,10 @@ def kind(settings: Settings, runner: Runner) -> Literal["container", "local"]:
 
     Raises:
         EngineUnreachableError: containers are asked for, and no engine answers.
-        MachineError: neither an engine answers nor will this host's compiler do.
+        MachineError: neither an engine answers nor will this host's compiler do, or nothing confines it here.
     """
     if settings.builder.kind == "local":
+        _require_sandbox(settings)
         return "local"
     try:
         with engine() as client:
@@ -60,6 +62,7 @@ def kind(settings: Settings, runner: Runner) -> Literal["container", "local"]:
         if settings.builder.kind == "container":
             raise
         _require_compiler(settings, runner, unreachable)
+        _require_sandbox(settings)
         return "local"
     return "container"
 
@@ -83,7 +86,13 @@ def choose(settings: Settings, runner: Runner, say: Callable[[str], None]) -> Bu
 
 
 def _local(settings: Settings, runner: Runner) -> LocalBuilder:
-    return LocalBuilder(runner=runner, minimum_compiler=settings.builder.minimum_compiler)
+    given = settings.builder
+    return LocalBuilder(runner=runner, minimum_compiler=given.minimum_compiler, unguarded=given.unguarded)
+
+
+def _require_sandbox(settings: Settings) -> None:
+    if not settings.builder.unguarded:
+        require()
 
 
 def _require_compiler(settings: Settings, runner: Runner, unreachable: EngineUnreachableError) -> None:

@@ -6,6 +6,7 @@ of them it finds. Distributing goes through ccache, which hands what it must com
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections import Counter
@@ -17,9 +18,13 @@ from urllib.parse import parse_qs, urlsplit
 from vllm_wheels.core.engine.builder import PLACE
 from vllm_wheels.core.errors import MachineError, SettingsError
 from vllm_wheels.core.host import limits
+from vllm_wheels.core.settings import SourceSettings
 
 if TYPE_CHECKING:
-    from vllm_wheels.core.settings import BuilderSettings
+    from vllm_wheels.core.settings import BuilderSettings, Settings
+
+CACHE = "ccache"
+"""Folder of ccache's cache below the state folder."""
 
 PLACE_OF_CACHE = f"{PLACE}/ccache"
 LOG = "ccache.log"
@@ -89,6 +94,20 @@ def check(builder: BuilderSettings) -> None:
 def requirements(builder: BuilderSettings) -> tuple[str, ...]:
     """What the cache needs from the package index; a system's own sccache is nearly always too old."""
     return ("sccache",) if builder.compiler_cache == "sccache" else ()
+
+
+def folder_name(settings: Settings) -> str:
+    """Folder of the cache below the state folder: one for upstream's releases, one for each other origin.
+
+    What is built writes into its cache whatever it likes, so that a release must not take objects from where a fork or
+    somebody's tree was built.
+    """
+    name = "sccache" if settings.builder.compiler_cache == "sccache" else CACHE
+    source = settings.source
+    if source.origin == "index" or (source.origin == "git" and source.git_url == SourceSettings().git_url):
+        return name
+    origin = source.git_url if source.origin == "git" else str(source.path)
+    return f"{name}-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
 
 
 def environment(builder: BuilderSettings, *, fixed_places: bool) -> dict[str, str]:

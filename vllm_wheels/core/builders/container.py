@@ -26,10 +26,12 @@ from vllm_wheels.core.builders.docker_engine import OWNER, discard, engine, expl
 from vllm_wheels.core.builders.image import Image
 from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import ImageError, MachineError, StepTimeoutError, UnsupportedPythonError
+from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.files import write_atomically
-from vllm_wheels.core.host.machine import GIGABYTE
-from vllm_wheels.core.host.ownership import owner
+from vllm_wheels.core.host.machine import GIGABYTE, memory_available
+from vllm_wheels.core.host.ownership import NOBODY, owner
 from vllm_wheels.core.host.processes import TAIL_LINES, Finished
+from vllm_wheels.core.host.sandbox import lend, take_back
 from vllm_wheels.core.texts import shown
 
 PROBE_SECONDS = 120.0
@@ -39,6 +41,12 @@ SIGNALLED = 128
 
 SHARED_MEMORY = "2g"
 """Size of /dev/shm: torch and vLLM pass tensors between processes there, and an engine's default is 64 MB."""
+
+LENT = f"{NOBODY}:{NOBODY}"
+"""Whom commands run as where this process is root, which would be root of the host; what they write is lent to it."""
+
+TEMPORARY = "rw,exec,nosuid,nodev,mode=1777"
+"""Of a container's only folder that is its own: memory, and counted as such."""
 
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")
 """Puts a command's errors into its output, because an engine does not keep the order of two streams."""
@@ -121,13 +129,17 @@ class ContainerBuilder:
         hear = [listener for listener in (self.echo, on_line) if listener]
         with engine() as client:
             sweep(client)
-            container = self._create(client, command)
+            user = _user(client)
+            container = self._create(client, command, user)
+            if user == LENT:
+                lend(mount.source for mount in command.mounts if mount.writable)
             try:
                 return _watch(container, command, hear=hear, log=log, timeout_seconds=timeout_seconds)
             finally:
                 discard(container)
+                take_back(mount.source for mount in command.mounts if mount.writable and not mount.lent)
 
-    def _create(self, client: DockerClient, command: Command) -> Container:
+    def _create(self, client: DockerClient, command: Command, user: str | None) -> Container:
         reach, shown = network.shown() if command.network else ({}, ())
         binds = [
             Bind(mount.place, str(mount.source), type="bind", read_only=not mount.writable)
@@ -141,16 +153,19 @@ class ContainerBuilder:
                 environment={"HOME": "/tmp", "LC_ALL": "C.UTF-8", **reach, **command.env},  # noqa: S108
                 working_dir=command.cwd,
                 mounts=binds,
-                user=_user(client),
+                user=user,
+                cap_drop=["ALL"],
+                read_only=True,
+                tmpfs={"/tmp": TEMPORARY},  # noqa: S108 - the container's own
                 network_mode="host" if command.network else "none",
                 labels={OWNER: owner(os.getpid())},
                 shm_size=SHARED_MEMORY,
-                pids_limit=command.processes,
+                pids_limit=limits.SANDBOX_PROCESSES,
                 **_limit(command.gigabytes),
                 # Output is taken as it comes; the engine need not keep a second copy.
                 log_config=LogConfig(type="none"),
                 # Relabelling a user's folders for SELinux would outlast the container.
-                security_opt=["label=disable"],
+                security_opt=["label=disable", "no-new-privileges"],
             )
         except ImageNotFound as error:
             what = f"the builder image {self.image.name} is gone"
@@ -273,15 +288,16 @@ def _timer(container: Container, timeout_seconds: float | None, expired: threadi
 
 
 def _limit(gigabytes: float | None) -> dict[str, int]:
-    size = int(gigabytes * GIGABYTE) if gigabytes else 0
+    size = int((gigabytes or memory_available()) * GIGABYTE)
     # Swap would only make a compiler without memory slow.
-    return {"mem_limit": size, "memswap_limit": size} if size else {}
+    return {"mem_limit": size, "memswap_limit": size}
 
 
 def _user(client: DockerClient) -> str | None:
     # A rootless engine makes the container's root the calling user; any other number would be somebody else.
-    rootless = any("rootless" in option for option in client.info().get("SecurityOptions") or ())
-    return None if os.getuid() == 0 or rootless else f"{os.getuid()}:{os.getgid()}"
+    if any("rootless" in option for option in client.info().get("SecurityOptions") or ()):
+        return None
+    return LENT if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
 
 
 def _cannot_run(command: Command, error: APIError) -> MachineError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -25,6 +26,7 @@ from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.machine import CONTAINER_REMEDY, distribution
 from vllm_wheels.core.host.ownership import VARIABLE, owner
 from vllm_wheels.core.host.processes import Finished, Runner
+from vllm_wheels.core.host.sandbox import SYSTEM, Sandbox, take_back
 
 MINIMUM_COMPILER = "12.3"
 """Oldest g++ that knows all variants; older ones drop BF16, VNNI and AMX or are refused (cmake/cpu_extension.cmake)."""
@@ -38,6 +40,9 @@ PROGRAMS = ("cc1", "cc1plus", "as", "ld")
 ASK_SECONDS = 60.0
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
 """What commands get of this process's environment: an unseen CXXFLAGS would change what a key stands for."""
+
+INSIDE = {"HOME": "/tmp", "TMPDIR": "/tmp", "XDG_CACHE_HOME": "/tmp"}  # noqa: S108 - of a sandbox of its own
+"""Variables that would name folders which the sandbox does not hold."""
 
 DESCRIBE_PYTHON = """
 import os, sys, sysconfig
@@ -61,10 +66,14 @@ class Compiler:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalBuilder:
-    """Runs commands on this host; nothing keeps them from the network or from writing to read-only mounts."""
+    """Runs commands on this host, in a sandbox that holds the system's programs and what the command names.
+
+    Unguarded, nothing keeps them from the network, from this user's files, or from writing to read-only mounts.
+    """
 
     runner: Runner = field(default_factory=Runner)
     minimum_compiler: str = MINIMUM_COMPILER
+    unguarded: bool = False
 
     @property
     def name(self) -> str:
@@ -127,32 +136,30 @@ class LocalBuilder:
         """Runs a command with the host's paths in place of the mounts' places, CC and CXX set, and a bare environment.
 
         Raises:
-            MachineError: the command or its folder does not exist.
+            MachineError: the command or its folder does not exist, or there is no sandbox here.
             StepTimeoutError: it took longer than ``timeout_seconds``.
         """
         compiler = self.compiler()
         real = _translation(command.mounts)
-        own = {name: None for name in os.environ if name not in KEPT}
-        tools = {
-            "CC": shlex.join(compiler.cc),
-            "CXX": shlex.join(compiler.cxx),
-            "LC_ALL": "C.UTF-8",
-            VARIABLE: owner(os.getpid()),
-        }
-        reach = _reach() if command.network else {}
-        given = {name: real(value) for name, value in command.env.items()}
+        argv, folder = [real(word) for word in command.argv], Path(real(command.cwd))
+        variables = _variables(command, compiler, real)
         try:
+            _require_program(argv[0], variables.get("PATH") or self.path())
+            if not self.unguarded:
+                box = _sandbox(command, [*argv, *compiler.cxx, *compiler.cc])
+                box.prepare()
+                argv = box.words(argv, folder=folder)
+                variables |= {name: value for name, value in INSIDE.items() if name not in command.env}
             return _with_listener(self.runner, on_line).run(
-                [real(word) for word in command.argv],
-                env={**own, **tools, **reach, **given},
-                cwd=Path(real(command.cwd)),
-                timeout_seconds=timeout_seconds,
-                log=log,
+                argv, env=variables, cwd=folder, timeout_seconds=timeout_seconds, log=log
             )
         except FileNotFoundError as error:
             what = f"{command.argv[0]} cannot be started"
             why = f"{error.filename} does not exist"
             raise MachineError(what, why=why, remedy=f"install it, or {CONTAINER_REMEDY}") from error
+        finally:
+            if not self.unguarded:
+                take_back(mount.source for mount in command.mounts if mount.writable and not mount.lent)
 
     def compiler(self) -> Compiler:
         """The compiler that CXX names, else the newest g++ on PATH; CompilerError where that is none, or too old."""
@@ -251,6 +258,46 @@ def _translation(mounts: Sequence[Mount]) -> Callable[[str], str]:
     sources.setdefault(PLACE, os.path.commonpath(sources.values()))
     pattern = re.compile(rf"({places})(?![\w.-])|({PLACE})(?![\w./-])")
     return lambda text: pattern.sub(lambda match: sources[match[0]], text)
+
+
+def _variables(command: Command, compiler: Compiler, real: Callable[[str], str]) -> dict[str, str | None]:
+    """Changes to this process's environment for a command."""
+    tools = {
+        "CC": shlex.join(compiler.cc),
+        "CXX": shlex.join(compiler.cxx),
+        "LC_ALL": "C.UTF-8",
+        VARIABLE: owner(os.getpid()),
+    }
+    own = {name: None for name in os.environ if name not in KEPT}
+    given = {name: real(value) for name, value in command.env.items()}
+    return {**own, **tools, **(_reach() if command.network else {}), **given}
+
+
+def _require_program(name: str, path: str) -> None:
+    # In a sandbox its absence would only be a status.
+    if shutil.which(name, path=path) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _sandbox(command: Command, words: Sequence[str]) -> Sandbox:
+    """The sandbox of a command that sees its mounts, and the installations of the programs among some words."""
+    writable = [mount.source for mount in command.mounts if mount.writable]
+    readable = [mount.source for mount in command.mounts if not mount.writable]
+    reach = _reach().values() if command.network else ()
+    readable += [place for word in (*words, *reach) if (place := _installation(word))]
+    return Sandbox(writable=writable, readable=tuple(dict.fromkeys(readable)), network=command.network)
+
+
+def _installation(word: str) -> Path | None:
+    """The folder of the program that a word names, such as a Python of uv's; None for what every sandbox has."""
+    path = Path(word)
+    if not (path.is_absolute() and path.exists()):
+        return None
+    real = path.resolve()
+    prefix = real.parent.parent
+    if any(real.is_relative_to(place) for place in SYSTEM):
+        return None
+    return prefix if real.parent.name == "bin" and (prefix / "lib").is_dir() else path
 
 
 def _reach() -> dict[str, str]:

@@ -16,11 +16,16 @@ PLACE = "/vllm-wheels"
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A folder or file of the host that a command needs, and the place under which a container sees it."""
+    """A folder or file of the host that a command needs, and the place under which a container sees it.
+
+    Attributes:
+        lent: it stays the sandbox's user's afterwards: a cache of several commands, or a folder that is removed.
+    """
 
     source: Path
     place: str
     writable: bool = False
+    lent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +35,7 @@ class Command:
     Attributes:
         env: environment on top of the builder's own.
         network: may it reach the network; compile steps may not.
-        gigabytes: memory above which a container is killed; None for no limit. The local builder has none.
-        processes: most processes and threads of a container; None for no limit.
+        gigabytes: memory above which a container is killed; None for no limit. The local builder limits each process.
     """
 
     argv: Sequence[str]
@@ -40,7 +44,6 @@ class Command:
     mounts: Sequence[Mount]
     network: bool = False
     gigabytes: float | None = None
-    processes: int | None = None
 
     @classmethod
     def of(

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from vllm_wheels.core.errors import MachineError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a small file so that a reader sees the old text or the new one, never a part."""
@@ -10,6 +12,15 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write_synced(temporary, text)
     temporary.replace(path)
+
+
+def own_folder(folder: Path) -> None:
+    """Makes a folder for what must not end up elsewhere; MachineError where it, or the one above it, is a link."""
+    for path in (folder.parent, folder):
+        path.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            what = f"{path} is a link to {path.readlink()}"
+            raise MachineError(what, why="receipts and journals are not written through links", remedy=f"rm {path}")
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import VllmWheelsError
+from vllm_wheels.core.host.ownership import NOBODY
 
 PACKAGE = Path(__file__).parents[2]
 
@@ -25,17 +26,28 @@ def hand_over() -> None:
         return
     # Python keeps its compiled modules beside ours.
     folders = (settings.state_folder, settings.output_folder, PACKAGE)
-    give((folder for folder in folders if _is_inside_folder_of(int(user), folder)), user=int(user), group=int(group))
+    give(
+        (folder for folder in folders if _is_inside_folder_of(int(user), folder)),
+        user=int(user),
+        group=int(group),
+        of=(0, NOBODY),
+    )
 
 
-def give(folders: Iterable[Path], *, user: int, group: int) -> None:
-    """Gives what is root's in folders, and the folders themselves, to a user; links are not followed."""
+def give(folders: Iterable[Path], *, user: int, group: int, of: Collection[int] = (0,)) -> None:
+    """Gives what is root's (or ``of`` other users) in folders, and the folders themselves, to a user.
+
+    Links are not followed, nor can somebody who works there meanwhile put one in the way: names are looked up in
+    folders that are open.
+    """
     for folder in folders:
-        for place, _, names in os.walk(folder):
-            for path in (place, *(os.path.join(place, name) for name in names)):  # noqa: PTH118 - hundred thousands
+        if not folder.is_dir():
+            continue
+        for _, inner, names, place in os.fwalk(folder, follow_symlinks=False):
+            for name in (".", *inner, *names):
                 with suppress(FileNotFoundError):
-                    if os.lstat(path).st_uid == 0:
-                        os.chown(path, user, group, follow_symlinks=False)
+                    if os.stat(name, dir_fd=place, follow_symlinks=False).st_uid in of:
+                        os.chown(name, user, group, dir_fd=place, follow_symlinks=False)
 
 
 def _is_inside_folder_of(user: int, folder: Path) -> bool:

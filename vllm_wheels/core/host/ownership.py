@@ -11,6 +11,10 @@ from typing import Literal
 PR_SET_PDEATHSIG = 1
 """Number of the request in linux/prctl.h."""
 
+NOBODY = 65534
+"""A user that owns nothing (Debian policy, 9.2.2), whom foreign code runs as where this program is root: root itself is
+bound by no limit of processes."""
+
 VARIABLE = "_VLLM_WHEELS_OWNER"
 """Environment variable by which processes on this host carry the name of the one that started them."""
 

@@ -1,7 +1,6 @@
 """The one place that starts processes: in a group of their own, killed as a group, watched by line and by clock."""
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -14,15 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_wheels.core.errors import StepTimeoutError
+from vllm_wheels.core.host.secrets import is_withheld
 from vllm_wheels.core.texts import shown
 
 TERMINATE_SECONDS = 10.0
-WITHHELD = re.compile(
-    r"PUBLISH_TOKEN\w*|TWINE_(USERNAME|PASSWORD)|UV_PUBLISH_\w+|ACTIONS_ID_TOKEN_REQUEST_\w+|VLLM_WHEELS_PUBLISH__\w+"
-)
-"""Variables that no process inherits: tokens for uploads, what one can be had with, and addresses of indexes, which may
-hold a password. Who needs one is given it."""
-
 TAIL_LINES = 60
 
 
@@ -54,18 +48,20 @@ class Runner:
         keep_output: bool = False,
         quiet: bool = False,
         on_interrupt: Callable[[], None] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Finished:
         """Runs a command to its end, whatever its exit status.
 
         ``env`` has changes to this process's environment, where None removes a variable. After ``timeout_seconds`` the
         whole group is ended; ``on_interrupt`` is called before a group is ended early. Output is appended to ``log``.
+        The process inherits the descriptors of ``pass_fds``, and no other.
 
         Raises:
             StepTimeoutError: it took longer than ``timeout_seconds``.
             FileNotFoundError: there is no such command.
         """
         started = time.monotonic()
-        process = _started(argv, env or {}, cwd)
+        process = _started(argv, env or {}, cwd, pass_fds)
         expired = threading.Event()
         timer = _timer(process, timeout_seconds, expired)
         try:
@@ -118,7 +114,9 @@ class Runner:
         return tail, "".join(kept)
 
 
-def _started(argv: Sequence[str], env: Mapping[str, str | None], cwd: Path | None) -> subprocess.Popen[str]:
+def _started(
+    argv: Sequence[str], env: Mapping[str, str | None], cwd: Path | None, pass_fds: Sequence[int]
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         list(argv),
         env=_environment(env),
@@ -130,6 +128,7 @@ def _started(argv: Sequence[str], env: Mapping[str, str | None], cwd: Path | Non
         text=True,
         encoding="utf-8",
         errors="replace",
+        pass_fds=pass_fds,
     )
 
 
@@ -167,12 +166,7 @@ def _timer(
     return timer
 
 
-def withheld() -> dict[str, str]:
-    """Those variables of this process that no other inherits, to be given to one that publishes."""
-    return {name: value for name, value in os.environ.items() if WITHHELD.fullmatch(name)}
-
-
 def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not WITHHELD.fullmatch(name)}
+    inherited = {name: value for name, value in os.environ.items() if not is_withheld(name)}
     merged = {**inherited, **changes}
     return {name: value for name, value in merged.items() if value is not None}

@@ -78,7 +78,8 @@ def project_state(
             raise _unreadable(repository, project, error, timeout_seconds) from error
         except (ValueError, UnsupportedRepoVersionError) as error:
             what = f"{repository.shown} is not a package index"
-            why = f"its page of {project} cannot be read ({type(error).__name__})"
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            why = f"its page of {project} cannot be read ({said})"
             raise IndexUnreachableError(what, why=why, remedy="correct simple_url of the repository") from error
     files = {file.name: file for file in found}
     return ProjectState(project=project, exists=True, files=files, answered_at=next(iter(dates), None))

@@ -1,4 +1,7 @@
-"""Writes a static package index: HTML (PEP 503), JSON (PEP 691, PEP 700), metadata (PEP 658), yanked (PEP 592)."""
+"""Writes a static package index: HTML (PEP 503), JSON (PEP 691, PEP 700), metadata (PEP 658), yanked (PEP 592).
+
+A file lies below its hash and is never replaced; the pages are a set, to which a link is switched at once.
+"""
 
 import hashlib
 import html
@@ -23,10 +26,11 @@ from pypi_simple import Link, RepositoryPage
 from vllm_wheels.core.errors import PublicationError, WheelError
 from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
-from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.files import write_synced
 from vllm_wheels.core.host.http import LISTING, persistently, session, unreachable
 
-SIMPLE, PACKAGES = "simple", "packages"
+SIMPLE, PACKAGES, SETS = "simple", "packages", ".sets"
+NAMED = re.compile(rf"{PACKAGES}/([0-9a-f]{{64}})/")
 API = {"api-version": "1.1"}
 TORCH = ("torch", "torchvision", "torchaudio", "torchcodec")
 PAGE = replace(LISTING, kinds=("text/html",))
@@ -95,12 +99,13 @@ def write_index(
 ) -> dict[str, list[Entry]]:
     """Writes an index that any web server can serve.
 
-    Files and pages that are there are replaced, others stay. Wheels are linked, or copied where the file system cannot
-    link. Of CPU builds of torch, in folders and pages of ``torch_links``, those are listed that a wheel requires.
+    It lists these wheels and no others, whatever it listed before; they are copies, which share nothing with the store.
+    Of CPU builds of torch, in folders and pages of ``torch_links``, those are listed that a wheel requires.
     ``yanked`` has reasons by SHA-256. Returns what it lists, by project.
 
     Raises:
-        PublicationError: two wheels have one name and different bytes, or a folder of torch wheels does not exist.
+        PublicationError: there is no wheel, two have one name and different bytes, or a folder of torch wheels does not
+            exist.
         WheelError: a file is not a sound wheel.
         IndexUnreachableError: a page of torch wheels does not answer.
     """
@@ -111,13 +116,17 @@ def write_index(
         _require_same(entries.get(entry.name), entry)
         entries[entry.name] = entry
         wanted |= {line for line in WheelFile.read(wheel).metadata.get_all("Requires-Dist", []) if _is_torch(line)}
+    if not entries:
+        what = f"the index {folder} would be empty"
+        raise PublicationError(what, why="there is no wheel to list", remedy="build and verify one first, or see --all")
     for link in torch_links:
         for entry in _torch(folder, link, wanted, timeout_seconds):
             entries.setdefault(entry.name, entry)
     projects = _by_project(entries.values())
+    pages = _root(projects)
     for project, listed in projects.items():
-        _write_project(folder / SIMPLE / project, project, listed)
-    _write_root(folder / SIMPLE, projects)
+        pages |= _project(project, listed)
+    _switch(folder, pages)
     return projects
 
 
@@ -149,13 +158,13 @@ def _entry(folder: Path, wheel: Path, yanked: Mapping[str, str]) -> Entry:
     file = WheelFile.read(wheel)
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"{file.dist_info}/METADATA")
-    goal = folder / PACKAGES / wheel.name
-    _offer(wheel, goal)
-    goal.with_name(f"{goal.name}.metadata").write_bytes(metadata)
     sha256 = sha256_of(wheel)
+    goal = folder / PACKAGES / sha256 / wheel.name
+    if not (goal.is_file() and sha256_of(goal) == sha256):
+        _copy(wheel, goal, metadata)
     return Entry(
         name=wheel.name,
-        url=f"../../{PACKAGES}/{wheel.name}",
+        url=f"../../{PACKAGES}/{sha256}/{wheel.name}",
         sha256=sha256,
         size=wheel.stat().st_size,
         requires_python=file.metadata["Requires-Python"],
@@ -164,16 +173,12 @@ def _entry(folder: Path, wheel: Path, yanked: Mapping[str, str]) -> Entry:
     )
 
 
-def _offer(wheel: Path, goal: Path) -> None:
+def _copy(wheel: Path, goal: Path, metadata: bytes) -> None:
     goal.parent.mkdir(parents=True, exist_ok=True)
+    goal.with_name(f"{goal.name}.metadata").write_bytes(metadata)
     temporary = goal.with_name(f".{goal.name}.{os.getpid()}")
-    try:
-        os.link(wheel, temporary)
-    except OSError:
-        shutil.copyfile(wheel, temporary)
+    shutil.copyfile(wheel, temporary)
     temporary.replace(goal)
-    # Renaming one link of a file onto another leaves both.
-    temporary.unlink(missing_ok=True)
 
 
 def _is_torch(requirement: str) -> bool:
@@ -225,23 +230,58 @@ def _links(opened: requests.Session, page: str, timeout_seconds: float) -> list[
     return RepositoryPage.from_html(answer.text, base_url=answer.url).links
 
 
-def _write_project(folder: Path, project: str, entries: Iterable[Entry]) -> None:
+def _switch(folder: Path, pages: Mapping[str, str]) -> None:
+    """Writes a set of pages beside the one that is served, and puts it in its place in a single step (rename(2))."""
+    made = folder / SETS / hashlib.sha256(json.dumps(pages, sort_keys=True).encode()).hexdigest()
+    if not made.is_dir():
+        being_made = made.with_name(f"{made.name}.{os.getpid()}")
+        for name, text in pages.items():
+            (being_made / name).parent.mkdir(parents=True, exist_ok=True)
+            write_synced(being_made / name, text)
+        being_made.rename(made)
+    served = folder / SIMPLE
+    before = served.resolve() if served.is_symlink() else None
+    if served.is_dir() and before is None:
+        # As earlier versions wrote it: a folder, which no link can replace.
+        served.rename(folder / SETS / f"folder.{os.getpid()}")
+    link = folder / f".{SIMPLE}.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(made.relative_to(folder))
+    link.replace(served)
+    _remove_others(folder, {made.resolve(), before or made.resolve()})
+
+
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Removes pages and files of older sets; those of the last one stay for who is reading its pages."""
+    for old in (folder / SETS).iterdir():
+        if old.resolve() not in kept:
+            shutil.rmtree(old)
+    texts = (page.read_text("utf-8") for each in kept for page in each.rglob("index.json"))
+    named = {found for text in texts for found in NAMED.findall(text)}
+    for package in (folder / PACKAGES).iterdir():
+        if package.name not in named:
+            if package.is_dir():
+                shutil.rmtree(package)
+            else:
+                package.unlink()
+
+
+def _project(project: str, entries: Iterable[Entry]) -> dict[str, str]:
     listed = list(entries)
     versions = list(dict.fromkeys(str(entry.version) for entry in listed))
     page = {"meta": API, "name": project, "versions": versions, "files": [entry.as_json() for entry in listed]}
-    _write(folder, page, f"Links for {project}", [entry.as_html() for entry in listed])
+    return _page(f"{project}/", page, f"Links for {project}", [entry.as_html() for entry in listed])
 
 
-def _write_root(folder: Path, projects: Iterable[str]) -> None:
+def _root(projects: Iterable[str]) -> dict[str, str]:
     names = sorted(projects)
     page = {"meta": API, "projects": [{"name": name} for name in names]}
-    _write(folder, page, "Simple index", [f'<a href="{name}/">{name}</a><br>' for name in names])
+    return _page("", page, "Simple index", [f'<a href="{name}/">{name}</a><br>' for name in names])
 
 
-def _write(folder: Path, page: Mapping[str, Any], title: str, lines: Iterable[str]) -> None:
+def _page(place: str, page: Mapping[str, Any], title: str, lines: Iterable[str]) -> dict[str, str]:
     meta = '<meta name="pypi:repository-version" content="1.1">'
     head = f'<head><meta charset="utf-8">{meta}<title>{html.escape(title)}</title></head>'
     body = "\n".join(lines)
     text = f"<!DOCTYPE html>\n<html>{head}\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
-    write_atomically(folder / "index.json", json.dumps(page, indent=1))
-    write_atomically(folder / "index.html", text)
+    return {f"{place}index.json": json.dumps(page, indent=1), f"{place}index.html": text}

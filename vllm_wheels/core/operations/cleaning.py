@@ -22,7 +22,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
 """What is always removed, as patterns below the state folder; safe while nobody else works there."""
 
 CACHES: Mapping[str, tuple[str, ...]] = {
-    "compiler cache": ("ccache", "sccache"),
+    "compiler cache": ("ccache*", "sccache*"),
     "package cache": ("uv-cache",),
     "lists of Debian packages": ("apt/*",),
 }

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vllm_wheels.core.artifacts.compiled.planning import CACHE
 from vllm_wheels.core.artifacts.torch_env.locking import Lock
 from vllm_wheels.core.artifacts.torch_env.planning import Locking
 from vllm_wheels.core.artifacts.wheel.statement import BUILD_TYPE, LOCKS, SECTIONS, dependencies, differences
+from vllm_wheels.core.builders.compiler_cache import folder_name
 from vllm_wheels.core.engine.plan import Plan
 from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.errors import RebuildError
@@ -25,8 +25,6 @@ from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
 
 STATEMENT = "intoto.json"
-CACHES = (CACHE, "sccache")
-"""Folders of compilers' caches below a state folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ def rebuild(
     shutil.rmtree(folder, ignore_errors=True)
     own = _settings(statement["predicate"]["buildDefinition"], settings, folder)
     if compiler_cache:
-        _lend_compiler_cache(settings.state_folder, folder)
+        _share_compiler_cache(settings.state_folder / folder_name(own), folder)
     else:
         own = own.model_copy(update={"builder": own.builder.model_copy(update={"cache_remote": None})})
     wheel = _same_bytes(_made_again(statement, own, say=say, echo=echo), wanted)
@@ -119,11 +117,10 @@ def _made_again(
     return wheel_in(builds.ensure("wheel", target).folder)
 
 
-def _lend_compiler_cache(state_folder: Path, folder: Path) -> None:
+def _share_compiler_cache(cache: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
-    for name in CACHES:
-        (state_folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(state_folder / name)
+    cache.mkdir(parents=True, exist_ok=True)
+    (folder / cache.name).symlink_to(cache)
 
 
 def _same_bytes(wheel: Path, wanted: str) -> Path:

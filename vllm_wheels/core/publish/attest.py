@@ -2,16 +2,14 @@
 
 import base64
 import json
-import os
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from vllm_wheels.core.errors import AlteredWheelError, PublicationError
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.repositories import Repository
-from vllm_wheels.core.publish.token import IDENTITY
+from vllm_wheels.core.publish.token import Credentials
 
 SIGNER = "vllm_wheels.core.publish.signer"
 LIBRARY = "pypi_attestations"
@@ -21,15 +19,13 @@ REMEDY = "set attest of the repository to false, or look after the network and t
 
 
 def attestations(
-    wheel: Path, repository: Repository, *, sha256: str, runner: Runner, environ: Mapping[str, str] | None = None
+    wheel: Path, repository: Repository, *, sha256: str, runner: Runner, credentials: Credentials
 ) -> tuple[Path, ...]:
     """Signs a file for an index that wants it; nothing where the job has no OIDC identity.
 
     The attestation is put beside the wheel, and has to speak of the bytes with the hash that was verified.
     """
-    environ = os.environ if environ is None else environ
-    identity = {name: environ[name] for name in IDENTITY if environ.get(name)}
-    if not repository.attest or len(identity) < len(IDENTITY):
+    if not repository.attest or not credentials.identity:
         return ()
     what = f"{wheel.name} cannot be signed"
     if find_spec(LIBRARY) is None:
@@ -38,13 +34,13 @@ def attestations(
     attestation = wheel.with_name(f"{wheel.name}{SUFFIX}")
     own = ["--sigstore", str(repository.sigstore)] if repository.sigstore else []
     finished = runner.run(
-        [sys.executable, "-m", SIGNER, "--parent", str(os.getpid()), *own, str(wheel), str(attestation)],
-        env=identity,
+        [sys.executable, "-m", SIGNER, *credentials.words(), *own, str(wheel), str(attestation)],
         timeout_seconds=LIMIT_SECONDS,
         quiet=True,
+        pass_fds=credentials.descriptors(),
     )
     if finished.status or not attestation.is_file():
-        raise PublicationError(what, why=_reason(finished.tail, identity), remedy=REMEDY)
+        raise PublicationError(what, why=_reason(finished.tail), remedy=REMEDY)
     if (found := _subject(attestation)) != (wheel.name, sha256):
         what = f"the attestation of {wheel.name} speaks of another file"
         raise AlteredWheelError(what, why=f"it is of {found[0]}, sha256 {found[1][:12]}", remedy="publish again")
@@ -58,6 +54,5 @@ def _subject(attestation: Path) -> tuple[str, str]:
     return subject["name"], subject["digest"]["sha256"]
 
 
-def _reason(tail: tuple[str, ...], identity: Mapping[str, str]) -> str:
-    line = next((line.strip() for line in reversed(tail) if line.strip()), "the signing process gave no reason")
-    return line.replace(identity[IDENTITY[1]], "<token>")
+def _reason(tail: tuple[str, ...]) -> str:
+    return next((line.strip() for line in reversed(tail) if line.strip()), "the signing process gave no reason")

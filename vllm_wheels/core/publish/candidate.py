@@ -11,7 +11,13 @@ from typing import Any
 
 from packaging.version import Version
 
-from vllm_wheels.core.errors import AlteredWheelError, CannotVerifyError, IncompleteReleaseError, PublicationError
+from vllm_wheels.core.errors import (
+    AlteredWheelError,
+    CannotVerifyError,
+    IncompleteReleaseError,
+    PublicationError,
+    VllmWheelsError,
+)
 from vllm_wheels.core.formats.wheel_name import WheelName, name_stem, sidecar, wheels_in
 from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
 from vllm_wheels.core.host.processes import Runner
@@ -71,6 +77,21 @@ def candidates(settings: Settings, release: str, *, variants: Iterable[str]) -> 
         PublicationError: a wheel deviates from its release's pins.
     """
     return tuple(found for name in variants for found in _of_variant(settings, release, name))
+
+
+def obstacle_to_release(settings: Settings, wheel: Path) -> str | None:
+    """Why a wheel may not be offered as released, in one line; None where it has passed as publishing demands it."""
+    path = sidecar(wheel, PROVENANCE)
+    if not path.is_file():
+        return f"{wheel.name} has no provenance beside it"
+    try:
+        statement = _read(path)
+        _candidate(settings, statement["variant"], wheel, statement, required=settings.publish.required_pythons)
+    except VllmWheelsError as error:
+        return f"{error.what}: {error.why}"
+    except KeyError as error:
+        return f"the provenance of {wheel.name} does not tell {error}"
+    return None
 
 
 def _of_variant(settings: Settings, release: str, name: str) -> list[Candidate]:

@@ -16,7 +16,7 @@ from vllm_wheels.core.verify.checks import Check, Judgement, run_check
 from vllm_wheels.core.verify.gate import require_passed
 from vllm_wheels.core.verify.locations import choose
 from vllm_wheels.core.verify.report import Report
-from vllm_wheels.core.verify.runs.installation import left_out
+from vllm_wheels.core.verify.runs.installation import base_python, left_out
 from vllm_wheels.core.verify.test_run import INSTALLS, TestRun, last_lines
 from vllm_wheels.core.verify.test_runs import TEST_RUNS
 
@@ -27,7 +27,7 @@ READER = (f"UV_INDEX_{INDEX.upper()}_USERNAME", f"UV_INDEX_{INDEX.upper()}_PASSW
 
 
 def try_back(candidate: Candidate, repository: Repository, context: ActionContext) -> dict[str, Any]:
-    """Installs a wheel from an index on the first Python that it has passed on, and tries what came.
+    """Tries a wheel on the first Python that it has passed on, and installs the same bytes by name from an index.
 
     Returns the report as plain JSON; a folder below the context's stage holds the environment meanwhile.
 
@@ -93,7 +93,9 @@ def _come_back(test_run: TestRun, candidate: Candidate, repository: Repository) 
     finished = _uv(
         test_run,
         [
-            *("pip", "install", "--python", f"{test_run.programs}/python", "--reinstall", "--no-cache", "--no-deps"),
+            # Not into the environment: uv would start its Python, and with it what the wheel put there.
+            *("pip", "install", "--python", base_python(test_run), "--target", f"{test_run.place}/back"),
+            *("--no-cache", "--no-deps"),
             *("--require-hashes", "--no-build", "--default-index", f"{INDEX}={repository.simple_url}"),
             *("--requirements", f"{test_run.place}/back.txt"),
         ],

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from vllm_wheels.core.errors import StoreBusyError
+from vllm_wheels.core.host.files import own_folder
 
 Act = Literal["sending", "accepted", "failed", "listed"]
 LOCK_SECONDS = 5.0
@@ -34,7 +35,7 @@ class Journal:
 
     def write(self, act: Act, file: str, sha256: str, **more: Any) -> None:
         """Appends an act and syncs it to disk before anything else happens."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         line = json.dumps({"at": time.time(), "act": act, "file": file, "sha256": sha256, **more}, sort_keys=True)
         # A new line first: the last one may have been cut off when the machine died.
         gap = "\n" if self.path.exists() and not self.path.read_bytes().endswith(b"\n") else ""
@@ -65,7 +66,7 @@ class Journal:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes of this installation from publishing to the same index."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         try:
             with FileLock(self.folder / "lock", timeout=LOCK_SECONDS):
                 yield

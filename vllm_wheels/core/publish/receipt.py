@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core.engine.plan import digest
+from vllm_wheels.core.errors import PublicationError
 from vllm_wheels.core.formats.wheel_name import sidecar
-from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.files import own_folder, write_atomically
 
 SCHEMA = 1
 FOLDER = "publish"
@@ -81,9 +82,12 @@ def path_of(state_folder: Path, *, repository: str, version: str, variant: str) 
 
 
 def find(state_folder: Path, *, repository: str, version: str, variant: str) -> Receipt | None:
-    """The receipt of a variant, if it was published."""
+    """The receipt of a variant, if it was published; one that cannot be read is written anew by who publishes again."""
     path = path_of(state_folder, repository=repository, version=version, variant=variant)
-    return Receipt.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    try:
+        return _read(path) if path.is_file() else None
+    except PublicationError:
+        return None
 
 
 def keep(state_folder: Path, receipt: Receipt) -> Receipt:
@@ -92,14 +96,23 @@ def keep(state_folder: Path, receipt: Receipt) -> Receipt:
     earlier = find(state_folder, **key)
     if earlier and earlier.hashes == receipt.hashes:
         return earlier
+    own_folder(folder(state_folder, receipt.repository))
     write_atomically(path_of(state_folder, **key), json.dumps(receipt.as_json(), indent=1, sort_keys=True))
     return receipt
 
 
 def receipts(state_folder: Path) -> Iterator[Receipt]:
-    """All receipts of this installation, by path."""
+    """All receipts of this installation, by path; PublicationError where one cannot be read."""
     for path in sorted((state_folder / FOLDER).glob(f"*/*/*.{RECEIPT}")):
-        yield Receipt.from_json(json.loads(path.read_text("utf-8")))
+        yield _read(path)
+
+
+def _read(path: Path) -> Receipt:
+    try:
+        return Receipt.from_json(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        what = f"the receipt {path} cannot be read"
+        raise PublicationError(what, why=f"{type(error).__name__}: {error}", remedy="publish again") from error
 
 
 def deliver(receipt: Receipt, output_folder: Path) -> list[Path]:

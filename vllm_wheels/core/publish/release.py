@@ -20,6 +20,7 @@ from vllm_wheels.core.errors import (
 )
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.http import CLOCK, Clock
+from vllm_wheels.core.host.secrets import Secrets
 from vllm_wheels.core.index.repositories import Repository, repository
 from vllm_wheels.core.index.state import ProjectState, RemoteFile, project_state
 from vllm_wheels.core.publish import receipt as receipts
@@ -127,8 +128,7 @@ class Publisher:
     """Carries a release out."""
 
     context: ActionContext  # settings, runner, builder and where to speak; its stage is a folder for temporary files
-    # Where tokens are read from; None for this process's own environment
-    environ: Mapping[str, str] | None = field(default=None, repr=False)
+    secrets: Secrets = field(default_factory=Secrets)  # handed to uploading processes, and never read here
     clock: Clock = CLOCK
 
     def publish(self, release: Release, *, chosen: Collection[str]) -> tuple[Receipt, ...]:
@@ -169,10 +169,17 @@ class Publisher:
             raise IncompleteReleaseError(what, why=why, remedy=remedy)
 
     def _keys(self, release: Release) -> dict[tuple[str, str], Credentials]:
+        context = self.context
         return {
-            (stage.repository.name, wheel.project): credentials(stage.repository, wheel.project, self.environ)
+            (stage.repository.name, project): found
             for stage in release.stages
-            for wheel in stage.lacking(release)
+            for project, found in credentials(
+                stage.repository,
+                [wheel.project for wheel in stage.lacking(release)],
+                settings=context.settings.publish,
+                secrets=self.secrets,
+                runner=context.runner,
+            ).items()
         }
 
     def _upload(self, stage: Stage) -> Upload:
@@ -258,7 +265,7 @@ class Publisher:
                 why = f"the report is of sha256 {wheel.sha256[:12]}, the file now has {found[:12]}"
                 raise AlteredWheelError(what, why=why, remedy="build it again: it comes from the store within seconds")
             signed = attestations(
-                copy, stage.repository, sha256=wheel.sha256, runner=self.context.runner, environ=self.environ
+                copy, stage.repository, sha256=wheel.sha256, runner=self.context.runner, credentials=key
             )
             return self._upload(stage).send(wheel, copy, key, attestations=signed)
 

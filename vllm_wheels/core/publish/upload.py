@@ -1,13 +1,11 @@
 """Uploads one file until the index lists it: one attempt at a time, judged by its answer and by the index's state."""
 
-import json
-import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from vllm_wheels.core.errors import (
     ConflictError,
@@ -25,7 +23,7 @@ from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.index.state import RemoteFile, project_state
 from vllm_wheels.core.publish.candidate import Candidate
 from vllm_wheels.core.publish.journal import Journal
-from vllm_wheels.core.publish.token import IDENTITY, PASSWORD, USER, Credentials, variable
+from vllm_wheels.core.publish.token import UPLOADER, Credentials, answer
 from vllm_wheels.core.settings import Settings
 
 T = TypeVar("T")
@@ -48,7 +46,6 @@ ANSWERS: tuple[tuple[str, str, Judgement], ...] = (
 CHOKED = 500
 """Answer of a server that did not expect a form without a file: it says nothing of what it would do with one."""
 
-UPLOADER = "vllm_wheels.core.publish.uploader"
 FIRST_PAUSE_SECONDS, POLL_SECONDS = 2.0, 3.0
 LONGEST_LINE = 300
 
@@ -136,7 +133,7 @@ class Upload:
             return Sent(remote=found)
 
         def attempt() -> Sent:
-            self.journal.write("sending", path.name, candidate.sha256)
+            self.journal.write("sending", path.name, candidate.sha256, index=self.repository.shown)
             answer = self._attempt(path, candidate, credentials, attestations=attestations)
             answers.append(answer.line)
             if answer.judgement in {"accepted", "exists"}:
@@ -171,6 +168,7 @@ class Upload:
         if found := self._wait_until_listed(candidate):
             return Sent(remote=found, answers=tuple(answers))
         if answer.judgement == "exists":
+            self.journal.write("failed", candidate.path.name, candidate.sha256, answer=answer.line)
             what = f"{self.repository.name} refuses {candidate.path.name}"
             why = f"{answer.line}, but does not list it: the name was used and deleted, or its page is old"
             raise IndexRuleError(what, why=why, remedy="run again in an hour; if it stays so, publish a .postN")
@@ -220,21 +218,20 @@ class Upload:
         preflight: bool = False,
         attestations: tuple[Path, ...] = (),
     ) -> Answer:
-        words = [sys.executable, "-m", UPLOADER, "--url", self.repository.upload_url, *(["--preflight"] * preflight)]
-        words += ["--timeout", str(self.settings.index.timeout_seconds), "--parent", str(os.getpid())]
+        words = [sys.executable, "-m", UPLOADER, *credentials.words(), *(["--preflight"] * preflight)]
+        words += ["--timeout", str(self.settings.index.timeout_seconds)]
         words += [word for each in attestations for word in ("--attestation", str(each))]
-        blank: dict[str, str | None] = dict.fromkeys((USER, PASSWORD, *IDENTITY))
         try:
             finished = self.runner.run(
                 [*words, str(path)],
-                env={**blank, **credentials.environment},
                 timeout_seconds=self.settings.publish.patience_seconds,
                 keep_output=True,
                 quiet=True,
+                pass_fds=credentials.descriptors(),
             )
         except StepTimeoutError:
             return Answer(status=0, text=f"no answer within {self.settings.publish.patience_seconds:.0f} s")
-        return _answer(credentials.redact(finished.output), candidate)
+        return _answer(finished.output, candidate)
 
     def _refusal(self, candidate: Candidate, answer: Answer, credentials: Credentials) -> PublicationError:
         name, project = candidate.path.name, candidate.project
@@ -246,7 +243,7 @@ class Upload:
             case "credentials":
                 means = "this job's identity" if credentials.trusted else "the token"
                 what = f"{self.repository.name} does not accept {means} for {project}"
-                remedy = f"export {variable(self.repository, project)} with a token for this project and index"
+                remedy = f"export {credentials.variable} with a token for this project and index"
                 if credentials.trusted:
                     remedy = f"register this job as a trusted publisher of {project} there, or {remedy}"
                 return CredentialsError(what, why=answer.line, remedy=remedy)
@@ -260,15 +257,15 @@ class Upload:
 
 
 def _answer(output: str, candidate: Candidate) -> Answer:
-    said: dict[str, Any] = {}
-    for line in output.splitlines():
-        if line.startswith("{"):
-            said = json.loads(line)
+    said = answer(output)
+    if error := said.get("error"):
+        raise CredentialsError(error["what"], why=error["why"], remedy=error["remedy"])
     if "broke" in said:
         return Answer(status=0, text=f"the connection broke ({said['broke']})")
-    if not said:
+    if not said or "failed" in said:
         what = f"twine cannot send {candidate.path.name}"
-        why = next((line for line in reversed(output.splitlines()) if line.strip()), "it gave no reason")
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "it gave no reason")
+        why = said.get("failed", last)
         raise PublicationError(what, why=why[:LONGEST_LINE], remedy="verify the wheel, then run the command again")
     body = " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", said["body"], flags=re.DOTALL).split())
     text = said["reason"] if said["reason"] in body or not body else f"{said['reason']}: {body}"

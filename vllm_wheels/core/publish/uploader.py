@@ -1,106 +1,58 @@
-"""The uploading process: sends one file, or only preflights, through twine, and prints what the index answered as JSON.
+"""The uploading process: looks for its token, sends one file or only preflights, and prints what came of it as JSON.
 
-It is the only process that has a token, in its environment; nothing of it is printed.
+It and the signing process are the only ones that read a token; nothing of it is printed. They run no foreign code and
+start no process.
 """
 
-import argparse
+import io
 import json
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-import requests
-import requests_toolbelt
-from twine.auth import CredentialInput, Resolver
-from twine.exceptions import TrustedPublishingFailure
-from twine.package import PackageFile
-from twine.repository import Repository
-
-from vllm_wheels.core.host.http import MESSAGE, limited
-from vllm_wheels.core.host.limits import FILE_SECONDS
-from vllm_wheels.core.host.ownership import end_with
-
-TOKEN_USER = "__token__"  # noqa: S105 - a user's name
-
-NO_FILE = "does not have a file"
-"""The public index's answer to a form without a file, which it gives before it looks whose project it is."""
-
-NO_FILE_NAME = "preflight"
-"""A name without the ending of a package: refused by the public index, but only after it looked whose project it is."""
-LONGEST_BODY = 2000
+from vllm_wheels.core.errors import CredentialsError
+from vllm_wheels.core.publish.sources import Found, as_job, find, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints one line of JSON: ``status``, ``reason``, ``retry_after`` and ``body``, or ``broke``; always ends well."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--timeout", type=float, required=True)
-    parser.add_argument("--parent", type=int, required=True, help="process with which this one ends")
-    parser.add_argument("--preflight", action="store_true", help="send everything but the file")
-    parser.add_argument("--attestation", action="append", default=[])
-    parser.add_argument("file")
-    given = parser.parse_args(arguments)
-    end_with(given.parent)
+    """Prints one line of JSON.
+
+    After ``--look``: ``source``, ``trusted`` and ``identity``; else ``status``, ``reason``, ``retry_after`` and
+    ``body``, or ``broke``, or ``failed``; where the token cannot be used: ``error``. Always ends well.
+    """
+    options = parser()
+    options.add_argument("--look", action="store_true", help="only say where the token is")
+    options.add_argument("--timeout", type=float)
+    options.add_argument("--preflight", action="store_true", help="send everything but the file")
+    options.add_argument("--attestation", action="append", default=[])
+    options.add_argument("file", nargs="?")
+    given = options.parse_args(arguments)
     try:
-        answer = _send(given)
-    except requests.RequestException as error:
-        answer = {"broke": type(error).__name__}
-    except TrustedPublishingFailure as error:
-        answer = {"status": 403, "reason": "no trusted publisher", "retry_after": None, "body": str(error)}
-    print(json.dumps(answer), file=sys.__stdout__, flush=True)
+        found = find(given)
+    except CredentialsError as error:
+        said: dict[str, Any] = {"error": {"what": error.what, "why": error.why, "remedy": error.remedy}}
+        return _tell(json.dumps(said))
+    if given.look:
+        return _tell(json.dumps({"source": found.source, "trusted": found.trusted, "identity": bool(found.identity)}))
+    return _tell(found.redact(json.dumps(_sent(given, found))))
+
+
+def _tell(line: str) -> int:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
     return 0
 
 
-def _send(given: argparse.Namespace) -> dict[str, Any]:
-    # Progress and notices of twine are not for whoever reads the JSON.
-    sys.stdout = sys.stderr
-    user, password = os.environ.get("TWINE_USERNAME"), os.environ.get("TWINE_PASSWORD")
-    if not password:
-        resolver = Resolver({"repository": given.url, "username": None, "password": None}, CredentialInput())
-        user, password = TOKEN_USER, resolver.make_trusted_publishing_token()
-    repository = Repository(given.url, user, password, disable_progress_bar=True)
-    with closing(repository):
-        repository.set_certificate_authority(os.environ.get("TWINE_CERT") or os.environ.get("PIP_CERT"))
-        limited(repository.session, replace(MESSAGE, deadline_seconds=FILE_SECONDS))
-        repository.session.request = partial(  # type: ignore[method-assign]  # twine sets no time-out of its own
-            repository.session.request, timeout=given.timeout
-        )
-        package = PackageFile.from_filename(given.file, comment=None)
-        if given.attestation:
-            package.add_attestations(given.attestation)
-        # One attempt: twine would send again at once and without looking whether the file arrived.
-        response = _knock(repository, package) if given.preflight else repository.upload(package, max_redirects=1)
-    return {
-        "status": response.status_code,
-        "reason": response.reason,
-        "retry_after": response.headers.get("Retry-After"),
-        "body": response.text[:LONGEST_BODY],
-    }
+def _sent(given: Any, found: Found) -> dict[str, Any]:
+    # Loaded only now: until then this process ends with its parent within milliseconds.
+    from vllm_wheels.core.publish.sending import send  # noqa: PLC0415
 
-
-def _knock(repository: Repository, package: PackageFile) -> requests.Response:
-    fields: list[tuple[str, str]] = [(":action", "file_upload"), ("protocol_version", "1")]
-    for name, value in package.metadata_dictionary().items():
-        if isinstance(value, dict):
-            fields.extend((name, f"{key}, {text}") for key, text in value.items())
-        elif isinstance(value, list | tuple):
-            fields.extend((name, str(each)) for each in value)
-        elif value is not None:
-            fields.append((name, str(value)))
-    answer = _post(repository, fields)
-    if NO_FILE in f"{answer.reason} {answer.text}":
-        answer = _post(repository, [*fields, ("content", (NO_FILE_NAME, b"", "application/octet-stream"))])
-    return answer
-
-
-def _post(repository: Repository, fields: Sequence[tuple[str, Any]]) -> requests.Response:
-    encoder = requests_toolbelt.MultipartEncoder(fields)
-    kind = {"Content-Type": encoder.content_type}
-    return repository.session.post(repository.url, data=encoder, allow_redirects=False, headers=kind)
+    if found.trusted:
+        as_job(found)
+    # Progress and notices of twine are not for whoever reads the JSON, and may quote what was sent.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return send(given, user=found.user, token=found.token)
 
 
 if __name__ == "__main__":

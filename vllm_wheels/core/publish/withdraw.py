@@ -1,29 +1,64 @@
 """Yanking and rolling back: what only a person can do on the index, as exact instructions with the affected files."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urljoin
 
 from packaging.version import Version
 
 from vllm_wheels.core.errors import PublicationError
+from vllm_wheels.core.formats.wheel_name import WheelName
 from vllm_wheels.core.host.files import write_atomically
 from vllm_wheels.core.index.repositories import KNOWN
-from vllm_wheels.core.publish.receipt import FOLDER, Receipt, receipts
+from vllm_wheels.core.publish.journal import Journal
+from vllm_wheels.core.publish.receipt import FOLDER, PublishedFile, Receipt, receipts
 
 YANKED = "yanked.json"
 
 
 def affected(state_folder: Path, version: str) -> tuple[Receipt, ...]:
-    """The receipts of a version."""
-    found = tuple(each for each in receipts(state_folder) if Version(each.version) == Version(version))
+    """The receipts of a version, and what stands for them where a run was interrupted before it wrote one."""
+    written = tuple(receipts(state_folder))
+    known = {file.name for each in written for file in each.files}
+    everything = (*written, *_interrupted(state_folder, known))
+    found = tuple(each for each in everything if Version(each.version) == Version(version))
     if not found:
-        known = sorted({each.version for each in receipts(state_folder)}, key=Version)
+        others = sorted({each.version for each in everything}, key=Version)
         what = f"there is no receipt of version {version}"
-        why = f"{state_folder / FOLDER} has receipts of {', '.join(known) or 'nothing'}"
+        why = f"{state_folder / FOLDER} has receipts of {', '.join(others) or 'nothing'}"
         raise PublicationError(what, why=why, remedy="give one of these versions, or the right state_folder")
     return found
+
+
+def _interrupted(state_folder: Path, known: Collection[str]) -> Iterator[Receipt]:
+    """Files that may be on an index, by its journal, and that no receipt names."""
+    for path in sorted((state_folder / FOLDER).glob("*/journal.jsonl")):
+        acts = [act for act in Journal(path.parent).acts() if act["file"] not in known]
+        last = {act["file"]: act["act"] for act in acts}
+        for sent in {act["file"]: act for act in acts if "index" in act}.values():
+            if last[sent["file"]] == "failed":
+                continue
+            name = WheelName.parse(sent["file"])
+            file = PublishedFile(
+                name=sent["file"],
+                sha256=sent["sha256"],
+                size=0,
+                url="",
+                listed_at="",
+                uploaded_at=None,
+                answers=(),
+                reports={},
+            )
+            yield Receipt(
+                release=str(name.version),
+                version=str(name.version),
+                variant="",
+                project=name.distribution,
+                repository=path.parent.name,
+                index=sent["index"],
+                files=(file,),
+            )
 
 
 def instructions(given: Iterable[Receipt], *, reason: str, undo: bool) -> list[str]:

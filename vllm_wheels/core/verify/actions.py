@@ -152,6 +152,7 @@ def _test_run(context: ActionContext, tested: WheelUnderTest) -> TestRun:
         python=tested.target.python,
         left_out=tested.left_out,
         floor=tested.floor,
+        guarded=not context.settings.builder.unguarded,
     )
 
 

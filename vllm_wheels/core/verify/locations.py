@@ -11,6 +11,7 @@ from packaging.tags import platform_tags
 from vllm_wheels.core.engine.builder import Builder
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.wheel_name import WheelName
+from vllm_wheels.core.host import sandbox
 from vllm_wheels.core.settings import SmokeSettings
 
 UNREPAIRED = "linux_"
@@ -39,7 +40,9 @@ class TestLocation:
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
-def choose(wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Builder]) -> TestLocation:
+def choose(
+    wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Builder], unguarded: bool = False
+) -> TestLocation:
     """Chooses the location for a wheel of that file name; calls ``find_builder`` only where the choice depends on it.
 
     Raises:
@@ -47,7 +50,7 @@ def choose(wheel: str, *, smoke: SmokeSettings, find_builder: Callable[[], Build
         MachineError: the container is needed and the builder cannot work here.
     """
     platforms = platforms_of(wheel)
-    obstacle = _obstacle(platforms, find_builder)
+    obstacle = _obstacle(platforms, find_builder) or (None if unguarded else sandbox.obstacle())
     if smoke.location != "container" and not obstacle:
         return TestLocation(kind="host", why=f"{', '.join(platforms)} runs on {libc()}", identity={"libc": libc()})
     if smoke.location == "host":

@@ -34,7 +34,9 @@ class Places:
             ImageError: no builder image that could run it is there.
             MachineError: the container engine is needed and does not answer.
         """
-        return choose(wheel.name, smoke=self.settings.smoke, find_builder=partial(self.builder, wheel))
+        given = self.settings
+        find = partial(self.builder, wheel)
+        return choose(wheel.name, smoke=given.smoke, find_builder=find, unguarded=given.builder.unguarded)
 
     def builder(self, wheel: Path) -> Builder:
         """This host if no container engine is wanted or answers, else the first fitting image that exists.
@@ -44,7 +46,8 @@ class Places:
             ImageError: no image that could run it is there.
             CannotVerifyError: the provenance beside the wheel cannot be read.
         """
-        host = LocalBuilder(runner=self.runner, minimum_compiler=self.settings.builder.minimum_compiler)
+        given = self.settings.builder
+        host = LocalBuilder(runner=self.runner, minimum_compiler=given.minimum_compiler, unguarded=given.unguarded)
         if self.settings.builder.kind == "local":
             return host
         fitting = self._fitting(wheel)

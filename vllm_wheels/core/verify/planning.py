@@ -68,7 +68,9 @@ def plan(context: PlanContext) -> Plan:
     tested = replace(
         tested,
         wheel=str(path),
-        location=choose(path.name, smoke=settings.smoke, find_builder=context.builder),
+        location=choose(
+            path.name, smoke=settings.smoke, find_builder=context.builder, unguarded=settings.builder.unguarded
+        ),
         neighbours=tuple(str(found) for found in _lower_variants(target, context.store)),
     )
     inputs = _inputs(tested, settings)

@@ -23,6 +23,7 @@ from vllm_wheels.core.host.processes import Finished
 from vllm_wheels.core.host.sandbox import Sandbox, no_variables
 from vllm_wheels.core.verify.checks import Check, RunOptions
 from vllm_wheels.core.verify.locations import TestLocation
+from vllm_wheels.core.verify.pythons import host_python
 
 if TYPE_CHECKING:
     # Imported for its type only: how the engine walks steps decides no verdict.
@@ -41,6 +42,10 @@ HERE, TEMPORARY = "{test_run}", "{temporary}"
 """Stand in a command for the test run's folder as the location sees it, and for a temporary folder."""
 
 PROGRAMS = f"{HERE}/venv/bin"
+
+LENT = ("home", "venv")
+"""What commands may write of the test run's folder. Into the folder itself this program writes, later too: what runs
+there must not be able to put a link in the way."""
 
 FOREIGN = re.compile(
     r"VLLM_\w+|PYTHON\w+|VIRTUAL_ENV|CONDA_\w+|UV_(PYTHON|TORCH|CONSTRAINT|OVERRIDE|EXCLUDE|PROJECT)\w*"
@@ -83,7 +88,7 @@ class TestRun:
     python: str  # version without the micro part
     left_out: tuple[str, ...]  # requirements that are not installed on purpose, by normalised name
     floor: tuple[str, ...]  # flags of /proc/cpuinfo without which the wheel need not load
-    guarded: bool = False  # run what is installed in a sandbox, because it is somebody else's
+    guarded: bool = True  # run what is installed in a sandbox: it is somebody else's
     commands: tuple[Invocation, ...] = ()  # of the check that is being carried out
 
     def with_commands_of(self, check: Check[TestRun]) -> TestRun:
@@ -126,38 +131,35 @@ class TestRun:
 
     def start_without_network(self, argv: Sequence[str], *, env: Mapping[str, str]) -> Finished:
         """Runs uv over what is installed, which starts its Python: guarded as all that runs foreign code."""
-        if self.in_container or not self.guarded:
+        if self.in_container:
+            return self._in_container(argv, env=env, mounts=(self._uv(),))
+        if not self.guarded:
             return self.run_with_network(argv, env=env)
-        given = {
-            **CLEAN,
-            "HOME": f"{self.place}/home",
-            "UV_NO_CACHE": "1",
-            "UV_NO_CONFIG": "1",
-            "UV_OFFLINE": "1",
-            **env,
-        }
+        given = {**CLEAN, "HOME": f"{self.place}/home", **env}
         words = ("/usr/bin/env", *(f"{name}={value}" for name, value in given.items()), *argv)
         with self._temporary() as temporary:
             return self._in_sandbox(words, Path(temporary), Path(self.uv))
 
     def _in_sandbox(self, argv: Sequence[str], temporary: Path, *readable: Path) -> Finished:
-        python = (self.folder / "venv/bin/python").resolve()
-        home = self.folder / "home"
-        sandbox = Sandbox(writable=(self.folder, temporary), readable=(python.parent.parent, *readable))
+        # Not where the environment's own link leads, which what is installed may have changed.
+        python = Path(host_python(self.python, self.context.runner)).resolve().parent.parent
+        lent = [self.folder / name for name in LENT]
+        sandbox = Sandbox(writable=(*lent, temporary), readable=(self.folder, python, *readable))
         sandbox.prepare()
-        Sandbox(writable=(home,)).prepare()
-        return self._on_host(sandbox.words(argv, folder=home), env=no_variables())
+        return self._on_host(sandbox.words(argv, folder=self.folder / "home"), env=no_variables())
 
     def run_with_network(
         self, argv: Sequence[str], *, env: Mapping[str, str], mounts: Sequence[Mount] = ()
     ) -> Finished:
         """Runs uv with network access; on the host, with the user's own configuration of the package index."""
         if self.in_container:
-            uv = Mount(source=Path(find_uv_bin()).resolve(), place=self.uv)
-            return self._in_container(argv, env=env, mounts=(uv, *mounts), network=True)
+            return self._in_container(argv, env=env, mounts=(self._uv(), *mounts), network=True)
         foreign: dict[str, str | None] = {name: None for name in os.environ if FOREIGN.fullmatch(name)}
         # At the root, or uv would take settings from a project around the store.
         return self._on_host(argv, env={**foreign, **env}, folder=Path(self.folder.anchor))
+
+    def _uv(self) -> Mount:
+        return Mount(source=Path(find_uv_bin()).resolve(), place=self.uv)
 
     def environ(self) -> Mapping[str, str]:
         """Environment variables that uv finds in the location."""
@@ -194,14 +196,17 @@ class TestRun:
         network: bool = False,
     ) -> Finished:
         lines: list[str] = []
+        own = [Mount(source=self.folder, place=self.place, writable=network, lent=True)]
+        if not network:
+            inside = ((self.folder / name, f"{self.place}/{name}") for name in LENT)
+            own += [Mount(source=source, place=place, writable=True, lent=True) for source, place in inside]
         command = Command(
             argv=argv,
             env=env or {},
             cwd=f"{self.place}/home",
-            mounts=(Mount(source=self.folder, place=self.place, writable=True), *mounts),
+            mounts=(*own, *mounts),
             network=network,
             gigabytes=limits.SANDBOX_MEMORY_BYTES / GIGABYTE if self.guarded else None,
-            processes=limits.SANDBOX_PROCESSES if self.guarded else None,
         )
         finished = self.context.builder.run(
             command,

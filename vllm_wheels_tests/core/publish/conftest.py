@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 
-from vllm_wheels_tests.core.publishing import Desk
+from vllm_wheels_tests.core.publishing import Desk, tokens
 from vllm_wheels_tests.fixtures.front import fronted
 from vllm_wheels_tests.fixtures.index_servers import pypiserver
 from vllm_wheels_tests.fixtures.publishing import released_wheels
@@ -41,3 +42,14 @@ def context(tmp_path, front, wheels_of_release) -> Desk:
     """With wheels to be published to ``real``, the front."""
     shutil.copytree(wheels_of_release, tmp_path / "wheels")
     return Desk(tmp_path, {"real": {"upload_url": front.upload_url, "simple_url": front.simple_url}})
+
+
+@pytest.fixture
+def environment(context, front) -> dict[str, str]:
+    """Variables with which the command publishes two variants."""
+    context.variants = ("avx512", "baseline")
+    variables = {"REPOSITORY": "real", "REQUIRED_VARIANTS": '["avx512", "baseline"]', "REQUIRED_PYTHONS": '["3.11"]'}
+    variables["REPOSITORIES"] = str(context.repositories).replace("'", '"')
+    given = {f"VLLM_WHEELS_PUBLISH__{name}": value for name, value in variables.items()}
+    folders = {"VLLM_WHEELS_OUTPUT_FOLDER": str(context.output), "VLLM_WHEELS_STATE_FOLDER": str(context.state)}
+    return {**os.environ, **given, **folders, **tokens()}

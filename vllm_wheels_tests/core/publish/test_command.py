@@ -18,7 +18,7 @@ from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
 from vllm_wheels.core.publish.withdraw import instructions
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.building import command, run
-from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, released_wheels
+from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, released_wheels, write_companions
 
 NAMES = ("avx512", "baseline")
 
@@ -174,3 +174,16 @@ def test_yank_on_the_public_index_names_page_and_button():
         "     affects a.whl (sha256 00)",
     ]
     assert back[2] == f"  2. Options > Un-yank; type the version {RELEASE} to confirm"
+
+
+def test_index_lists_only_what_has_passed(environment, tmp_path):
+    """A convicted wheel is left out and named; with --all it is listed, marked so that nobody gets it unasked."""
+    wheels, public = tmp_path / "wheels", tmp_path / "public"
+    convicted = next(wheels.glob("vllm_cpu_avx512-*.whl"))
+    write_companions(convicted, "avx512", verdict="convicted")
+    done = run("index", str(public), **environment)
+    assert "left out: vllm_cpu_avx512" in done.stdout.replace("NOTICE: ", "")
+    assert [path.name for path in (public / "simple").iterdir() if path.is_dir()] == ["vllm-cpu"]
+    run("index", str(public), "--all", **environment)
+    page = json.loads((public / "simple/vllm-cpu-avx512/index.json").read_text())
+    assert page["files"][0]["yanked"].startswith("not released: ")

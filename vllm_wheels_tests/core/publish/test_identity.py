@@ -14,7 +14,7 @@ from vllm_wheels.core.errors import AlteredWheelError, CredentialsError, Publica
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.publish import attest
 from vllm_wheels.core.publish import release as publishing
-from vllm_wheels.core.publish.token import IDENTITY
+from vllm_wheels.core.publish.sources import IDENTITY
 from vllm_wheels_tests.fixtures.certificate import self_signed
 from vllm_wheels_tests.fixtures.front import AUDIENCE, MINTED, fronted
 from vllm_wheels_tests.fixtures.identity import REQUEST_TOKEN, SUBJECT, identity_provider

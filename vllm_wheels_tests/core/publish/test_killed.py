@@ -14,7 +14,6 @@ import pytest
 
 from vllm_wheels.core.publish import receipt as receipts
 from vllm_wheels.core.publish.journal import Journal
-from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.building import command
 
 WAIT_SECONDS = 60.0
@@ -62,17 +61,6 @@ def test_run_killed_at_any_point_of_the_journal_is_completed(context, front, mon
     assert front.accepted == list(context.hashes())
     assert front.stored() == receipt.hashes == context.hashes()
     assert list(receipts.receipts(context.state)) == [receipt]
-
-
-@pytest.fixture
-def environment(context, front) -> dict[str, str]:
-    """Variables with which the command publishes two variants."""
-    context.variants = ("avx512", "baseline")
-    variables = {"REPOSITORY": "real", "REQUIRED_VARIANTS": '["avx512", "baseline"]', "REQUIRED_PYTHONS": '["3.11"]'}
-    variables["REPOSITORIES"] = str(context.repositories).replace("'", '"')
-    given = {f"VLLM_WHEELS_PUBLISH__{name}": value for name, value in variables.items()}
-    folders = {"VLLM_WHEELS_OUTPUT_FOLDER": str(context.output), "VLLM_WHEELS_STATE_FOLDER": str(context.state)}
-    return {**os.environ, **given, **folders, **tokens()}
 
 
 def started(environment: dict[str, str]) -> subprocess.Popen[bytes]:

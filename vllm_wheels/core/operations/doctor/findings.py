@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vllm_wheels.core.host.machine import Distribution, packages
 from vllm_wheels.core.host.processes import Runner
+from vllm_wheels.core.host.secrets import Secrets
 
 if TYPE_CHECKING:
     from vllm_wheels.core.settings import Settings
@@ -35,6 +36,7 @@ class Scene:
     engine: str | None
     seconds: float
     runner: Runner = field(default_factory=Runner)
+    secrets: Secrets = field(default_factory=Secrets)
 
     @property
     def contained(self) -> bool:

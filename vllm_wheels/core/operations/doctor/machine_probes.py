@@ -36,12 +36,17 @@ def _takes_debian(scene: Scene) -> bool:
     return image or scene.settings.onednn.origin == "debian"
 
 
+def _confines(scene: Scene) -> bool:
+    return not (scene.contained or scene.settings.builder.unguarded)
+
+
 def _clones(scene: Scene) -> bool:
     return scene.settings.source.origin == "git" or scene.settings.onednn.origin == "pinned"
 
 
 TOOLS = (
     Tool(name="git", purpose="takes oneDNN, and sources by tag", needed=_clones),
+    Tool(name="bwrap", purpose="confines what is built and tried on this host", needed=_confines),
     Tool(name="ccache", purpose="makes further builds fast", needed=lambda _: False),
     Tool(name="debootstrap", purpose="makes the Debian builder image", needed=_takes_debian),
     Tool(name="dpkg-source", purpose="unpacks Debian's oneDNN", needed=_takes_debian),

@@ -21,7 +21,7 @@ from vllm_wheels.core.index.releases import PROJECT, releases
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking, ok, replaceable
 from vllm_wheels.core.publish.release import repositories
-from vllm_wheels.core.publish.token import credentials, variable
+from vllm_wheels.core.publish.token import credentials
 from vllm_wheels.core.texts import redacted, without_credentials
 
 if TYPE_CHECKING:
@@ -163,12 +163,13 @@ def tokens(scene: Scene) -> Iterator[Finding]:
         for project in distributions(settings).values():
             name = f"token: {project}"
             try:
-                found = credentials(repository, project)
+                found = credentials(
+                    repository, [project], settings=settings.publish, secrets=scene.secrets, runner=scene.runner
+                )
             except CredentialsError as error:
                 yield lacking(name, f"{error.what} ({error.why})", error.remedy, needed=False)
             else:
-                own = f"{variable(repository, project)} is set"
-                yield ok(name, "this job's OIDC identity" if found.trusted else own)
+                yield ok(name, found[project].source)
 
 
 def _upstream(scene: Scene) -> Upstream | None:

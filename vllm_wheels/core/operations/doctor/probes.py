@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vllm_wheels.core.builders import docker_engine as engine
 from vllm_wheels.core.errors import EngineUnreachableError, StepTimeoutError, VllmWheelsError
 from vllm_wheels.core.host.machine import distribution
+from vllm_wheels.core.host.secrets import Secrets
 from vllm_wheels.core.operations.doctor import compiler_probes, machine_probes, network_probes
 from vllm_wheels.core.operations.doctor.findings import Finding, Scene, lacking
 
@@ -70,10 +71,15 @@ class _Look:
 
 
 def examine(
-    settings: Settings, *, python: str, probes: Iterable[Probe] = PROBES, limit_seconds: float = LIMIT_SECONDS
+    settings: Settings,
+    *,
+    python: str,
+    probes: Iterable[Probe] = PROBES,
+    limit_seconds: float = LIMIT_SECONDS,
+    secrets: Secrets | None = None,
 ) -> Iterator[Finding]:
     """Runs all checks and gives their findings in the order of the table; what outlasts the limit is a problem."""
-    scene = _scene(settings, python)
+    scene = replace(_scene(settings, python), secrets=secrets or Secrets())
     deadline = time.monotonic() + limit_seconds
     looks = [_Look(probe) for probe in probes]
     for look in looks:

@@ -44,7 +44,7 @@ PROBE, COMMON, MAKER = "emulated_amx.py", "tiny_models.py", "checkpoints.py"
 MODEL = "mixtral-bf16"
 
 LIBRARY = f"{HERE}/amx.so"
-COUNTS = f"{HERE}/amx.counts"
+COUNTS = f"{HERE}/home/amx.counts"
 COMPILER = "cc"
 COMPILE = (COMPILER, "-shared", "-fPIC", "-O3", "-mavx2", "-mfma", "-o", LIBRARY, AMX_C)
 COMPILE_SECONDS = 120.0

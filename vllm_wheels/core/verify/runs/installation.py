@@ -60,11 +60,7 @@ def _install(test_run: TestRun) -> Judgement:
     shutil.copyfile(test_run.wheel, test_run.folder / "wheel" / test_run.wheel.name)
     overrides = "".join(f'{name} ; sys_platform == "never"\n' for name in test_run.left_out)
     (test_run.folder / "overrides.txt").write_text(overrides, "utf-8")
-    python = (
-        test_run.context.builder.python(test_run.python)
-        if test_run.in_container
-        else host_python(test_run.python, test_run.context.runner)
-    )
+    python = base_python(test_run)
     making, *rest = test_run.commands
     made = _uv(test_run, making.filled({PYTHON: python}))
     if made.status != 0:
@@ -84,6 +80,13 @@ def _install(test_run: TestRun) -> Judgement:
     return convicted(line, evidence=last_lines(finished.output), remedy=REMEDY)
 
 
+def base_python(test_run: TestRun) -> str:
+    """The Python below the environment, which runs nothing of what is installed there."""
+    if test_run.in_container:
+        return test_run.context.builder.python(test_run.python)
+    return host_python(test_run.python, test_run.context.runner)
+
+
 def _install_commands(options: RunOptions) -> tuple[Invocation, ...]:
     settings = options.settings
     making = _client(settings, "venv", "--no-project", "--python", PYTHON, f"{HERE}/venv")
@@ -101,13 +104,16 @@ def _install_commands(options: RunOptions) -> tuple[Invocation, ...]:
 
 
 def _check_commands(options: RunOptions) -> tuple[Invocation, ...]:
-    return (_client(options.settings, "pip", "check", "--python", f"{PROGRAMS}/python"),)
+    alone = {"UV_NO_CACHE": "1", "UV_NO_CONFIG": "1", "UV_OFFLINE": "1"}
+    return (_client(options.settings, "pip", "check", "--python", f"{PROGRAMS}/python", **alone),)
 
 
 def _client(settings: Settings, *arguments: str, **env: str) -> Invocation:
     common = ("--color", "never", "--no-progress", "--no-python-downloads")
     timeout = str(max(1, round(settings.index.timeout_seconds)))
-    return Invocation(argv=(UV, *arguments, *common), environment={"UV_HTTP_TIMEOUT": timeout, **env}, place="location")
+    # Building a source archive would run its code; and what is installed must share no file with uv's cache.
+    careful = {"UV_HTTP_TIMEOUT": timeout, "UV_NO_BUILD": "1", "UV_LINK_MODE": "copy"}
+    return Invocation(argv=(UV, *arguments, *common), environment={**careful, **env}, place="location")
 
 
 def _installed(test_run: TestRun, wished: Invocation, fallback: Invocation | None = None) -> tuple[Finished, str]:
@@ -179,18 +185,16 @@ def _uv(test_run: TestRun, command: Invocation, *, runs_it: bool = False) -> Fin
     """Runs uv, which starts the environment's Python; with ``runs_it`` what is installed there runs with it."""
     known = {UV: test_run.uv, HERE: test_run.place, WHEEL: test_run.wheel.name, INDEX: _index(test_run)}
     real = command.filled(known)
+    if runs_it:
+        return test_run.start_without_network(real.argv, env=real.environment)
     if not test_run.in_container:
-        # Building a source archive would run its code.
-        built = {"UV_NO_BUILD": "1"} if test_run.guarded else {}
-        start = test_run.start_without_network if runs_it else test_run.run_with_network
-        return start(real.argv, env={**real.environment, **built})
+        return test_run.run_with_network(real.argv, env=real.environment)
     cache = test_run.context.settings.state_folder / "uv-cache"
     cache.mkdir(parents=True, exist_ok=True)
     indexes = sorted({folder for word in real.argv if (folder := _folder(word))})
     mounts = [Mount(source=place, place=str(place)) for place in indexes]
-    mounts.append(Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True))
-    # Between two mounts there are no hard links.
-    given = {**real.environment, "UV_CACHE_DIR": f"{PLACE}/uv-cache", "UV_LINK_MODE": "copy"}
+    mounts.append(Mount(source=cache, place=f"{PLACE}/uv-cache", writable=True, lent=True))
+    given = {**real.environment, "UV_CACHE_DIR": f"{PLACE}/uv-cache"}
     return test_run.run_with_network(real.argv, env=given, mounts=mounts)
 
 
