@@ -68,12 +68,15 @@ def same(shown: Invocation, really: Started) -> bool:
 
 
 def unlike(shown: Sequence[Invocation], really: Sequence[Started]) -> list[Invocation | Started]:
-    """Commands that were started and not shown, or shown and not started; those on a condition may be left out."""
+    """Commands that were started and not shown, or shown and not started; those on a condition may be left out.
+
+    Their order does not count, for static checks run side by side.
+    """
     rest = list(really)
     missing = []
     for command in shown:
-        if rest and same(command, rest[0]):
-            rest.pop(0)
+        if found := next((each for each in rest if same(command, each)), None):
+            rest.remove(found)
         elif command.condition is None:
             missing.append(command)
     return [*missing, *rest]

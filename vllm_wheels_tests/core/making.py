@@ -69,12 +69,12 @@ def make(plan: Plan, settings: Settings, store: Store) -> Artifact:
 class NamedPlan(Plan):
     """A plan whose key a test chose."""
 
-    name: str
+    chosen: str
 
     @property
     def key(self) -> str:
         """The chosen key."""
-        return self.name
+        return self.chosen
 
 
 def keep(
@@ -91,7 +91,7 @@ def keep(
     **planned: Any,
 ) -> Artifact:
     """An artifact in the store under a key of the test's choice, with some files and whatever else is given."""
-    plan = NamedPlan(**{"artifact": kind, "name": key, "target": target, "inputs": {}, "steps": (), **planned})
+    plan = NamedPlan(**{"artifact": kind, "chosen": key, "target": target, "inputs": {}, "steps": (), **planned})
     with store.making(kind, key, wait_seconds=1) as stage:
         for name, text in (files or {}).items():
             (stage / name).write_text(text, "utf-8")

@@ -495,7 +495,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
         ),
         (
             alone("4-bit weights without their operator"),
-            ("registers all operators that can be reached ({})",),
+            ("registers all operators that can be reached ({}){}", "; does not run {}"),
         ),
     ),
     "python-compiles": (

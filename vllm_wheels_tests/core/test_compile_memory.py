@@ -42,6 +42,8 @@ def put_compiler(folder: Path, monkeypatch, *, rooms: int) -> None:
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
     monkeypatch.setenv("CC", str(shutil.which("gcc")))
+    # It counts in a folder that a sandbox does not show.
+    monkeypatch.setenv("VLLM_WHEELS_BUILDER__UNGUARDED", "true")
 
 
 def compiled(said: list[str]) -> Artifact:

@@ -114,11 +114,13 @@ def test_server_that_never_answers_is_told(tmp_path):
     assert caught.value.why == "it ended with status 3"
 
 
-def test_servers_end_together_however_deaf_they_are(monkeypatch):
+def test_servers_end_together_however_deaf_they_are(monkeypatch, tmp_path):
     """Ctrl-C gives the prompt back within ten seconds: one grace for all, not one for each."""
     monkeypatch.setattr(module, "GRACE_SECONDS", 1.0)
-    deaf = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-    services = Services([Service(name=name, argv=deaf) for name in ("one", "two", "three")], {}, lambda _: None)
+    deaf = "trap '' TERM; touch {}; while :; do sleep 1; done"
+    marks = [tmp_path / name for name in ("one", "two", "three")]
+    table = [Service(name=mark.name, argv=("sh", "-c", deaf.format(mark)), ready=mark.exists) for mark in marks]
+    services = Services(table, {}, lambda _: None)
     services.start()
     began = time.monotonic()
     services.end()

@@ -29,8 +29,8 @@ SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin")
 REACH = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates")
 """What one needs besides, with the network."""
 
-ALSO = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/alternatives", "/sys/devices/system")
-"""What a program needs of the host to be loaded, and what torch asks about the CPU."""
+ALSO = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/sys/devices/system")
+"""What a program needs to be loaded, where auditwheel looks for libraries, and what torch asks about the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class Sandbox:
 
     def _view(self) -> list[str]:
         words = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - not the host's
-        above = {parent for path in (*self.readable, *self.writable) for parent in path.parents}
+        also = [Path(place) for place in (*ALSO, *(REACH if self.network else ()))]
+        above = {parent for path in (*also, *self.readable, *self.writable) for parent in path.parents}
         # Or they would be as closed as those of the host, of which the sandbox's user owns none.
         words += [word for parent in sorted(above)[1:] for word in ("--perms", "0755", "--dir", str(parent))]
         for place in SYSTEM:
@@ -72,9 +73,7 @@ class Sandbox:
                 words += ["--symlink", str(path.readlink()), place]
             elif path.exists():
                 words += ["--ro-bind", place, place]
-        words += [
-            word for place in (*ALSO, *(REACH if self.network else ())) for word in ("--ro-bind-try", place, place)
-        ]
+        words += [word for path in also for word in ("--ro-bind-try", str(path), str(path))]
         words += [word for path in self.readable for word in ("--ro-bind", str(path), str(path))]
         return words + [word for path in self.writable for word in ("--bind", str(path), str(path))]
 

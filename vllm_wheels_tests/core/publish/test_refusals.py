@@ -9,7 +9,6 @@ import pytest
 
 from vllm_wheels.core.errors import (
     AlteredWheelError,
-    CannotVerifyError,
     ClockError,
     ConflictError,
     CredentialsError,
@@ -21,6 +20,7 @@ from vllm_wheels.core.errors import (
     VerificationError,
 )
 from vllm_wheels.core.publish.journal import Journal
+from vllm_wheels.core.verify.gate import OpenVerdictError
 from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.publishing import PYTHON, released_wheels, write_companions
 
@@ -163,7 +163,7 @@ BAD = {
     _missing_variant: (IncompleteReleaseError, 95, "variant avx512 of 0.32.0 is missing"),
     _not_verified_everywhere: (IncompleteReleaseError, 95, "has not passed on Python 3.12"),
     _convicted: (VerificationError, 80, "is not what it claims to be"),
-    _no_verdict: (CannotVerifyError, 81, "could not be verified"),
+    _no_verdict: (OpenVerdictError, 81, "could not be verified"),
     _deviating: (PublicationError, 90, "is not for release"),
     _wrong_clock: (ClockError, 98, "clock is wrong"),
 }
