@@ -20,6 +20,9 @@ from vllm_wheels.core.variants import variants
 PROGRAM = "vllm-wheels"
 VARIABLE = "_VLLM_WHEELS_COMPLETE"
 
+RECOMMENDED = "recommended"
+"""In place of a variant: the best for this machine's processor."""
+
 ACTIVATION = {
     "bash": '# put into ~/.bashrc: eval "$(vllm-wheels completion bash)"',
     "zsh": '# put into ~/.zshrc: eval "$(vllm-wheels completion zsh)"',
@@ -42,7 +45,7 @@ def command(*, shell: str) -> None:
 def variants_or_all(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of variants and of their distributions, and the words that stand for some."""
     known = variants()
-    return _beginning([*known, "all", "recommended", *(each.distribution for each in known.values())], incomplete)
+    return _beginning([*known, "all", RECOMMENDED, *(each.distribution for each in known.values())], incomplete)
 
 
 def processors(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

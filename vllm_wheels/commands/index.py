@@ -8,7 +8,7 @@ import click
 
 from vllm_wheels.commands.options import json_file_option, print_json, read_settings, say
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.index.static_index import SIMPLE, unlinked, write_index
 from vllm_wheels.core.publish.candidate import obstacle_to_release
 from vllm_wheels.core.publish.withdraw import yanked

@@ -34,8 +34,6 @@ ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 Command = Callable[..., Any]
 
 STANDARD_OUTPUT = "-"
-RECOMMENDED = "recommended"
-
 
 LOUD = ("NOTICE: ", "SUBSTITUTE: ")
 """What is said also to whoever asked for silence."""
@@ -251,7 +249,8 @@ def variant_names(chosen: Sequence[str], settings: Settings) -> list[str]:
         return list(variants())
     own = {distribution: name for name, distribution in settings.wheel.distributions.items()}
     found = (
-        advice(flags_of_host()).variant if name == RECOMMENDED else variant_named(own.get(name, name)) for name in named
+        advice(flags_of_host()).variant if name == completion.RECOMMENDED else variant_named(own.get(name, name))
+        for name in named
     )
     return list(dict.fromkeys(each.name for each in found))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from vllm_wheels.core.formats.wheel_name import wheel_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.verify.report import read_report
 from vllm_wheels.defs import checks
 from vllm_wheels.defs.internals import KEY

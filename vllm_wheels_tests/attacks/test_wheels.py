@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.repositories import Repository
 from vllm_wheels.core.publish.candidate import Candidate

@@ -11,7 +11,7 @@ import pytest
 from vllm_wheels.core.engine.plan import ActionContext, carry_out
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Artifact, Store
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_wheels.core import settings as configuration
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.http import Clock
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.host.secrets import sealed

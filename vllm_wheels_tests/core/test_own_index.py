@@ -16,7 +16,7 @@ from pypi_simple import PyPISimple
 from uv import find_uv_bin
 
 from vllm_wheels.core.errors import IndexUnreachableError, PublicationError
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.index.static_index import unlinked, write_index
 from vllm_wheels_tests.core.small_wheels import make_wheel

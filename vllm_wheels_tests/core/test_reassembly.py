@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.engine.store import Artifact
 from vllm_wheels.core.formats.wheel_name import wheel_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.patches import applying
 from vllm_wheels.core.patches.patch import Patch

@@ -14,7 +14,8 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.artifacts.wheel.statement import settings_of
 from vllm_wheels.core.errors import EnvironmentResolutionError, RebuildError
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.rebuild import read_statement, rebuild
 from vllm_wheels.core.variants import variant

@@ -14,7 +14,8 @@ from vllm_wheels.core.artifacts.repaired.repair import repair
 from vllm_wheels.core.engine.builder import Command
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.elf import binaries
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, unpack_wheel
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels_tests.core.small_wheels import EPOCH, make_wheel
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.verify.finding import Finding
 from vllm_wheels.core.verify.gate import coverage, require_passed

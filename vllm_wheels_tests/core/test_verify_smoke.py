@@ -2,7 +2,7 @@
 
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.target import Target
 from vllm_wheels.core.verify import planning as smoke
 from vllm_wheels.core.verify.test_runs import TEST_RUNS

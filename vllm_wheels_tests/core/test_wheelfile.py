@@ -13,7 +13,8 @@ import pytest
 
 from vllm_wheels.core.errors import WheelError
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
-from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, sha256_of, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels_tests.core.small_wheels import EPOCH, make_wheel, rewrite, write_files
 
 COMMAS = "vllm/configs/N=7168,K=8192,dtype=fp8.json"

@@ -11,7 +11,8 @@ import pytest
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.target import Target
 from vllm_wheels.defs import home, internals
 from vllm_wheels.defs.keys import key

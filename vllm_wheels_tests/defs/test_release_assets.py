@@ -10,7 +10,7 @@ import pytest
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import PublicationError
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.publish.receipt import find
 from vllm_wheels.defs import internals
 from vllm_wheels.defs.keys import key

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vllm_wheels.core.builders.compiler_cache import CACHE
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels_tests.faults.world import ended
 from vllm_wheels_tests.fixtures.building import command, run
 

@@ -18,6 +18,7 @@ from typing import Any
 from vllm_wheels.core.engine.store import RECORD, Artifact
 from vllm_wheels.core.errors import UntrustedArtifactError
 from vllm_wheels.core.host import archives, limits
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.signing import SigningKey, is_signed
 
 CONTEXT = "vllm-wheels artifact 1\n"
@@ -48,7 +49,7 @@ def seal(artifact: Artifact, path: Path, key: SigningKey) -> None:
         "kind": artifact.kind,
         "key": artifact.key,
         "record": artifact.record,
-        "sha256": archives.file_hash(packed),
+        "sha256": sha256_of(packed),
         "size": packed.stat().st_size,
         "tree": archives.tree_hash(artifact.folder, ignored=LEFT_OUT),
     }

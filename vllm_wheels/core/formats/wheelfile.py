@@ -217,12 +217,6 @@ def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry
     return entries
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Member:
     """A file of a wheel: what reads its content, and whether it is executable."""

@@ -27,6 +27,7 @@ from typing import IO
 
 from vllm_wheels.core.errors import SourceError, UnsafeArchiveError
 from vllm_wheels.core.host import limits
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.system_errors import of_system
 
 if sys.version_info >= (3, 14):
@@ -116,18 +117,12 @@ def tree_hash(folder: Path, *, ignored: Collection[str] = IGNORED) -> str:
         if stat.S_ISLNK(mode):
             kind, content = "link", hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
         elif stat.S_ISREG(mode):
-            kind, content = "program" if mode & stat.S_IXUSR else "file", file_hash(path)
+            kind, content = "program" if mode & stat.S_IXUSR else "file", sha256_of(path)
         else:
             what = f"{path} is neither file, folder nor link"
             raise SourceError(what, why="a source tree has only those", remedy=f"remove {path}")
         digest.update(os.fsencode(path.relative_to(folder)) + f"\0{kind}\0{content}\n".encode())
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def refuse_links_out(folder: Path) -> None:

@@ -1,9 +1,16 @@
-"""Small files written so that a reader, or a power failure, never sees a part of one."""
+"""Hashes of files, and small files written so that no reader, nor a power failure, ever sees a part of one."""
 
+import hashlib
 import os
 from pathlib import Path
 
 from vllm_wheels.core.errors import MachineError
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

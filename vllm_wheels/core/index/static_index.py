@@ -25,8 +25,8 @@ from pypi_simple import Link, RepositoryPage
 
 from vllm_wheels.core.errors import PublicationError, WheelError
 from vllm_wheels.core.formats.wheel_name import WheelName, wheels_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
-from vllm_wheels.core.host.files import write_synced
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of, write_synced
 from vllm_wheels.core.host.http import LISTING, persistently, session, unreachable
 
 SIMPLE, PACKAGES, SETS = "simple", "packages", ".sets"

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_wheels.core.formats.wheel_name import sidecar, wheel_in, wheels_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
-from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.files import sha256_of, write_atomically
 from vllm_wheels.core.verify.page import as_html
 from vllm_wheels.core.verify.report import HTML, PAGE, REPORT
 

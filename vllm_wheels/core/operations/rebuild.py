@@ -19,7 +19,7 @@ from vllm_wheels.core.engine.plan import Plan
 from vllm_wheels.core.engine.rule import PlanContext, Rule
 from vllm_wheels.core.errors import RebuildError
 from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, sidecar, wheel_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.operations.builds import build_graph, rules
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target

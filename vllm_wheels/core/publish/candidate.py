@@ -19,7 +19,8 @@ from vllm_wheels.core.errors import (
     VllmWheelsError,
 )
 from vllm_wheels.core.formats.wheel_name import WheelName, name_stem, sidecar, wheels_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions, version_of
 from vllm_wheels.core.settings import Settings

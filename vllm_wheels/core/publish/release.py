@@ -18,7 +18,7 @@ from vllm_wheels.core.errors import (
     PublicationError,
     UnknownRepositoryError,
 )
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.http import CLOCK, Clock
 from vllm_wheels.core.host.secrets import Secrets
 from vllm_wheels.core.index.repositories import Repository, repository

@@ -12,8 +12,7 @@ from vllm_wheels.core.engine.plan import ActionContext, Made
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CannotVerifyError
 from vllm_wheels.core.formats.wheel_name import WheelName
-from vllm_wheels.core.formats.wheelfile import sha256_of
-from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.files import sha256_of, write_atomically
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target

@@ -9,7 +9,8 @@ from pathlib import Path
 from packaging.version import Version
 
 from vllm_wheels.core.errors import CannotVerifyError, IncompleteReleaseError, VerificationError
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.verify.report import Report
 from vllm_wheels.core.verify.unpacked import claimed
 

@@ -13,8 +13,9 @@ from vllm_wheels.core.errors import CannotVerifyError, UnknownVariantError, Whee
 from vllm_wheels.core.formats.elf import binaries
 from vllm_wheels.core.formats.instructions import Scan, scan
 from vllm_wheels.core.formats.wheel_name import WHEEL_SUFFIX, WheelName
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, unpack_wheel
 from vllm_wheels.core.host import limits
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.names import distributions
 from vllm_wheels.core.patches.guard_files import INIT

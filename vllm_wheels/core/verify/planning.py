@@ -13,8 +13,9 @@ from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.wheel_name import wheels_in
-from vllm_wheels.core.formats.wheelfile import WheelFile, sha256_of
+from vllm_wheels.core.formats.wheelfile import WheelFile
 from vllm_wheels.core.host.commands import STAGE
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.index.arguments import index_arguments
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target

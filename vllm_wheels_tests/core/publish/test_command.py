@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.publish.receipt import PublishedFile, Receipt
 from vllm_wheels.core.publish.withdraw import instructions
 from vllm_wheels_tests.core.publishing import tokens

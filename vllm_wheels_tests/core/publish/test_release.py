@@ -15,7 +15,7 @@ from vllm_wheels.core.errors import (
     StoreBusyError,
     VerificationError,
 )
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.publish import release as publishing
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.receipt import find

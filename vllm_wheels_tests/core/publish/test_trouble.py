@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from vllm_wheels.core.errors import IndexRuleError, UnfinishedUploadError
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.http import seconds_of
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.upload import Answer

@@ -26,9 +26,9 @@ from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import BuildError, CompilerKilledError
 from vllm_wheels.core.formats.wheel_name import wheel_in
-from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host import limits
 from vllm_wheels.core.host.commands import PATH, PYTHON, STAGE, Invocation
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.host.machine import jobs, require_memory, require_room
 from vllm_wheels.core.patches.preloads import preloads_tcmalloc
 

@@ -16,8 +16,8 @@ from typing import Any
 from vllm_wheels.core.engine.builder import PLACE, Command, Mount
 from vllm_wheels.core.engine.plan import ActionContext, Made, Step
 from vllm_wheels.core.errors import BuildError
-from vllm_wheels.core.formats.wheelfile import sha256_of
 from vllm_wheels.core.host.commands import STAGE, Invocation
+from vllm_wheels.core.host.files import sha256_of
 
 FOLDER = "tcmalloc"
 LIBRARY, LICENCE, VERSION = "libtcmalloc_minimal.so.4", "LICENSE.gperftools", "version.txt"

@@ -28,6 +28,7 @@ from vllm_wheels.core.engine.store import Store
 from vllm_wheels.core.errors import GitUnreachableError, HashMismatchError, NetworkError, SettingsError, SourceError
 from vllm_wheels.core.host import archives, git
 from vllm_wheels.core.host.commands import Invocation
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.patches.upstream import Upstream
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.target import Target
@@ -290,7 +291,7 @@ def download(context: ActionContext, arguments: Fetching) -> None:
     (invocation,) = context.staged()
     _suite(context.settings, arguments.suite).download(context.runner, invocation)
     for name, expected in arguments.sha256.items():
-        if archives.file_hash(into / name) != expected:
+        if sha256_of(into / name) != expected:
             what = f"{name} is not the file that was planned with"
             raise HashMismatchError(what, why="the mirror has changed", remedy="run the command again")
 

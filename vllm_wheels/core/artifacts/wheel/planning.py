@@ -19,8 +19,9 @@ from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
-from vllm_wheels.core.formats.wheelfile import EPOCH, Member, sha256_of
+from vllm_wheels.core.formats.wheelfile import EPOCH, Member
 from vllm_wheels.core.host.commands import STAGE
+from vllm_wheels.core.host.files import sha256_of
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
 NEEDED = ("source", "onednn", "torch_env", "native", "compiled", "metadata", "tools", "repaired")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_wheels.core.artifacts.compiled.configuration import BUILD
 from vllm_wheels.core.engine.plan import digest
-from vllm_wheels.core.formats.wheelfile import sha256_of
+from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.texts import redacted
 from vllm_wheels.core.variants import variant
 
