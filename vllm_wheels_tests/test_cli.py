@@ -13,6 +13,8 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels_tests.fixtures.building import command, run
 
+pytestmark = pytest.mark.slow
+
 COMPILING = "[1/"
 
 

@@ -29,6 +29,8 @@ from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures.building import command, run
 from vllm_wheels_tests.test_cli import COMPILING, compilers_below
 
+pytestmark = pytest.mark.slow
+
 TARGET = Target(release="0.32.0", python="3.11", variant="avx512")
 PATIENCE_SECONDS = 150.0
 COMPILE = (Step(title="compile", action=lambda *_: None, arguments=None, seconds=1000.0),)

@@ -26,6 +26,8 @@ from vllm_wheels.core.host.processes import Finished, Runner
 from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.index import JSON_TYPE, IndexServer, Offer
 
+pytestmark = pytest.mark.slow
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 BUILD_REQUIREMENTS = {"unified": "requirements/build/cpu.txt", "host_detected": "requirements/cpu-build.txt"}
 MLA = "csrc/cpu/mla_decode.cpp"

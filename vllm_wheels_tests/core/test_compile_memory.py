@@ -17,6 +17,8 @@ from vllm_wheels.core.target import Target
 from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import PYTHON
 
+pytestmark = pytest.mark.slow
+
 TARGET = Target(release="0.32.0", python=PYTHON, variant="baseline")
 ROOM_FOR_ONE = """\
 #!/bin/sh

@@ -22,6 +22,8 @@ from vllm_wheels.core.variants import variant
 from vllm_wheels_tests.fixtures.building import TARGET, VARIANT
 from vllm_wheels_tests.fixtures.releases import ONEDNN
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(_: str) -> None:
     pass

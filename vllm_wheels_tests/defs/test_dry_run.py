@@ -22,6 +22,8 @@ from vllm_wheels_tests.core.commands import Started, started, unlike
 from vllm_wheels_tests.defs.workplace import KINDS, TARGET, Workplace, graph
 from vllm_wheels_tests.fixtures.building import dagster
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHAIN = tuple(key(kind, "baseline").to_user_string() for kind in KINDS)
 

@@ -18,6 +18,8 @@ from vllm_wheels.defs import home, internals
 from vllm_wheels.defs.keys import key
 from vllm_wheels_tests.fixtures.building import PYTHON, RECORDED, TARGET, build, dagster
 
+pytestmark = pytest.mark.slow
+
 
 def the_wheel() -> Path:
     (wheel,) = wheels_in(configuration.load().output_folder)

@@ -34,6 +34,8 @@ from vllm_wheels_tests.fixtures import releases
 from vllm_wheels_tests.fixtures.building import copy_artifacts
 from vllm_wheels_tests.fixtures.miniature import variables
 
+pytestmark = pytest.mark.slow
+
 MODULES = sorted(path for path in CORE.rglob("*.py"))
 DATA = sorted(path for path in CORE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"})
 APPENDED = {".toml": "\n_changed = 1\n", ".c": "\nint changed;\n"}

