@@ -44,6 +44,7 @@ OF_NO_ARTIFACT = {
     "builders/debian.dockerfile": "names the image, whose content is an input of what is compiled in it",
     "builders/images.toml": "names the image, whose content is an input of what is compiled in it",
     "builders/manylinux.dockerfile": "names the image, whose content is an input of what is compiled in it",
+    "operations/status.html.tmpl": "lays out the page of all wheels, which nothing is made from",
     "host/processors.toml": "tells people which variant their processor takes",
     "variants.toml": "each of its entries is an input of its own variant; a test of its own changes one",
 }

@@ -73,7 +73,7 @@ def stays_stale(world: World) -> str:
     first = world.publish()
     second = world.publish()
     world.front.stale = 0
-    assert len(world.front.accepted) <= 1, "sent twice"
+    assert len(world.front.accepted) <= 1, f"sent twice: {world.front.accepted}; {first}; {second}"
     return f"{first}; the rerun too: {second.partition(':')[0]}"
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,10 @@ CHOKED = 500
 
 FIRST_PAUSE_SECONDS, POLL_SECONDS = 2.0, 3.0
 LONGEST_LINE = 300
+LOST_SECONDS = 3600.0
+"""A file that was accepted so long ago, and is not listed, is taken for lost: it is sent again."""
+
+ACCEPTED = "it accepted the file but does not list it yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +134,11 @@ class Upload:
         """
         answers: list[str] = []
         last = self.journal.last(path.name, candidate.sha256)
-        if last and last["act"] == "accepted" and (found := self._wait_until_listed(candidate)):
-            return Sent(remote=found)
+        if last and last["act"] == "accepted":
+            if found := self._wait_until_listed(candidate):
+                return Sent(remote=found)
+            if time.time() - last["at"] < LOST_SECONDS:
+                raise self._unfinished(candidate, ACCEPTED)
 
         def attempt() -> Sent:
             self.journal.write("sending", path.name, candidate.sha256, index=self.repository.shown)
@@ -172,7 +180,7 @@ class Upload:
             what = f"{self.repository.name} refuses {candidate.path.name}"
             why = f"{answer.line}, but does not list it: the name was used and deleted, or its page is old"
             raise IndexRuleError(what, why=why, remedy="run again in an hour; if it stays so, publish a .postN")
-        raise self._unfinished(candidate, "it accepted the file but does not list it yet")
+        raise self._unfinished(candidate, ACCEPTED)
 
     def _wait_until_listed(self, candidate: Candidate) -> RemoteFile | None:
         def look() -> RemoteFile:
