@@ -43,6 +43,10 @@ print(json.dumps({
     "numbers": [int(name) for name in os.listdir("/proc") if name.isdigit()],
 }))
 """
+SHARED = """
+from multiprocessing.shared_memory import SharedMemory
+SharedMemory(create=True, size=1).unlink()
+"""
 HOSTILE = "import os; open('{out}', 'w').write(repr(dict(os.environ)))\n"
 
 
@@ -73,6 +77,15 @@ def test_command_in_the_sandbox_sees_nothing_of_the_host(places, monkeypatch):
     assert (seen["processes"], seen["memory"]) == (limits.SANDBOX_PROCESSES, limits.SANDBOX_MEMORY_BYTES)
     assert max(seen["numbers"]) < 10
     assert os.getuid() != 0 or seen["user"] == NOBODY
+
+
+def test_processes_in_the_sandbox_share_memory(places):
+    """vLLM's own processes hand each other tensors in there, as anywhere."""
+    folder, _ = places
+    box = Sandbox(writable=(folder,), readable=(Path(sys.base_prefix),))
+    box.prepare()
+    command = [os.path.realpath(sys.executable), "-I", "-c", SHARED]
+    assert Runner().run(box.words(command, folder=folder), env=no_variables()).status == 0
 
 
 def test_machine_without_bubblewrap_runs_no_foreign_code(places, monkeypatch):

@@ -62,7 +62,9 @@ class Sandbox:
         lend(self.writable)
 
     def _view(self) -> list[str]:
-        words = ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - not the host's
+        words = ["--proc", "/proc", "--dev", "/dev"]
+        # Processes of one command share memory in the second: it would be root's alone.
+        words += [word for own in ("/tmp", "/dev/shm") for word in ("--perms", "1777", "--tmpfs", own)]  # noqa: S108
         also = [Path(place) for place in (*ALSO, *(REACH if self.network else ()))]
         above = {parent for path in (*also, *self.readable, *self.writable) for parent in path.parents}
         # Or they would be as closed as those of the host, of which the sandbox's user owns none.
