@@ -80,7 +80,7 @@ def test_command_in_the_sandbox_sees_nothing_of_the_host(places, monkeypatch):
 
 
 def test_processes_in_the_sandbox_share_memory(places):
-    """vLLM's own processes hand each other tensors in there, as anywhere."""
+    """Processes of vLLM hand each other tensors in there, as anywhere."""
     folder, _ = places
     box = Sandbox(writable=(folder,), readable=(Path(sys.base_prefix),))
     box.prepare()
