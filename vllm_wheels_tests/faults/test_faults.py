@@ -32,7 +32,7 @@ def chance_of(what: str) -> random.Random:
 
 def marked(faults, *, always):
     return [
-        pytest.param(fault, id=fault.what, marks=pytest.mark.servers if always or fault.process else ())
+        pytest.param(fault, id=fault.what, marks=pytest.mark.whole if always or fault.process else ())
         for fault in faults
     ]
 
