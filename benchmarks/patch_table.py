@@ -30,7 +30,7 @@ HEAD = """\
 # Releases
 
 What the pipeline makes of each release's source. Written by `python -m benchmarks.patch_table docs/releases.md`,
-which patches every source archive for every variant without compiling it; `./run test -n 0 -m real -k patch_table`
+which patches every source archive for every variant without compiling it; `./run test -n 0 -m whole -k patch_table`
 repeats it.
 
 - **yes**: all patches took. avx512bf16 holds VNNI instructions where the release has kernels for them, and else says

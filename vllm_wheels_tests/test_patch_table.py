@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.patch_table import Row, as_markdown, rows
 from vllm_wheels.core.settings import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "releases.md"
+NEWEST = 3
 
 
 def documented(page: str) -> dict[str, str]:
@@ -41,6 +43,16 @@ def test_table_of_the_miniatures(settings_environment, monkeypatch, tmp_path):
 
 
 @pytest.mark.real
+def test_newest_releases_are_as_the_page_says():
+    """What a maintainer builds next is what docs/releases.md says of it."""
+    page = documented(PAGE.read_text("utf-8"))
+    newest = documented(as_markdown(list(islice(rows(load()), NEWEST))))
+    assert {release: row for release, row in newest.items() if release in page} == {
+        release: page[release] for release in newest if release in page
+    }
+
+
+@pytest.mark.whole
 def test_patch_table_is_true():
     """docs/releases.md says of every release what the patches make of it; newer ones fit or are refused in words."""
     page = PAGE.read_text("utf-8")

@@ -202,12 +202,14 @@ inline int64_t get_available_l2_size() {
   return size;
 }
 """
+ROTARY = "vllm/model_executor/layers/rotary_embedding/base.py"
 FILES = {
     "csrc/cpu/utils.hpp": UTILS,
     "vllm/__init__.py": INIT,
     "vllm/platforms/__init__.py": PLATFORMS,
     "vllm/platforms/cpu.py": CPU,
     "vllm/entrypoints/cli/main.py": MAIN,
+    ROTARY: (Path(__file__).parents[1] / "fixtures/trees/unified" / ROTARY).read_text("utf-8"),
     "setup.py": SETUP,
     "pyproject.toml": PYPROJECT,
     "README.md": "# vLLM\n\nUpstream's own words.\n",
@@ -220,6 +222,7 @@ def write(root: Path, family: Family = "unified") -> Path:
     """Writes the tree."""
     texts = {**FILES, CMAKE: UNIFIED}
     if family == "host-detected":
+        del texts[ROTARY]
         texts.update({CMAKE: HOST_DETECTED, "vllm/platforms/cpu.py": CPU.replace("_C_AVX2", "_C")})
     for path, text in texts.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

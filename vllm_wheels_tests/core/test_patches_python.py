@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import sys
+import types
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +16,7 @@ from vllm_wheels.core.patches import cpu_platform, fixes, kernels, lookups
 from vllm_wheels.core.patches.applying import patched
 from vllm_wheels.core.patches.patch import ANY_RELEASE
 from vllm_wheels.core.patches.tree import Edit
-from vllm_wheels_tests.core.patch_tree import tree, wanted, write
+from vllm_wheels_tests.core.patch_tree import ROTARY, tree, wanted, write
 
 MAIN = "vllm/entrypoints/cli/main.py"
 
@@ -215,3 +219,39 @@ def test_questions_about_the_cpu_go_where_every_torch_answers(tmp_path):
     )
     text = patched(tmp_path, wanted("baseline", "host-detected", "0.13.0")).text(path)
     assert text == "return (\n    torch.cpu._is_amx_tile_supported()\n    and torch._C._cpu._other()\n)\n"
+
+
+class Rows:
+    """A tensor, as far as its shape goes; ``seen`` are the shapes of all that there were."""
+
+    def __init__(self, *shape: int, seen: list[tuple[int, ...]]) -> None:
+        self.shape, self.seen = shape, seen
+        seen.append(shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def reshape(self, shape: tuple[int, ...]) -> Rows:
+        *outer, last = shape
+        return Rows(*outer, prod(self.shape) // prod(outer) if last == -1 else last, seen=self.seen)
+
+    view = reshape
+
+
+def test_rotary_kernel_gets_all_heads_of_a_token_as_one_row(tmp_path, monkeypatch):
+    """A model with MLA, whose queries have heads as a dimension, gets each of them turned, and its own shape back."""
+    source = patched(write(tmp_path), wanted(release="0.33.0"))
+    for name in ("vllm", "vllm._custom_ops", "torch"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules["vllm"], "_custom_ops", sys.modules["vllm._custom_ops"], raising=False)
+    monkeypatch.setattr(sys.modules["torch"], "Tensor", object, raising=False)
+    module: dict[str, Any] = {}
+    exec(source.text(ROTARY), module)  # noqa: S102 - the patched file
+    rotary = module["RotaryEmbedding"]()
+    seen: list[tuple[int, ...]] = []
+    positions = Rows(5, seen=seen)
+    query, key = rotary.forward_cpu(positions, Rows(5, 2, 64, seen=seen), Rows(5, 1, 64, seen=seen))
+    assert (query.shape, key.shape) == ((5, 2, 64), (5, 1, 64))
+    assert seen[3:5] == [(5, 128), (5, 64)]
+    plain = Rows(5, 128, seen=seen)
+    assert rotary.forward_cpu(positions, plain, None) == (plain, None)

@@ -167,9 +167,21 @@ WRONG = [[{token: number - 1 for token, number in place.items()} for place in ro
         (died("ValueError: too late", stage="answer"), "crashed", "ValueError: too late"),
         (died("RuntimeError: of an operator", raised=False), "crashed", "RuntimeError: of an operator"),
         (died("AttributeError: no such operator"), "crashed", "AttributeError: no such operator"),
+        (died("BambaForCausalLM", stage="registry"), "unknown", "this release of vLLM has no BambaForCausalLM"),
         ({**died(""), "signal": -4}, "crashed", "the process ended with status -4"),
     ],
-    ids=["runs", "unstable", "wrong", "refused", "refused without need", "late", "operator", "missing", "signal"],
+    ids=[
+        "runs",
+        "unstable",
+        "wrong",
+        "refused",
+        "refused without need",
+        "late",
+        "operator",
+        "missing",
+        "unknown",
+        "signal",
+    ],
 )
 def test_outcome_is_called_what_it_is(seen, kind, line):
     """A refusal is a sentence of Python code before anything was computed, of a model that may be refused."""

@@ -90,6 +90,39 @@ CACHE_SIZE_OF_LATER_TORCH = (
 )
 
 
+HEADS_IN_ROWS = (
+    Edit(
+        path="vllm/model_executor/layers/rotary_embedding/base.py",
+        old="""\
+    def forward_cpu(
+        self,
+        positions: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        from vllm import _custom_ops as ops
+""",
+        new="""\
+    def forward_cpu(
+        self,
+        positions: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        from vllm import _custom_ops as ops
+
+        if query.dim() > positions.dim() + 1:
+            # The kernel counts heads in the last dimension alone.
+            rows = (*positions.shape, -1)
+            rotated, others = self.forward_cpu(
+                positions, query.reshape(rows), key if key is None else key.reshape(rows)
+            )
+            return rotated.view(query.shape), None if others is None else others.view(key.shape)
+""",
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fix:
     """A defect and the edits that fix it.
@@ -164,6 +197,14 @@ FIXES = (
         releases=SpecifierSet(">=0.14,<0.20"),
         families=("host-detected", "unified"),
         edits=CACHE_SIZE_OF_LATER_TORCH,
+    ),
+    Fix(
+        name="heads-in-rows",
+        defect="models with MLA answer wrongly: of queries with heads as a dimension the rotary kernel turns one head",
+        # Tried on 0.32.0; the text is the same in all of these.
+        releases=SpecifierSet(">=0.22,<0.34"),
+        families=("unified",),
+        edits=HEADS_IN_ROWS,
     ),
 )
 

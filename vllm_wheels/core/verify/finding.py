@@ -8,7 +8,7 @@ from vllm_wheels.core.texts import shown, shown_line
 
 Verdict = Literal["passed", "convicted", "could-not-judge", "skipped"]
 Severity = Literal["error", "warning"]
-OutcomeKind = Literal["runs", "refused", "known defect", "crashed", "wrong"]
+OutcomeKind = Literal["runs", "refused", "known defect", "unknown", "crashed", "wrong"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class Outcome:
     Attributes:
         model: its name in models.toml.
         title: what it is, for people.
-        kind: a ``known defect`` is one of upstream, in every build; ``crashed`` and ``wrong`` convict.
+        kind: a ``known defect`` is one of upstream, in every build; an ``unknown`` model is none of the release's;
+            ``crashed`` and ``wrong`` convict.
         line: what was seen, or the reason, one line.
     """
 
@@ -30,7 +31,12 @@ class Outcome:
     @property
     def shown(self) -> str:
         """The kind as people read it behind the model's name."""
-        return {"wrong": "answers wrongly", "known defect": "has a known defect of upstream"}.get(self.kind, self.kind)
+        told = {
+            "wrong": "answers wrongly",
+            "known defect": "has a known defect of upstream",
+            "unknown": "is no model of this release",
+        }
+        return told.get(self.kind, self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)

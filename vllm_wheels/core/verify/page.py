@@ -20,6 +20,7 @@ COLOURS: Mapping[OutcomeKind, Verdict] = {
     "runs": "passed",
     "refused": "could-not-judge",
     "known defect": "could-not-judge",
+    "unknown": "could-not-judge",
     "crashed": "convicted",
     "wrong": "convicted",
 }

@@ -51,6 +51,8 @@ def judged(name: str, entry: Mapping[str, Any], found: Mapping[str, Any], right:
 
 def _ended(entry: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[OutcomeKind, str]:
     error = " ".join(str(found["error"]).split())[:SENTENCE]
+    if found["stage"] == "registry":
+        return "unknown", f"this release of vLLM has no {error}"
     if "signal" in found:
         error = f"the process ended with status {found['signal']}"
     defect = entry.get("defect")

@@ -151,7 +151,21 @@ def attempted(table: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, A
         return tried(table, entry, reached)
     except BaseException as error:  # noqa: BLE001 - whatever ends it is what is asked for
         traceback.print_exc()
+        if lacking := _unknown(table, entry):
+            return {"stage": "registry", "error": lacking, "raised": True}
         return {"stage": reached[-1], "error": f"{type(error).__name__}: {error}", "raised": _raised(error)}
+
+
+def _unknown(table: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """The architecture of a model that this release of vLLM has no code of its own for; empty where it has some."""
+    try:
+        from vllm.model_executor.models import ModelRegistry  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - as above
+    except ImportError:
+        return ""
+    known = ModelRegistry.get_supported_archs()
+    return next(
+        (name for name in table["families"][entry["family"]]["config"]["architectures"] if name not in known), ""
+    )
 
 
 def _raised(error: BaseException) -> bool:
