@@ -134,11 +134,14 @@ class Bucket:
 
     def create(self, name: str, path: Path) -> bool:
         """Writes a file as an object; it is held in memory, for only a write in one piece can have a condition."""
+        content = path.read_bytes()
         with self._explained():
             try:
-                obstore.put(self._store, name, path.read_bytes(), mode="create", use_multipart=False)
+                obstore.put(self._store, name, content, mode="create", use_multipart=False)
             except exceptions.AlreadyExistsError:
                 return False
+            except FileNotFoundError as error:
+                raise _unreachable(self.url, f"there is no such bucket ({_first_line(error)})") from error
         return True
 
     def listed(self) -> Iterator[Listed]:
