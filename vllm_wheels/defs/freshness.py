@@ -65,8 +65,8 @@ def _passed(instance: dg.DagsterInstance, variant: str, partitions: Sequence[str
     """Whether the wheels that there are now passed: only such verifications are materialized."""
     judged, wheel = key(JUDGED, variant), key("wheel", variant)
     found = internals.partitions_of_status(instance, judged, partitions, PARTITIONS)
+    verdicts, wheels = internals.newest(instance, judged, [wheel]), internals.newest(instance, wheel, [])
     return set(found.values()) == {"MATERIALIZED"} and all(
-        internals.last_made_from(instance, judged, partition, wheel)
-        == internals.latest_data_version(instance, wheel, partition)
+        partition in wheels and partition in verdicts and verdicts[partition].is_from(wheel, wheels[partition])
         for partition in partitions
     )

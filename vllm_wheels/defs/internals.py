@@ -111,13 +111,6 @@ def latest_data_version(
     return _version(instance.get_latest_data_version_record(asset, is_source=observed, partition_key=partition))
 
 
-def last_made_from(instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str, need: dg.AssetKey) -> str | None:
-    """Data version that an input had when the newest materialization of a partition was made; None where unknown."""
-    found = instance.get_latest_data_version_record(asset, is_source=False, partition_key=partition)
-    made = found.event_log_entry.asset_materialization if found else None
-    return ((made.tags if made else None) or {}).get(get_input_data_version_tag(need))
-
-
 def partitions_of_status(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str], among: dg.PartitionsDefinition[str]
 ) -> dict[str, str | None]:
@@ -148,12 +141,26 @@ def evaluations_before(
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A materialization: when, of which data version, with what metadata, and the data versions of some inputs."""
+    """A materialization.
+
+    Attributes:
+        event: its number in the event log.
+        inputs: of some inputs, what was recorded: data version and number of the event that it was read from.
+    """
 
     at: float
+    event: int
     version: str | None
     metadata: Mapping[str, object]
-    inputs: Mapping[dg.AssetKey, str | None]
+    inputs: Mapping[dg.AssetKey, tuple[str | None, str | None]]
+
+    def is_from(self, need: dg.AssetKey, other: Made) -> bool:
+        """Whether it was made from a materialization of an input, or from an equal one.
+
+        The data version that Dagster itself records of a partitioned input is a hash of those of its partitions.
+        """
+        version, event = self.inputs.get(need, (None, None))
+        return event == str(other.event) or (version is not None and version == other.version)
 
 
 def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.AssetKey]) -> dict[str, Made]:
@@ -171,9 +178,13 @@ def newest(instance: dg.DagsterInstance, asset: dg.AssetKey, needs: Iterable[dg.
             tags = made.tags or {}
             found[made.partition] = Made(
                 at=record.timestamp,
+                event=record.storage_id,
                 version=tags.get(DATA_VERSION_TAG),
                 metadata={name: value.value for name, value in made.metadata.items()},
-                inputs={need: tags.get(get_input_data_version_tag(need)) for need in needs},
+                inputs={
+                    need: (tags.get(get_input_data_version_tag(need)), tags.get(get_input_event_pointer_tag(need)))
+                    for need in needs
+                },
             )
     return found
 

@@ -70,7 +70,7 @@ class _Known:
         )
         if wheel is None:
             return bare
-        current = judged if judged and judged.inputs.get(key(WHEEL, bare.variant)) == wheel.version else None
+        current = judged if judged and judged.is_from(key(WHEEL, bare.variant), wheel) else None
         return replace(
             bare,
             state="passed" if current else "built",
