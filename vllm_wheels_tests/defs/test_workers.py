@@ -73,7 +73,7 @@ def shared(tmp_path, settings_environment, monkeypatch) -> Iterator[None]:
         }
         for name, value in values.items():
             monkeypatch.setenv(name, value)
-        partitions.register(home.instance(Workplace().settings), TARGET.release)
+        partitions.register(home.instance(Workplace().settings), TARGET.release, TARGET.python)
         yield
 
 

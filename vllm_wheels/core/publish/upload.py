@@ -134,6 +134,9 @@ class Upload:
         """
         answers: list[str] = []
         last = self.journal.last(path.name, candidate.sha256)
+        # Another run may have sent it since this one drew up its plan, and held the lock meanwhile.
+        if last and last["act"] == "listed" and (found := self._listed(candidate)):
+            return Sent(remote=found)
         if last and last["act"] == "accepted":
             if found := self._wait_until_listed(candidate):
                 return Sent(remote=found)
