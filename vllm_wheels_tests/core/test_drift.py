@@ -48,7 +48,7 @@ def test_drift_that_is_missed_is_seen(tmp_path, monkeypatch):
     assert (outcome, said.endswith("it was lost")) == ("wrong", True)
 
 
-@pytest.mark.real
+@pytest.mark.whole
 def test_real_release_that_drifts_is_refused_or_right(tmp_path, capsys):
     """The same of 0.32.0, some hundreds of times; the counts are printed."""
     settings = load()
