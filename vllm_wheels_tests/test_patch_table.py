@@ -12,7 +12,7 @@ from benchmarks.patch_table import Row, as_markdown, rows
 from vllm_wheels.core.settings import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "releases.md"
-NEWEST = 3
+NEWEST = 2
 
 
 def documented(page: str) -> dict[str, str]:
