@@ -24,7 +24,7 @@ from vllm_wheels.core.target import Target
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import internals, partitions, schedules, staleness
 from vllm_wheels.defs.assets import UNVERSIONED
-from vllm_wheels.defs.keys import earlier, key, kinds, needs, per_variant
+from vllm_wheels.defs.keys import RELEASE, earlier, key, kinds, needs, per_variant
 from vllm_wheels_tests.fixtures import releases, torchlike
 from vllm_wheels_tests.fixtures.index import IndexServer, Offer, upstream_index
 
@@ -71,7 +71,8 @@ def record(instance: dg.DagsterInstance, targets: list[Target]) -> None:
                 made_from = needs(kind, name) | dict.fromkeys(earlier(kind, name), False)
                 tags |= internals.provenance_tags(instance, made_from, target.partition)
                 where = target.partition
-                event = dg.AssetMaterialization(asset_key=key(kind, name), partition=where, tags=tags)
+                told = {"version": target.release, "repository": "real"} if kind == RELEASE else {}
+                event = dg.AssetMaterialization(asset_key=key(kind, name), partition=where, tags=tags, metadata=told)
                 instance.report_runless_asset_event(event)
 
 
