@@ -49,6 +49,20 @@ def settings(tmp_path, torch_folder, monkeypatch) -> Iterator[Settings]:
         yield Settings(state_folder=tmp_path / "state", index=index, torch={"backend": "none"})
 
 
+def run_of(context, wheel) -> TestRun:
+    """A test run of a wheel on this host."""
+    return TestRun(
+        context=context,
+        location=TestLocation(kind="host", why="it is this test"),
+        wheel=wheel,
+        distribution=PROJECT,
+        version=wheel.name.split("-")[1],
+        python="3.11",
+        left_out=(),
+        floor=(),
+    )
+
+
 def test_hostile_import_finds_nothing_when_tried_and_when_installed_back(settings, tmp_path):
     """Wherever the environment's Python starts, the code in it is confined; where it would not be, none starts."""
     context = publishing_context(settings, runner=Runner(), find_builder=no_builder, say=print)
@@ -56,16 +70,7 @@ def test_hostile_import_finds_nothing_when_tried_and_when_installed_back(setting
     with canary(tmp_path, sys.executable) as held:
         recipe = Recipe(files={"a.pth": look(out, held.arguments)}, headers={"Requires-Dist": ["torch==2.13.0"]})
         wheel = recipe.write(tmp_path)
-        run = TestRun(
-            context=context,
-            location=TestLocation(kind="host", why="it is this test"),
-            wheel=wheel,
-            distribution=PROJECT,
-            version=wheel.name.split("-")[1],
-            python="3.11",
-            left_out=(),
-            floor=(),
-        )
+        run = run_of(context, wheel)
         for check in installation.CHECKS:
             check.judge(run.with_commands_of(check))
         tried = out.read_text().splitlines()
@@ -99,16 +104,7 @@ def test_what_is_installed_cannot_lead_the_next_command_astray(settings, tmp_pat
     )
     headers = {"Requires-Dist": ["torch==2.13.0"]}
     wheel = Recipe(files={"a.pth": f"import os; exec({tricks!r})\n"}, headers=headers).write(tmp_path)
-    run = TestRun(
-        context=context,
-        location=TestLocation(kind="host", why="it is this test"),
-        wheel=wheel,
-        distribution=PROJECT,
-        version=wheel.name.split("-")[1],
-        python="3.11",
-        left_out=(),
-        floor=(),
-    )
+    run = run_of(context, wheel)
     install = installation.CHECKS[0]
     install.judge(run.with_commands_of(install))
     for _ in range(2):
