@@ -59,6 +59,8 @@ def test_roots_own_folder_stays_roots(home):
         (sqlite3.SQLITE_READONLY, FolderError),
         (sqlite3.SQLITE_CANTOPEN, FolderError),
         (sqlite3.SQLITE_FULL, DiskSpaceError),
+        (sqlite3.SQLITE_CORRUPT, FolderError),
+        (sqlite3.SQLITE_NOTADB, FolderError),
         (sqlite3.SQLITE_READONLY | (5 << 8), FolderError),
     ],
 )

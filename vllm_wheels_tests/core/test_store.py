@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from vllm_wheels.core.engine.store import Artifact, Store
+from vllm_wheels.core.engine.store import RECORD, Artifact, Store
 from vllm_wheels.core.errors import StoreBusyError
 from vllm_wheels.core.host.files import write_atomically
+from vllm_wheels.core.host.limits import READ_AGAIN_FILES
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.settings import load
 from vllm_wheels.core.target import Target
@@ -97,6 +98,50 @@ def test_artifact_made_again_replaces_the_old_one_whole(tmp_path):
     store = Store(tmp_path)
     keep(store)
     assert (keep(store, text="new").folder / "file").read_text() == "new"
+
+
+def altered(path: Path) -> None:
+    path.write_text("wrote")
+
+
+def grown(path: Path) -> None:
+    path.write_text("longer than it was")
+
+
+@pytest.mark.parametrize("damage", [altered, Path.unlink])
+def test_artifact_whose_file_was_damaged_or_lost_is_not_found_whole(tmp_path, damage):
+    """What a disk or a person altered is not handed out as what was made, until it is made again."""
+    store = Store(tmp_path)
+    damage(keep(store).folder / "file")
+    assert store.find_whole("wheel", "f1") is None
+    keep(store)
+    assert store.find_whole("wheel", "f1")
+
+
+def test_what_python_leaves_beside_its_programs_is_no_damage(tmp_path):
+    """An environment in the store runs programs, which may compile themselves."""
+    store = Store(tmp_path)
+    (keep(store).folder / "__pycache__").mkdir()
+    (store.find("wheel", "f1").folder / "__pycache__" / "m.pyc").write_text("compiled")
+    assert store.find_whole("wheel", "f1")
+
+
+@pytest.mark.parametrize(("damage", "whole"), [(altered, True), (grown, False), (Path.unlink, False)])
+def test_of_many_files_names_and_sizes_are_looked_at(tmp_path, damage, whole):
+    """A torch environment of 20,000 files is not read whole each time that something is built."""
+    files = {f"file{number}": "whole" for number in range(READ_AGAIN_FILES + 1)}
+    artifact = making.keep(Store(tmp_path), "wheel", "f1", files=files, seconds=3.0)
+    damage(artifact.folder / "file7")
+    assert artifact.is_whole is whole
+
+
+def test_artifact_whose_record_is_torn_is_not_there(tmp_path):
+    """It is made again, as one that was lost."""
+    store = Store(tmp_path)
+    record = keep(store).folder / RECORD
+    record.write_bytes(record.read_bytes()[:50])
+    assert store.find("wheel", "f1") is None
+    assert list(store.artifacts("wheel")) == []
 
 
 def test_small_file_is_written_whole_and_leaves_no_other(tmp_path):

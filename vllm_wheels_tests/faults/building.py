@@ -76,7 +76,9 @@ def _wheels(shop: Workshop) -> list[Path]:
 
 def corrupted_store(shop: Workshop) -> str:
     for path in _wheels(shop):
-        path.write_bytes(path.read_bytes()[:-9] + b"corrupted")
+        damaged = path.read_bytes()[:-9] + b"corrupted"
+        path.unlink()  # other tests have the file as well
+        path.write_bytes(damaged)
     for path in wheels_in(shop.output):
         path.unlink()
     return shop.build()

@@ -239,8 +239,13 @@ class BuildGraph:
     def _found(self, plan: Plan, *, wait_seconds: float) -> Artifact | None:
         if plan.key is None:
             return None
-        here = self.store.find(plan.artifact, plan.key)
-        return here or self.remotes.fetched(plan.artifact, plan.key, wait_seconds=wait_seconds)
+        if plan.key in self.run_cache.whole:
+            return self.run_cache.whole[plan.key]
+        found = self.store.find_whole(plan.artifact, plan.key)
+        found = found or self.remotes.fetched(plan.artifact, plan.key, wait_seconds=wait_seconds)
+        if found:
+            self.run_cache.whole[plan.key] = found
+        return found
 
     def _found_at_once(self, plan: Plan) -> Artifact | None:
         try:
@@ -268,8 +273,10 @@ class BuildGraph:
         wait = self.settings.builder.lock_seconds
         with self.store.making(plan.artifact, key, wait_seconds=wait, purpose=plan.name, say=self.say) as stage:
             # Another process may have made it while this one waited for the lock.
-            if found := self.store.find(plan.artifact, key):
+            if found := self.store.find_whole(plan.artifact, key):
                 return found
+            if damaged := self.store.find(plan.artifact, key):
+                self.say(f"NOTICE: {damaged.folder} was damaged since it was made: it is made again")
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
             made, seconds = self._carried_out(plan, stage)
             artifact = self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)

@@ -113,7 +113,7 @@ class Remotes:
         if not readable:
             return None
         with self.store.making(kind, key, wait_seconds=wait_seconds, say=self.say) as stage:
-            if found := self.store.find(kind, key):
+            if found := self.store.find_whole(kind, key):
                 return found
             for remote in readable:
                 with self._forgiven(remote):

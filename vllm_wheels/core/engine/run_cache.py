@@ -22,13 +22,15 @@ Name = tuple[str, ...]
 class RunCache:
     """What is known by now; builders are kept by whether their output is heard, and what getting one ready takes.
 
-    Remote stores that failed once are left alone for the rest of the run.
+    Remote stores that failed once are left alone for the rest of the run, and files that were found whole are not read
+    again.
     """
 
     artifacts: dict[Name, Artifact] = field(default_factory=dict)
     reported: set[Name] = field(default_factory=set)
     builders: dict[bool, Builder] = field(default_factory=dict)
     failed_remotes: set[str] = field(default_factory=set)
+    whole: dict[str, Artifact] = field(default_factory=dict)
     image_steps: tuple[Step[Any], ...] | None = None
     _plans: dict[Name, Plan] = field(default_factory=dict)
     _asking: dict[Name, Lock] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.errors import StoreBusyError
+from vllm_wheels.core.host.archives import fingerprint
 from vllm_wheels.core.host.files import write_atomically, write_synced
 from vllm_wheels.core.host.slots import holder, noted
 
@@ -34,6 +35,9 @@ PLACE = frozenset({"kind", "key", "folder"})
 """Of an artifact: what its place in a store tells."""
 
 GATE = "work.lock"
+UNCOUNTED = frozenset({RECORD, "__pycache__"})
+"""Names in an artifact's folder that are none of its files: its record, and what Python leaves where it runs."""
+
 LAYOUT, OLD_RECORD = "layout", "piece.json"
 """File that names the layout of the store's records, and the record of the layout before there were names."""
 
@@ -54,6 +58,7 @@ class Artifact:
         outside: hash of what determined it from outside; see ``Plan.outside``.
         facts: what later artifacts depend on, plain JSON.
         details: what is only recorded.
+        files: fingerprint of its files; empty in records of before there were any.
     """
 
     kind: str
@@ -69,6 +74,12 @@ class Artifact:
     details: Mapping[str, Any]
     made_at: float
     seconds: float
+    files: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its files are there as they were taken: with their bytes, or, where they are many, their sizes."""
+        return self.files in {"", fingerprint(self.folder, ignored=UNCOUNTED)}
 
     @property
     def version(self) -> str:
@@ -88,11 +99,11 @@ class Store:
     root: Path
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact of that key, or None."""
+        """The artifact of that key; None where there is none, or its record cannot be read."""
         folder = self._folder(kind, key)
         try:
-            record = json.loads((folder / RECORD).read_text("utf-8"))
-        except FileNotFoundError:
+            record = json.loads((folder / RECORD).read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
         return Artifact(kind=kind, key=key, folder=folder, **record)
 
@@ -101,6 +112,11 @@ class Store:
         folders = (self.root / kind).glob(f"*/{RECORD}")
         found = [artifact for path in folders if (artifact := self.find(kind, path.parent.name))]
         yield from sorted(found, key=lambda artifact: -artifact.made_at)
+
+    def find_whole(self, kind: str, key: str) -> Artifact | None:
+        """The artifact of that key; None also where its files were damaged or lost since it was made."""
+        found = self.find(kind, key)
+        return found if found and found.is_whole else None
 
     @contextmanager
     def making(
@@ -192,7 +208,8 @@ class Store:
 
     def take(self, stage: Path, kind: str, key: str, record: Mapping[str, Any]) -> Artifact:
         """Takes a staging folder as a finished artifact, with the record that it has, here or elsewhere."""
-        write_synced(stage / RECORD, json.dumps(record, indent=1, sort_keys=True))
+        kept = {**record, "files": fingerprint(stage, ignored=UNCOUNTED)}
+        write_synced(stage / RECORD, json.dumps(kept, indent=1, sort_keys=True))
         folder = self._folder(kind, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sync_tree(stage)

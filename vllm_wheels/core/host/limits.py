@@ -35,6 +35,10 @@ times as much memory: vLLM 0.32.0 has 25 MB in files of 0.3 at most, and 8 MB of
 WHEEL_MEMBERS = 50_000
 """The largest wheel of vLLM has 3,306."""
 
+READ_AGAIN_FILES = 64
+"""Most files of a stored artifact that are all read each time it is used: a wheel with its papers has 5, a torch
+environment 20,000."""
+
 HARMLESS_BYTES = 64 * MIB
 DEFLATED_RATIO = 100
 """Compiled code deflates to a third, text to a fifth; only what was made to burst deflates to less than a hundredth,

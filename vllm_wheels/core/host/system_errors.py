@@ -23,6 +23,11 @@ KNOWN: Mapping[int, tuple[type[VllmWheelsError], str, str]] = {
     errno.EISDIR: (FolderError, "{path} is a folder", "name a file"),
     errno.EEXIST: (FolderError, "{path} is in the way", "remove it, or name another path"),
     errno.ENAMETOOLONG: (FolderError, "the path is too long: {path}", "name a shorter one"),
+    errno.EUCLEAN: (
+        FolderError,
+        "{path} is damaged",
+        "move its folder dagster away: the history of runs is lost, and no artifact",
+    ),
     errno.EMFILE: (FolderError, "too many files are open", "raise the limit: ulimit -n 4096"),
 }
 """Error number to kind, what happened, and what to do."""
@@ -36,6 +41,8 @@ BY_SQLITE: Mapping[int, int] = {
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CORRUPT: errno.EUCLEAN,
+    sqlite3.SQLITE_NOTADB: errno.EUCLEAN,
 }
 """SQLite's primary result codes (https://www.sqlite.org/rescode.html) by what the system had refused."""
 
