@@ -24,8 +24,9 @@ from tempfile import TemporaryDirectory
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
+from vllm_wheels.core.formats.packing import pack_wheel
 from vllm_wheels.core.formats.wheel_name import dist_info_name
-from vllm_wheels.core.formats.wheelfile import elf_files, pack_wheel
+from vllm_wheels.core.formats.wheelfile import elf_files
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.verify.opening import opened

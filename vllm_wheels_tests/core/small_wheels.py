@@ -6,8 +6,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from vllm_wheels.core.formats.packing import pack_wheel
 from vllm_wheels.core.formats.wheel_name import dist_info_name
-from vllm_wheels.core.formats.wheelfile import pack_wheel
 
 EPOCH = 1_700_000_000
 

@@ -50,11 +50,13 @@ class Machine:
 
 def made(machine: Machine, key: str = KEY) -> Artifact:
     """An artifact with a program, a link and a folder in a folder."""
-    artifact = making.keep(machine.store, KIND, key, files={"_C.so": "machine code"}, facts={"abi": 3}, seconds=1500.0)
-    (artifact.folder / "_C.so").chmod(0o755)
-    (artifact.folder / "deep").mkdir()
-    (artifact.folder / "deep" / "link").symlink_to("../_C.so")
-    return artifact
+    plain = making.keep(machine.store, KIND, key, files={"_C.so": "machine code"}, facts={"abi": 3}, seconds=1500.0)
+    with machine.store.making(KIND, key, wait_seconds=1) as stage:
+        (stage / "_C.so").write_text("machine code")
+        (stage / "_C.so").chmod(0o755)
+        (stage / "deep").mkdir()
+        (stage / "deep" / "link").symlink_to("../_C.so")
+        return machine.store.take(stage, KIND, key, plain.record)
 
 
 def sealed_by(key: SigningKey, artifact: Artifact, folder: Path) -> bytes:

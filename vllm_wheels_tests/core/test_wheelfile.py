@@ -12,8 +12,9 @@ import zipfile
 import pytest
 
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.packing import LEVEL, pack_wheel
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
-from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, unpack_wheel
 from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels_tests.core.small_wheels import EPOCH, make_wheel, rewrite, write_files
 
@@ -164,6 +165,18 @@ def test_unpacked_and_packed_again_is_the_same_file(wheel, tmp_path):
     )
     assert again.name == wheel.name
     assert sha256_of(again) == sha256_of(wheel)
+
+
+def test_packed_members_are_those_that_zipfile_itself_would_write(wheel, tmp_path):
+    """Members are deflated side by side; the file is the same as from one after the other."""
+    plain = tmp_path / "plain.whl"
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(plain, "w") as again:
+        for info in archive.infolist():
+            content, copied = archive.read(info), zipfile.ZipInfo(info.filename, info.date_time)
+            copied.external_attr, copied.create_system = info.external_attr, info.create_system
+            copied.compress_type = zipfile.ZIP_DEFLATED
+            again.writestr(copied, content, compresslevel=LEVEL)
+    assert plain.read_bytes() == wheel.read_bytes()
 
 
 def test_record_lists_every_member_with_its_hash(wheel):

@@ -16,6 +16,7 @@ from vllm_wheels.defs import home, launch, making, partitions
 from vllm_wheels.defs.keys import JUDGED, key
 from vllm_wheels.defs.resources import BuildOptions
 from vllm_wheels_tests.core import harness
+from vllm_wheels_tests.defs.browsing import chromium, picture, pictures_folder, visit
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui
 from vllm_wheels_tests.defs.test_verification_checks import BAD, GOOD, OPEN, SKIPPED, report
 from vllm_wheels_tests.fixtures.miniature import variables
@@ -54,6 +55,19 @@ class Night:
 
     def _node(self, variant: str) -> dict:
         return self.ui.ask(LIGHTS, path=[JUDGED, variant])["assetNodeOrError"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Where screenshots go."""
+    return pictures_folder(tmp_path_factory.mktemp("screenshots"))
+
+
+@pytest.fixture(scope="module")
+def page(night):
+    """A page of a headless Chromium."""
+    with chromium(night.ui) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +127,27 @@ def test_checks_have_the_lights_of_the_report(night):
 def test_command_ends_with_the_errors_that_the_page_shows(night):
     """Exit statuses say the same: a conviction and a failed build, and nothing for the open verdict."""
     assert sorted(failure.exit_code for failure in night.failures) == [70, 80]
+
+
+@pytest.mark.parametrize("variant", NIGHT)
+def test_page_of_a_verification_says_in_the_browser_what_became_of_it(night, page, pictures, variant):
+    """Who opens the page in the morning sees no green but for the wheel that has passed."""
+    good = variant == "baseline"
+    said = {f"Materialized ({int(good)})", f"Failed ({int(not good)})"}
+    assert visit(page, f"{night.ui.url}/assets/{JUDGED}/{variant}?view=partitions", *said) == said
+    picture(page, pictures / f"night-{variant}.png")
+
+
+@pytest.mark.parametrize(("variant", "check"), [("avx512", "stripped"), ("amxbf16", "imports")])
+def test_page_of_a_check_shows_in_the_browser_what_it_found(night, page, pictures, variant, check):
+    """The sentence of the report stands where the light is."""
+    address = f"{night.ui.url}/assets/{JUDGED}/{variant}?view=checks&checkDetail={check}"
+    assert visit(page, address, check) == {check}
+    picture(page, pictures / f"night-{variant}-{check}.png")
+
+
+def test_graph_has_the_same_lights(night, page, pictures):
+    """One picture with a good, a convicted, a broken and an open wheel."""
+    lanes = {f"{lane}" for lane in NIGHT}
+    assert visit(page, f"{night.ui.url}/asset-groups", *lanes) == lanes
+    picture(page, pictures / "night-graph.png")

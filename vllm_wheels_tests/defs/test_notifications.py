@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.policy import default
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
@@ -20,6 +16,7 @@ from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.errors import NotificationError, SettingsError
 from vllm_wheels.core.operations.notify import Message, as_webhook, notify
 from vllm_wheels.defs import automation
+from vllm_wheels_tests.fixtures.hook import Hook, listening
 
 SECRET = "s3cret-path"  # noqa: S105 - nobody's
 MESSAGE = Message(
@@ -31,35 +28,10 @@ MESSAGE = Message(
 )
 
 
-@dataclass
-class Hook:
-    """A webhook that remembers what it was sent, and answers with the statuses it is given, then with 200."""
-
-    url: str
-    bodies: list[dict] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self):
-            found.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(found.statuses.pop(0) if found.statuses else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            """Keeps quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    found = Hook(url=f"http://127.0.0.1:{server.server_port}/{SECRET}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(f"/{SECRET}") as found:
+        yield found
 
 
 @pytest.fixture

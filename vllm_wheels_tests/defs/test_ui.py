@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from vllm_wheels_tests.defs.browsing import chromium, picture, pictures_folder, visit
 from vllm_wheels_tests.defs.running_ui import RunningUi, running_ui, until
 from vllm_wheels_tests.fixtures.miniature import variables
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 PARTITION = "3.11|0.32.0"
 # Of the variant that every processor can try.
 WHEEL, VERIFICATION = "wheel/baseline", "verification/baseline"
 GROUPS = {"baseline", "avx512", "avx512vnni", "avx512bf16", "amxbf16", "inputs", "shared"}
-WAIT_MS = 60_000
 RUN_MS = 240_000
-SETTLE_MS = 1500
-SIZE = {"width": 1500, "height": 950}
 DRY_RUN = "resources:\n  build_mode:\n    config:\n      dry_run: true\n"
 NEWEST = """{ assetNodeOrError(assetKey: {path: ["newest_release"]}) { ... on AssetNode {
   freshnessStatusInfo { freshnessStatus } assetMaterializations(limit: 1) { runId } } } }"""
@@ -33,10 +28,7 @@ MADE = """query Made($path: [String!]!) { assetNodeOrError(assetKey: {path: $pat
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Where screenshots go."""
-    named = os.environ.get("SCREENSHOTS")
-    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return pictures_folder(tmp_path_factory.mktemp("screenshots"))
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +51,8 @@ def ui(tmp_path_factory, miniature_index, torch_folder) -> Iterator[RunningUi]:
 @pytest.fixture(scope="module")
 def page(ui):
     """A page of a headless Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        opened = browser.new_page(viewport=SIZE)
-        opened.set_default_timeout(WAIT_MS)
-        opened.goto(f"{ui.url}/?session={ui.secret}", wait_until="domcontentloaded")
+    with chromium(ui) as opened:
         yield opened
-        browser.close()
-
-
-def visit(page, address: str, *texts: str) -> set[str]:
-    """Opens a page and waits for texts; returns those that it shows."""
-    page.goto(address, wait_until="domcontentloaded")
-    for text in texts:
-        page.get_by_text(text, exact=True).first.wait_for()
-    return {text for text in texts if page.get_by_text(text, exact=True).first.is_visible()}
-
-
-def picture(page, path: Path) -> None:
-    page.wait_for_timeout(SETTLE_MS)
-    page.screenshot(path=path)
 
 
 def open_launchpad(page, ui: RunningUi, asset: str) -> None:

@@ -1,25 +1,21 @@
-"""Reads, unpacks and packs wheels (PEP 427, PEP 491); packing the same folder twice gives the same bytes."""
+"""Reads and unpacks wheels (PEP 427, PEP 491)."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 import shutil
 import stat
 import zipfile
 import zlib
-from base64 import urlsafe_b64encode
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import compat32
 from functools import partial
-from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
 
 from packaging.tags import Tag, parse_tag
@@ -27,7 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.wheel_name import DIST_INFO, WheelName, dist_info_name, named_by, wheel_name
+from vllm_wheels.core.formats.wheel_name import DIST_INFO, WheelName, named_by
 from vllm_wheels.core.host import limits
 
 ELF_MAGIC = b"\x7fELF"
@@ -39,15 +35,6 @@ GRAFTED = ".libs/"
 """Ends the folder into which auditwheel puts outside libraries; these may choose their code at run time."""
 
 SIGNATURES = ("RECORD.jws", "RECORD.p7s")
-
-LEVEL = 7
-"""Of deflate: fixed, because it decides the bytes; 9 takes three times as long for 0.2 % less machine code."""
-
-EPOCH = 1577836800
-"""Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
-
-FIRST_TIME = datetime(1980, 1, 1, tzinfo=UTC)
-"""The earliest time that a zip file can express."""
 
 PLAIN, EXECUTABLE = 0o644, 0o755
 
@@ -137,7 +124,8 @@ def tags_in(text: str) -> frozenset[Tag] | None:
     return parse_tag(text)
 
 
-def _unsound(path: Path, why: str) -> WheelError:
+def unsound(path: Path, why: str) -> WheelError:
+    """The error of a wheel that is damaged or put together wrongly."""
     return WheelError(f"{path.name} is not a sound wheel", why=why, remedy=REMEDY)
 
 
@@ -147,22 +135,22 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError) as error:
         why = "it is truncated" if _begins_with(path, MEMBER_MAGIC) else "it is not a zip file"
-        raise _unsound(path, f"{why} ({error})") from error
+        raise unsound(path, f"{why} ({error})") from error
     except OSError as error:
-        raise _unsound(path, f"it cannot be read: {error.strerror}") from error
+        raise unsound(path, f"it cannot be read: {error.strerror}") from error
     try:
         with archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         # RuntimeError is what the library says to an encrypted member, NotImplementedError to an unknown compression.
-        raise _unsound(path, f"a member is damaged or cannot be read ({error})") from error
+        raise unsound(path, f"a member is damaged or cannot be read ({error})") from error
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for info in archive.infolist():
         if info.filename in sizes:
-            raise _unsound(path, f"two of its members are called {info.filename}")
+            raise unsound(path, f"two of its members are called {info.filename}")
         if not info.is_dir():
             sizes[info.filename] = info.file_size
     return sizes
@@ -172,7 +160,7 @@ def the_dist_info(path: Path, members: Mapping[str, object]) -> str:
     """The one dist-info folder among the members of a wheel; WheelError where there is none, or more than one."""
     found = sorted({first for name in members if (first := name.partition("/")[0]).endswith(DIST_INFO) and "/" in name})
     if len(found) != 1:
-        raise _unsound(path, f"it has {len(found)} dist-info folders: {', '.join(found) or 'none'}")
+        raise unsound(path, f"it has {len(found)} dist-info folders: {', '.join(found) or 'none'}")
     return found[0]
 
 
@@ -182,7 +170,7 @@ def _part(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
             chunks = iter(partial(stream.read, limits.CHUNK_BYTES), b"")
             return b"".join(chunks)
     except KeyError as error:
-        raise _unsound(path, f"it has no {name}") from error
+        raise unsound(path, f"it has no {name}") from error
 
 
 def _headers(text: bytes) -> Message:
@@ -198,10 +186,10 @@ def _require_agreement(path: Path, dist_info: str, metadata: Message, named: Whe
     try:
         known = {(canonicalize_name(one), Version(other)) for one, other in stated.values()}
     except InvalidVersion as error:
-        raise _unsound(path, str(error)) from error
+        raise unsound(path, str(error)) from error
     if len(known) != 1:
         told = ", ".join(f"{place} says {one} {other}" for place, (one, other) in stated.items())
-        raise _unsound(path, f"names or versions disagree: {told}")
+        raise unsound(path, f"names or versions disagree: {told}")
 
 
 def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry]:
@@ -213,7 +201,7 @@ def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry
     except (ValueError, csv.Error) as error:
         if not trusting:
             return {}
-        raise _unsound(path, f"RECORD is not of the form path,hash,size ({error})") from error
+        raise unsound(path, f"RECORD is not of the form path,hash,size ({error})") from error
     return entries
 
 
@@ -230,7 +218,7 @@ def members_of(path: Path) -> Iterator[dict[str, Member]]:
     """The files of a wheel by name, read when they are asked for; raises what ``unpack_wheel`` does."""
     with _opened(path) as archive:
         yield {
-            info.filename: Member(read=partial(archive.read, info), executable=_executable(info.external_attr >> 16))
+            info.filename: Member(read=partial(archive.read, info), executable=is_executable(info.external_attr >> 16))
             for info in _harmless(path, archive)
         }
 
@@ -251,20 +239,21 @@ def unpack_wheel(path: Path, folder: Path) -> None:
             goal = folder / info.filename
             goal.parent.mkdir(parents=True, exist_ok=True)
             _write(archive, info, goal)
-            goal.chmod(EXECUTABLE if _executable(info.external_attr >> 16) else PLAIN)
+            goal.chmod(EXECUTABLE if is_executable(info.external_attr >> 16) else PLAIN)
 
 
 def _harmless(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The files of a wheel, none of which does harm where it is unpacked."""
     members = _members(path, archive)
     if sum(members.values()) > limits.UNPACKED_BYTES:
-        raise _unsound(path, f"it unpacks to more than {limits.UNPACKED_BYTES} bytes")
+        raise unsound(path, f"it unpacks to more than {limits.UNPACKED_BYTES} bytes")
     for info in archive.infolist():
         _require_harmless(path, info, members)
     return [info for info in archive.infolist() if not info.is_dir()]
 
 
-def _executable(mode: int) -> bool:
+def is_executable(mode: int) -> bool:
+    """Whether anybody may execute a file of this mode."""
     return bool(mode & 0o111)
 
 
@@ -277,89 +266,11 @@ def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, goal: Path) -> None:
 def _require_harmless(path: Path, info: zipfile.ZipInfo, names: Container[str]) -> None:
     pure = PurePosixPath(info.filename)
     if pure.is_absolute() or ".." in pure.parts or str(pure) != info.orig_filename.rstrip("/") or "\\" in info.filename:
-        raise _unsound(path, f"member {info.orig_filename!r} is not a plain path below the wheel")
+        raise unsound(path, f"member {info.orig_filename!r} is not a plain path below the wheel")
     if any(str(parent) in names for parent in pure.parents):
-        raise _unsound(path, f"member {info.filename} lies below another member that is a file")
+        raise unsound(path, f"member {info.filename} lies below another member that is a file")
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _unsound(path, f"member {info.filename} is a link or a device, not a file")
-
-
-def pack_wheel(
-    folder: Path, out: Path, *, distribution: str, version: str, tag: str, epoch: int, level: int = LEVEL
-) -> Path:
-    """Packs an unpacked wheel, and leaves the folder as it is; raises what ``pack_members`` does."""
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    members = {
-        name: Member(read=file.read_bytes, executable=_executable(file.stat().st_mode)) for name, file in files.items()
-    }
-    return pack_members(members, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=level)
-
-
-def pack_members(
-    members: Mapping[str, Member],
-    out: Path,
-    *,
-    distribution: str,
-    version: str,
-    tag: str,
-    epoch: int,
-    level: int = LEVEL,
-) -> Path:
-    """Packs files by their name in the wheel; WHEEL and RECORD are written new.
-
-    The bytes depend on the arguments and the members' contents and executable bits alone: members by name with
-    dist-info last and RECORD the very last, one time, two modes, one compression level.
-
-    The epoch is SOURCE_DATE_EPOCH; ``level`` is 0 for a wheel that is packed anew before anybody stores it.
-
-    Returns:
-        Path of the wheel.
-
-    Raises:
-        WheelError: dist-info is missing or not named after distribution and version.
-    """
-    path = out / wheel_name(distribution, version, tag)
-    dist_info = dist_info_name(distribution, version)
-    found = the_dist_info(path, members)
-    if found != dist_info:
-        raise _unsound(path, f"its dist-info folder is {found}, not {dist_info}")
-    made = {f"{dist_info}/{name}" for name in ("WHEEL", "RECORD", *SIGNATURES)}
-    names = sorted(members.keys() - made, key=lambda name: (name.startswith(f"{dist_info}/"), name))
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with zipfile.ZipFile(unfinished, "w") as archive:
-        add = partial(_add, archive, epoch=epoch, level=level)
-        rows = [add(name, members[name].read(), executable=members[name].executable) for name in names]
-        rows.append(add(f"{dist_info}/WHEEL", _wheel_text(tag)))
-        record = f"{dist_info}/RECORD"
-        add(record, _record_text([*rows, (record, "", "")]))
-    return unfinished.replace(path)
-
-
-def _add(
-    archive: zipfile.ZipFile, name: str, content: bytes, *, epoch: int, level: int, executable: bool = False
-) -> tuple[str, str, str]:
-    moment = max(datetime.fromtimestamp(epoch, UTC), FIRST_TIME)
-    info = zipfile.ZipInfo(name, moment.timetuple()[:6])
-    info.external_attr = (stat.S_IFREG | (EXECUTABLE if executable else PLAIN)) << 16
-    info.create_system = 3  # Unix: the mode counts
-    info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, content, compresslevel=level)
-    digest = urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode("ascii")
-    return name, f"sha256={digest}", str(len(content))
-
-
-def _wheel_text(tag: str) -> bytes:
-    generator = f"vllm-wheels {installed_version('vllm-wheels')}"
-    lines = ["Wheel-Version: 1.0", f"Generator: {generator}", "Root-Is-Purelib: false"]
-    lines += [f"Tag: {one}" for one in sorted(str(one) for one in parse_tag(tag))]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _record_text(rows: Sequence[tuple[str, str, str]]) -> bytes:
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue().encode()
+        raise unsound(path, f"member {info.filename} is a link or a device, not a file")
 
 
 def elf_files(folder: Path) -> list[Path]:

@@ -127,24 +127,27 @@ def tree_hash(folder: Path, *, ignored: Collection[str] = IGNORED) -> str:
 
 def fingerprint(folder: Path, *, ignored: Collection[str]) -> str:
     """What tells whether a tree is still as it was: its content, or names and sizes where reading all takes seconds."""
-    sizes = dict(_sizes(folder, ignored))
+    sizes = _sizes(os.fspath(folder), ignored)
     if len(sizes) <= limits.READ_AGAIN_FILES:
         return f"content {tree_hash(folder, ignored=ignored)}"
     start = len(os.fspath(folder))
-    outline = "".join(f"{name[start:]}\0{sizes[name]}\n" for name in sorted(sizes))
+    outline = "".join(f"{name[start:]}\0{size}\n" for name, size in sorted(sizes))
     return f"sizes {hashlib.sha256(os.fsencode(outline)).hexdigest()}"
 
 
-def _sizes(folder: str | Path, ignored: Collection[str]) -> Iterator[tuple[str, int]]:
+def _sizes(folder: str, ignored: Collection[str]) -> list[tuple[str, int]]:
     # With the entries that the system lists, which cost a quarter of a walk by paths: an environment has 20,000.
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name in ignored:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _sizes(entry.path, ignored)
-            else:
-                yield entry.path, entry.stat(follow_symlinks=False).st_size
+    found, folders = [], [folder]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name in ignored:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    found.append((entry.path, entry.stat(follow_symlinks=False).st_size))
+    return found
 
 
 def refuse_links_out(folder: Path) -> None:

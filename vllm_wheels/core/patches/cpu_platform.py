@@ -11,7 +11,7 @@ import ast
 from collections.abc import Callable, Iterable, Iterator
 
 from vllm_wheels.core.formats.python_calls import aliases, dotted, span
-from vllm_wheels.core.patches.lookups import VERSIONS, candidates
+from vllm_wheels.core.patches.lookups import SIGNS, VERSIONS
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
@@ -27,7 +27,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
         PatchError: the one place where every release does so is not found.
     """
     # The patch "lookups", which comes before, renamed what asks for the version.
-    for path in [path for path in candidates(tree) if path in tree.changed]:
+    for path in [path for path in tree.code_with(*SIGNS) if path in tree.changed]:
         text = tree.text(path)
         ends = {span(text, node)[1] for node in _searched(tree.module(path), wanted.distribution)}
         for end in sorted(ends, reverse=True):

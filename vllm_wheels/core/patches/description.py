@@ -14,7 +14,7 @@ from vllm_wheels.core.formats import requirement_files
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.formats.markers import applies
 from vllm_wheels.core.patches import lookups, native_flags, native_unified, upstream
-from vllm_wheels.core.patches.extensions import KERNELS, PACKAGE
+from vllm_wheels.core.patches.extensions import KERNELS
 from vllm_wheels.core.patches.known import known
 from vllm_wheels.core.patches.licence import LICENSE, LICENSE_FILE, stated, text_of
 from vllm_wheels.core.patches.pyproject import optional_dependencies
@@ -25,6 +25,7 @@ Named = Mapping[str, tuple[str, ...]]
 """Sorted texts by name."""
 
 QUESTION = re.compile(r"\b(torch\.cpu\._\w+|torch\._C\._cpu\._\w+|get_cpu_capability|cpu_has_\w+)")
+QUESTION_WORDS = ("torch.cpu._", "torch._C._cpu._", "get_cpu_capability", "cpu_has_")
 IMPORT = re.compile(rf"\bvllm\.({KERNELS}\w*)")
 SOURCE_LIST = re.compile(r"VLLM_EXT_SRC\w*")
 
@@ -96,8 +97,8 @@ def describe(root: Path, *, release: str) -> Description:
         machine_flags={path: flags for path, flags in machine.items() if flags},
         sources={name: native_flags.flags_of(text, [f"${{{name}}}"]) for name in names if SOURCE_LIST.fullmatch(name)},
         lookups=_lookups(tree),
-        questions=_files(tree, QUESTION),
-        imports=_files(tree, IMPORT),
+        questions=_files(tree, QUESTION, *QUESTION_WORDS),
+        imports=_files(tree, IMPORT, f"vllm.{KERNELS}"),
     )
 
 
@@ -162,7 +163,7 @@ def _lists(found: tuple[CMakeCommand, ...]) -> tuple[str, ...]:
 
 def _lookups(tree: Tree) -> Named:
     found: dict[str, tuple[str, ...]] = {}
-    for path in lookups.candidates(tree):
+    for path in tree.code_with(*lookups.SIGNS):
         asked = [each for each in lookups.lookups(tree.module(path)) if each.literal is None or each.of_upstream]
         if asked:
             found[path] = tuple(
@@ -171,10 +172,9 @@ def _lookups(tree: Tree) -> Named:
     return found
 
 
-def _files(tree: Tree, sign: re.Pattern[str]) -> Named:
+def _files(tree: Tree, sign: re.Pattern[str], *words: str) -> Named:
     found: dict[str, set[str]] = {}
-    for file in (tree.root / PACKAGE).rglob("*.py"):
-        path = file.relative_to(tree.root).as_posix()
+    for path in tree.code_with(*words):
         for name in sign.findall(tree.text(path)):
             found.setdefault(name, set()).add(path)
     return {name: tuple(sorted(paths)) for name, paths in sorted(found.items())}

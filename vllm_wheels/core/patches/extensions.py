@@ -11,7 +11,6 @@ from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 from vllm_wheels.core.patches.upstream import SETUP
 
-PACKAGE = "vllm"
 KERNELS = "_C"
 OTHER = re.compile(r"\b_C_AVX\w*")
 """Extensions that only upstream's own wheels of the unified family have."""
@@ -32,11 +31,9 @@ def apply(tree: Tree, wanted: Wanted) -> None:
         tree.notice(f"extension {name}, which the patches do not know, is compiled and shipped as upstream has it")
     if wanted.whole:
         return
-    for file in sorted((tree.root / PACKAGE).rglob("*.py")):
-        path = file.relative_to(tree.root).as_posix()
-        if OTHER.search(tree.text(path)):
-            for line, name in named(tree.module(path)):
-                raise tree.misfit(path, why=f"line {line} names {name}, and the wheel has {KERNELS} alone")
+    for path in tree.code_with("_C_AVX"):
+        for line, name in named(tree.module(path)):
+            raise tree.misfit(path, why=f"line {line} names {name}, and the wheel has {KERNELS} alone")
 
 
 def named(module: ast.Module) -> Iterator[tuple[int, str]]:

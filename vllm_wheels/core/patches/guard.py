@@ -20,7 +20,7 @@ from vllm_wheels.core.variants import known_questions, variants
 
 TEMPLATE = "cpu_guard.py"
 TABLE = "WHEEL: Wheel = {}\n"
-PACKAGE = "vllm"
+OPERATORS = "cpu_has_"
 OPERATOR_QUESTION = re.compile(r"\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
 QUESTION = re.compile(r"\btorch\.cpu\.(_is_\w+_supported)\b|\btorch\.ops\._C\.(cpu_has_\w+)\(\)")
 LEFT_OVER = re.compile(r"\b_C\.cpu_has_\w+")
@@ -44,13 +44,12 @@ def apply(tree: Tree, wanted: Wanted) -> None:
 
 def _ask_guard(tree: Tree) -> None:
     """Has the guard answer in place of operators that read the CPU's features themselves, past ``torch.cpu``."""
-    for file in sorted((tree.root / PACKAGE).rglob("*.py")):
-        path = file.relative_to(tree.root).as_posix()
+    for path in tree.code_with("torch.cpu._is_", OPERATORS):
         text = tree.text(path)
         questions = {found[found.lastindex or 0] for found in QUESTION.finditer(text)}
         for question in sorted(questions - {*known_questions()}):
             tree.notice(f"{path} asks about the CPU what no variant knows, {question}: it is answered with no")
-        if "cpu_has_" in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
+        if OPERATORS in text and (asked := OPERATOR_QUESTION.sub(r'_cpu_guard.answer("\1")', text)) != text:
             if (importing := _importing(asked)) == asked:
                 raise tree.missing(path, "import vllm... before what asks about the CPU")
             tree.write(path, importing)

@@ -8,7 +8,6 @@ literal is replaced, so the file keeps its formatting. Lookups whose name is com
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -38,7 +37,9 @@ MUST_HAVE = {
 }
 """Files in which a lookup is known to be, by release: not finding one there means that the patch misses something."""
 
-CANDIDATE = re.compile(rb"importlib[._]metadata|from importlib import|pkg_resources")
+SIGNS = (*MODULES, "from importlib import", "pkg_resources")
+"""Without one of these a file asks for no distribution."""
+
 TEMPLATE = "own_distribution.py"
 NAME = 'NAME = ""\n'
 
@@ -68,7 +69,7 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     Raises:
         PatchError: a lookup can be neither renamed nor answered, or none is where one is known to be.
     """
-    for path in candidates(tree):
+    for path in tree.code_with(*SIGNS):
         found = list(lookups(tree.module(path)))
         for lookup in found:
             if lookup.asks in UNANSWERED and (lookup.literal is None or lookup.of_upstream):
@@ -81,13 +82,6 @@ def apply(tree: Tree, wanted: Wanted) -> None:
     source = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
     tree.write(OWN_DISTRIBUTION, source.replace(NAME, f'NAME = "{wanted.distribution}"\n'))
     put_first(tree, "from . import _own_distribution  # isort:skip\n")
-
-
-def candidates(tree: Tree) -> Iterator[str]:
-    """The files below ``vllm/`` that may ask for distributions."""
-    for file in sorted((tree.root / "vllm").rglob("*.py")):
-        if CANDIDATE.search(file.read_bytes()):
-            yield file.relative_to(tree.root).as_posix()
 
 
 def lookups(module: ast.Module) -> Iterator[Lookup]:

@@ -13,18 +13,13 @@ from packaging.specifiers import SpecifierSet
 from vllm_wheels.core.patches.patch import Patch, Wanted
 from vllm_wheels.core.patches.tree import Tree
 
-PACKAGE = "vllm"
 ASKED = re.compile(r"\btorch\._C\._cpu\.(_is_\w+)")
 
 
 def apply(tree: Tree, wanted: Wanted) -> None:  # noqa: ARG001 - the same for all variants
     """Replaces every query below ``vllm/``."""
-    for file in sorted((tree.root / PACKAGE).rglob("*.py")):
-        path = file.relative_to(tree.root).as_posix()
-        text = tree.text(path)
-        asked = ASKED.sub(r"torch.cpu.\1", text)
-        if asked != text:
-            tree.write(path, asked)
+    for path in tree.code_with("torch._C._cpu."):
+        tree.write(path, ASKED.sub(r"torch.cpu.\1", tree.text(path)))
 
 
 PATCH = Patch(name="questions", apply=apply, releases=SpecifierSet("<0.20"))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
 from vllm_wheels.core.errors import PatchError
+
+PACKAGE = "vllm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,20 @@ class Tree:
             return file.read_bytes().decode() if file.is_file() else ""
         except UnicodeDecodeError as error:
             raise self.misfit(path, why="it is not UTF-8") from error
+
+    @cached_property
+    def _code(self) -> dict[str, bytes]:
+        # Several patches look through all of it, some 2,600 files: they are read once.
+        files = sorted((self.root / PACKAGE).rglob("*.py"))
+        return {file.relative_to(self.root).as_posix(): file.read_bytes() for file in files}
+
+    def code_with(self, *words: str) -> Iterator[str]:
+        """Paths of the Python files of the release's package in whose text, with the changes so far, is a word."""
+        wanted = [word.encode() for word in words]
+        for path, original in self._code.items():
+            content = self.changed[path].encode() if path in self.changed else original
+            if any(word in content for word in wanted):
+                yield path
 
     def text(self, path: str) -> str:
         """Text of the file with the changes so far; PatchError where the release has no such file."""

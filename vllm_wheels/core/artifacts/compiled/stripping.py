@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.packing import pack_wheel
 from vllm_wheels.core.formats.wheel_name import wheel_tag
-from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, elf_files, unpack_wheel
 from vllm_wheels.core.host.commands import EXTENSIONS, Invocation
 
 STRIP = Invocation(argv=("strip", "--strip-unneeded", EXTENSIONS), folder=f"{PLACE}/unpacked", place="builder")

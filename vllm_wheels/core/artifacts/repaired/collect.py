@@ -9,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.packing import pack_wheel
 from vllm_wheels.core.formats.wheel_name import dist_info_name
-from vllm_wheels.core.formats.wheelfile import elf_files, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import elf_files, unpack_wheel
 
 METADATA = "Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
 """As much as auditwheel reads; the finished wheel has the whole."""

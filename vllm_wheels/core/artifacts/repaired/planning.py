@@ -17,8 +17,9 @@ from vllm_wheels.core.artifacts.repaired.repair import grafting, repair
 from vllm_wheels.core.artifacts.source.planning import upstream_of
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
+from vllm_wheels.core.formats.packing import EPOCH
 from vllm_wheels.core.formats.wheel_name import wheel_in
-from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC, EPOCH
+from vllm_wheels.core.formats.wheelfile import BUNDLED_TCMALLOC
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.host.files import sha256_of
 from vllm_wheels.core.names import distributions, version_of

@@ -15,8 +15,9 @@ from auditwheel.policy import WheelPolicies
 from vllm_wheels.core.engine.builder import PLACE, Builder, Command, Mount
 from vllm_wheels.core.errors import CannotVerifyError, WheelError
 from vllm_wheels.core.formats.elf import TORCH_LIBRARIES, binaries
+from vllm_wheels.core.formats.packing import pack_wheel
 from vllm_wheels.core.formats.wheel_name import wheel_in, wheel_tag
-from vllm_wheels.core.formats.wheelfile import WheelFile, pack_wheel, unpack_wheel
+from vllm_wheels.core.formats.wheelfile import WheelFile, unpack_wheel
 from vllm_wheels.core.host.commands import PATH, PYTHON, WHEEL, Invocation
 
 LOADER = "ld-linux*.so.*"

@@ -11,8 +11,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_wheels.core.errors import WheelError
+from vllm_wheels.core.formats.packing import pack_members
 from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name, wheel_tag
-from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, Member, WheelFile, members_of, pack_members
+from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, Member, WheelFile, members_of
 
 VERSION_FILE = "vllm/_version.py"
 

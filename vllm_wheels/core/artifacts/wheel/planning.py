@@ -18,8 +18,9 @@ from vllm_wheels.core.artifacts.wheel.statement import in_toto, settings_of, sls
 from vllm_wheels.core.engine.plan import ActionContext, Made, Plan, Step
 from vllm_wheels.core.engine.rule import PlanContext
 from vllm_wheels.core.engine.store import RECORD
+from vllm_wheels.core.formats.packing import EPOCH
 from vllm_wheels.core.formats.wheel_name import OWN_SBOM, wheel_in
-from vllm_wheels.core.formats.wheelfile import EPOCH, Member
+from vllm_wheels.core.formats.wheelfile import Member
 from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.host.files import sha256_of
 
