@@ -22,11 +22,12 @@ from vllm_wheels.defs import home, workers
 def command(*, show: bool, name: str, json_file: Path | None) -> None:
     """Carry out steps of Dagster's runs that wait for a machine such as this one; Ctrl-C ends it after the step."""
     settings = read_settings()
-    able = abilities()
+    able = abilities(settings.state_folder)
     listened = queues(able)
     if json_file:
         print_json(json_file, {"schema_version": 1, **asdict(able), "queues": listened})
-    say(f"{able.cores} cores, {able.gigabytes:.1f} GB of memory, tries {', '.join(able.variants) or 'no variant'}")
+    has = f"{able.cores} cores, {able.gigabytes:.1f} GB of memory, {able.disk_gigabytes:.1f} GB of disk"
+    say(f"{has}, tries {', '.join(able.variants) or 'no variant'}")
     say(f"queues: {', '.join(listened)}")
     if show:
         return

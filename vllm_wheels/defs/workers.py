@@ -74,7 +74,8 @@ def tags(kind: str, name: str | None) -> dict[str, Any]:
     hardware = rule.hardware
     if not hardware.gigabytes:
         return asked
-    requests = {"cpu": str(hardware.cores), "memory": f"{int(hardware.gigabytes * 1000)}M"}
+    memory, disk = (f"{int(each * 1000)}M" for each in (hardware.gigabytes, hardware.disk_gigabytes))
+    requests = {"cpu": str(hardware.cores), "memory": memory, "ephemeral-storage": disk}
     pod: dict[str, Any] = {"container_config": {"resources": {"requests": requests}}}
     if hardware.processor and name and (labels := node_labels(name)):
         pod["pod_spec_config"] = {"node_selector": labels}

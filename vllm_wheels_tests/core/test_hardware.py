@@ -18,9 +18,8 @@ from vllm_wheels.core.verify import planning
 from vllm_wheels.defs import workers
 from vllm_wheels_tests.fixtures.building import PYTHON
 
-STRONG = Abilities(cores=8, gigabytes=64.0, variants=tuple(variants()))
+STRONG = Abilities(cores=8, gigabytes=64.0, disk_gigabytes=500.0, variants=tuple(variants()))
 OLD = replace(STRONG, variants=("baseline", "avx512"))
-SMALL = replace(STRONG, gigabytes=1.0)
 
 JUDGING, COMPILING = rules()["verification"], rules()["compiled"]
 
@@ -42,9 +41,10 @@ def test_wheel_is_tried_only_where_its_processor_is():
     assert queue(COMPILING, "amxbf16") in found
 
 
-def test_small_machine_compiles_and_tries_nothing():
-    """A compile never lands where the compiler would be killed for lack of memory."""
-    assert queues(SMALL) == [queue(rules()["source"], None)]
+@pytest.mark.parametrize("small", [replace(STRONG, gigabytes=1.0), replace(STRONG, disk_gigabytes=1.0)])
+def test_small_machine_compiles_and_tries_nothing(small):
+    """A compile never lands where the compiler would be killed for lack of memory, or finds no room."""
+    assert queues(small) == [queue(rules()["source"], None)]
 
 
 def test_worker_with_other_code_hears_of_no_step(monkeypatch):
@@ -64,13 +64,14 @@ def test_worker_with_other_code_hears_of_no_step(monkeypatch):
     ],
     ids=["old", "vnni", "too-old", "untold"],
 )
-def test_machine_tells_which_variants_it_can_try(monkeypatch, flags, reached):
+def test_machine_tells_which_variants_it_can_try(monkeypatch, tmp_path, flags, reached):
     """By the flags of its processor; one that reaches no variant still fetches and publishes."""
     monkeypatch.setenv(GUARD_VARIABLE, flags)
-    found = abilities()
+    found = abilities(tmp_path)
     assert found.variants == reached
     assert found.cores >= 1
     assert found.gigabytes > 0
+    assert found.disk_gigabytes > 0
 
 
 def test_report_of_a_machine_that_lacks_nothing_serves_one_that_does():

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from vllm_wheels.core.engine.code import installed
 from vllm_wheels.core.engine.plan import Plan, digest
 from vllm_wheels.core.errors import ImageError
-from vllm_wheels.core.host.limits import BUILD_MEMORY_GIGABYTES, TRIAL_MEMORY_GIGABYTES
+from vllm_wheels.core.host.limits import (
+    BUILD_FOLDER_GIGABYTES,
+    BUILD_MEMORY_GIGABYTES,
+    TRIAL_DISK_GIGABYTES,
+    TRIAL_MEMORY_GIGABYTES,
+)
 from vllm_wheels.core.variants import Variant, variant
 
 if TYPE_CHECKING:
@@ -36,16 +41,18 @@ class Hardware:
 
     Attributes:
         gigabytes: of free memory; 0 where every machine has enough.
+        disk_gigabytes: of free disk, likewise.
         processor: whether its processor must reach the floor of the artifact's variant.
     """
 
     gigabytes: float = 0.0
+    disk_gigabytes: float = 0.0
     cores: int = 1
     processor: bool = False
 
 
-COMPILING = Hardware(gigabytes=BUILD_MEMORY_GIGABYTES)
-TRYING = Hardware(gigabytes=TRIAL_MEMORY_GIGABYTES, processor=True)
+COMPILING = Hardware(gigabytes=BUILD_MEMORY_GIGABYTES, disk_gigabytes=BUILD_FOLDER_GIGABYTES)
+TRYING = Hardware(gigabytes=TRIAL_MEMORY_GIGABYTES, disk_gigabytes=TRIAL_DISK_GIGABYTES, processor=True)
 
 Stage = Literal["prepare", "compile", "wheel", "verify"]
 """What a person follows while a wheel is made."""

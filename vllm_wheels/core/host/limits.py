@@ -62,6 +62,9 @@ BUILD_MEMORY_GIGABYTES = 3.0
 TRIAL_MEMORY_GIGABYTES = 3.0
 """Memory of trying a wheel: a tiny model in torch takes 2 GiB."""
 
+TRIAL_DISK_GIGABYTES = 4.0
+"""Disk of trying a wheel: vLLM 0.32.0 and all that it requires take 2.6 GB, and models some more."""
+
 COMPILER_CACHE_GIGABYTES = 5.0 * 1.024**3
 """Size at which ccache and sccache begin to remove what was used longest ago: 5 GiB, in GB of 10^9 bytes."""
 

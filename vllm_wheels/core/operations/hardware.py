@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.engine.rule import Rule
 from vllm_wheels.core.errors import CommandLineError, UnsupportedProcessorError
-from vllm_wheels.core.host.machine import cores, memory_available
+from vllm_wheels.core.host.machine import cores, memory_available, room
 from vllm_wheels.core.host.processors import advice, flags_of
 from vllm_wheels.core.operations.builds import rules
 from vllm_wheels.core.patches.cpu_guard import cpu_flags
@@ -29,12 +30,18 @@ class Abilities:
 
     cores: int
     gigabytes: float  # of memory that is free now
+    disk_gigabytes: float  # of disk that is free now, where artifacts are made
     variants: tuple[str, ...]  # whose floor its processor reaches, lowest first
 
 
-def abilities() -> Abilities:
-    """What this machine can do: memory and cores within its control groups, features as kernel and CPUID tell them."""
-    return Abilities(cores=cores(), gigabytes=round(memory_available(), 1), variants=_reached())
+def abilities(folder: Path) -> Abilities:
+    """What this machine can do: memory and cores within its control groups, features as kernel and CPUID tell them.
+
+    Args:
+        folder: where artifacts are made.
+    """
+    memory, disk = round(memory_available(), 1), round(room(folder), 1)
+    return Abilities(cores=cores(), gigabytes=memory, disk_gigabytes=disk, variants=_reached())
 
 
 def _reached() -> tuple[str, ...]:
@@ -55,8 +62,9 @@ def need(rule: Rule, name: str | None) -> str:
 
 def is_met(rule: Rule, name: str | None, by: Abilities) -> bool:
     """Whether a machine has what a step needs."""
-    fits = by.gigabytes >= rule.hardware.gigabytes and by.cores >= rule.hardware.cores
-    return fits and (not rule.hardware.processor or name in by.variants)
+    asked = rule.hardware
+    fits = by.gigabytes >= asked.gigabytes and by.disk_gigabytes >= asked.disk_gigabytes and by.cores >= asked.cores
+    return fits and (not asked.processor or name in by.variants)
 
 
 def queue(rule: Rule, name: str | None) -> str:
