@@ -20,6 +20,8 @@ APP = "vllm_wheels.defs.celery_app"
 FEATURE = "feature.node.kubernetes.io/cpu-cpuid."
 """Labels that Node Feature Discovery gives to the nodes of a cluster, by CPUID's names of features."""
 
+RESTART_ATTEMPTS = 40
+
 EXTRA = "install vllm-wheels[deploy]"
 
 
@@ -49,7 +51,8 @@ def executor(settings: Settings, *, here: dg.ExecutorDefinition) -> dg.ExecutorD
 def celery_options(workers: WorkerSettings) -> dict[str, Any]:
     """Configuration of Celery, the same for those who send steps and those who carry them out.
 
-    A step is taken off its queue when it has ended, so that one whose worker died is given to another.
+    A step is taken off its queue when it has ended, so that one whose worker died is given to another. A queue that is
+    restarted is waited for: with pauses of 10 s at most, ``RESTART_ATTEMPTS`` are some minutes.
     """
     if not workers.broker:
         what = "there is no queue for the workers"
@@ -60,6 +63,9 @@ def celery_options(workers: WorkerSettings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": RESTART_ATTEMPTS,
+        "task_publish_retry_policy": {"max_retries": RESTART_ATTEMPTS, "interval_max": 10},
         "broker_transport_options": {"visibility_timeout": workers.requeue_seconds},
     }
     return {"broker": workers.broker, "backend": backend, "config_source": source}
