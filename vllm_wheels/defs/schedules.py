@@ -8,6 +8,7 @@ import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.code import files_on_disk
 from vllm_wheels.core.engine.graph import BuildGraph
 from vllm_wheels.core.operations.builds import build_graph
 from vllm_wheels.core.operations.tracked_releases import targets
@@ -18,6 +19,14 @@ from vllm_wheels.defs import abandoned, staleness, tags
 from vllm_wheels.defs.held import held_back, without
 from vllm_wheels.defs.keys import RELEASE, key, kinds, per_variant
 from vllm_wheels.defs.partitions import PARTITION_TAG, PYTHONS, register, registered
+
+LOADED = files_on_disk()
+"""Of the code location that evaluates the schedule; runs are new processes, whose code may be newer."""
+
+UPDATED = (
+    "vllm-wheels was updated after this code location was loaded, so that it no longer knows what runs would make:"
+    " reload it (in the web UI under Deployment), or start vllm-wheels ui anew"
+)
 
 UNFINISHED = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED, *abandoned.UNFINISHED)
 
@@ -80,7 +89,9 @@ def busy(instance: dg.DagsterInstance) -> set[str]:
 
 
 def nightly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """One night's tick."""
+    """One night's tick; none where runs would have other code than what decides about them."""
+    if files_on_disk() != LOADED:
+        return dg.SkipReason(UPDATED)
     current = configuration.load()
     builds = build_graph(current, say=context.log.info)
     chosen = tracked(context.instance, builds)

@@ -224,6 +224,13 @@ def test_tick_without_anything_stale_is_skipped_with_the_reason(instance, settin
     )
 
 
+def test_code_location_that_is_older_than_its_runs_asks_for_nothing(instance, settings, monkeypatch):
+    """After an update, keys of the code that is loaded say nothing of what a run would make: it is to be reloaded."""
+    monkeypatch.setattr(schedules, "LOADED", "before the update")
+    tick = evaluate(instance)
+    assert (tick.run_requests, tick.skip_message) == ([], schedules.UPDATED)
+
+
 def test_no_step_waits_in_dagsters_pools():
     """Dagster's wait for a pool says nothing and cannot be interrupted; so what has to wait does so inside its step."""
     assert {one.op.pool for one in assets.all_assets()} == {None}

@@ -127,6 +127,14 @@ def installed() -> Code:
     return Code(Path(__file__).resolve().parents[2])
 
 
+def files_on_disk() -> str:
+    """Hash of when our own files were written, which moves with every update of this installation."""
+    root = Path(__file__).resolve().parents[2]
+    files = ((path, path.stat()) for path in sorted((root / PACKAGE).rglob("*.py")))
+    text = "".join(f"{path} {found.st_mtime_ns} {found.st_size}\n" for path, found in files)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def normalised(tree: ast.Module) -> str:
     """The syntax tree as text, without docstrings; comments, blank lines and positions are not in it anyway.
 
