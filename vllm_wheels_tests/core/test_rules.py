@@ -130,4 +130,4 @@ def test_constants_of_other_variants_do_not_count(monkeypatch, tmp_path, changed
         variants.cache_clear()
     moved = {place for place in before if before[place] != after[place]}
     assert {name for _, name in moved} == expected
-    assert {kind for kind, _ in moved} == {"native", "metadata", "verification"}
+    assert {kind for kind, _ in moved} == {"patched", "metadata", "verification"}

@@ -28,6 +28,7 @@ DEPENDS_ON = {
     "onednn": {"release"},
     "torch_env": {"release", "python"},
     "tools": {"python"},
+    "patched": {"release", "variant"},
     "native": {"release", "variant"},
     "metadata": {"release", "variant"},
     "compiled": {"release", "python", "variant"},

@@ -69,7 +69,18 @@ def test_wheel_of_the_first_machine_costs_the_second_no_compile(two):
     print(made.stdout, f"--- the second machine, {seconds:.1f} s", taken.stdout, sep="\n")  # noqa: T201 - the transcript
     assert taken.returncode == 0, taken.stdout + taken.stderr
     assert seconds < MOST_SECONDS
-    for kind in ("source", "onednn", "torch_env", "tools", "native", "metadata", "compiled", "repaired", "wheel"):
+    for kind in (
+        "source",
+        "onednn",
+        "torch_env",
+        "tools",
+        "patched",
+        "native",
+        "metadata",
+        "compiled",
+        "repaired",
+        "wheel",
+    ):
         assert only(other, kind).record == only(one, kind).record, kind
     assert only(other, "verification").record == only(one, "verification").record
     wheels = [wheel_in(only(machine, "wheel").folder) for machine in (one, other)]

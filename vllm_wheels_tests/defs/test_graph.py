@@ -32,7 +32,18 @@ def test_graph_has_an_asset_per_artifact_and_variant():
 
     keys = {asset.to_user_string() for asset in defs.resolve_asset_graph().get_all_asset_keys()}
     names = ("baseline", "avx512", "avx512vnni", "avx512bf16", "amxbf16")
-    kinds = ("native", "metadata", "compiled", "repaired", "wheel", "verification", "release", "test_setup", "names")
+    kinds = (
+        "patched",
+        "native",
+        "metadata",
+        "compiled",
+        "repaired",
+        "wheel",
+        "verification",
+        "release",
+        "test_setup",
+        "names",
+    )
     shared = {"source", "onednn", "torch_env", "tools", "newest_release", "overview"}
     observed = {"upstream", "onednn_pin", "packages", "repair_tools", "build_settings", "settings", "toolchain"}
     assert keys == shared | observed | {f"{kind}/{name}" for kind in kinds for name in names}

@@ -64,7 +64,7 @@ def test_missing_partition_is_requested_as_a_whole(instance, settings):
     """Of a release that was never built everything is requested, in one run."""
     assert requested(instance, settings, "3.12|0.34.0") == {
         "3.12|0.34.0": [
-            *("source", "tools", "metadata/avx512", "native/avx512", "onednn", "torch_env"),
+            *("source", "tools", "onednn", "patched/avx512", "torch_env", "metadata/avx512", "native/avx512"),
             *("compiled/avx512", "repaired/avx512", "wheel/avx512", "verification/avx512"),
         ]
     }

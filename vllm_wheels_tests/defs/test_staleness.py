@@ -117,22 +117,26 @@ def of(*kinds: str, variants=VARIANTS) -> set[str]:
 
 LANE = ("avx512",)
 MADE_AGAIN = tuple(kind for kind in KINDS if kind != "verification")
-OF_PATCHES = of("native", "metadata", "compiled", "repaired", "wheel", "verification")
+OF_PATCHES = of("patched", "native", "metadata", "compiled", "repaired", "wheel", "verification")
 
 CHANGES = {
     "nothing": (None, set(), {}),
     "readme template": (readme, of("metadata", "wheel", "verification"), {"metadata": 1, "wheel": 1}),
     "flags of one variant": (
         flags,
-        of("native", "metadata", "compiled", "repaired", "wheel", "verification", variants=LANE),
-        {"native": 1, "metadata": 1, "compiled": 1, "repaired": 1, "wheel": 1},
+        of("patched", "native", "metadata", "compiled", "repaired", "wheel", "verification", variants=LANE),
+        {"patched": 1, "native": 1, "metadata": 1, "compiled": 1, "repaired": 1, "wheel": 1},
     ),
     "compiler": (compiler, of("compiled", "repaired", "wheel", "verification"), {"compiled": 1}),
     "builder image": (builder_image, of("compiled", "repaired", "wheel", "verification"), {"compiled": 1}),
     "torch build": (torch_build, of("torch_env", "compiled", "repaired", "wheel", "verification"), {"torch_env": 1}),
-    "code of patches": (code, OF_PATCHES, {"native": 1, "metadata": 1}),
-    "patch of Python": (python_patch, OF_PATCHES, {"native": 1, "metadata": 1, "wheel": 1}),
-    "patch of the build": (native_patch, OF_PATCHES, {"native": 1, "metadata": 1, "compiled": 1, "wheel": 1}),
+    "code of patches": (code, OF_PATCHES, {"patched": 1, "native": 1, "metadata": 1}),
+    "patch of Python": (python_patch, OF_PATCHES, {"patched": 1, "native": 1, "metadata": 1, "wheel": 1}),
+    "patch of the build": (
+        native_patch,
+        OF_PATCHES,
+        {"patched": 1, "native": 1, "metadata": 1, "compiled": 1, "wheel": 1},
+    ),
     "source": (source, of(*KINDS) - {"tools"}, {kind: 1 for kind in MADE_AGAIN if kind != "tools"}),
 }
 """Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vllm_wheels.core.artifacts.native.planning import wanted_for
+from vllm_wheels.core.artifacts.patched.planning import wanted_for
 from vllm_wheels.core.artifacts.source.planning import facts_of, require_python
 from vllm_wheels.core.engine.rendering import Document, PlannedArtifact, document, totals
 from vllm_wheels.core.host.machine import require_memory, require_room, require_writable
@@ -127,7 +127,7 @@ def _require_variant(builds: BuildGraph, target: Target) -> None:
     source = builds.ensure("source", shared)
     upstream = facts_of(source)
     require_python(upstream, target)
-    if any(found and plan.artifact == "native" for plan, found in builds.plans("native", target)):
+    if any(found and plan.artifact == "patched" for plan, found in builds.plans("patched", target)):
         return  # The patches of this code took on this tree when it was made.
     tree = source.folder / "tree"
     patched(tree, wanted_for(tree, upstream, variant(str(target.variant)), builds.settings))

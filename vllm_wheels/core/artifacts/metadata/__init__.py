@@ -1,14 +1,14 @@
-"""Names, texts, requirements and Python-level patches of a variant."""
+"""Names, texts, requirements and patched Python code of a variant."""
 
 from __future__ import annotations
 
-from vllm_wheels.core.artifacts.native import constants
+from vllm_wheels.core.artifacts.patched import constants
 from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
 
 RULE = Rule(
     kind="metadata",
     title="Names, texts, requirements and patches of the variant, as a diff",
-    needs=("source",),
+    needs=("source", "patched"),
     scope=Scope.RELEASE | Scope.VARIANT,
     plan=planned_by(__name__),
     code=(__name__,),

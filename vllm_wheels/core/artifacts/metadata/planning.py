@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_wheels.core.artifacts.native.planning import (
+from vllm_wheels.core.artifacts.patched.planning import (
     PACKAGE,
     Patching,
     changed_of,
     native_of,
     of_upstream,
     patching,
+    read_back,
     sha256,
     wanted_for,
     write_files,
@@ -33,6 +34,7 @@ from vllm_wheels.core.variants import Variant, platform_for, variant
 
 if TYPE_CHECKING:
     from vllm_wheels.core.engine.rule import PlanContext
+    from vllm_wheels.core.patches.patch import Wanted
     from vllm_wheels.core.patches.tree import Tree
     from vllm_wheels.core.patches.upstream import Upstream
     from vllm_wheels.core.settings import Settings
@@ -44,8 +46,10 @@ READ_FROM_UPSTREAM = ("release", "family", "torch", "pythons", "runtime_requirem
 
 @dataclass(frozen=True, kw_only=True)
 class Naming(Patching):
-    """Arguments of ``write``: what is patched, and the text of the README template as it was when this was planned."""
+    """Arguments of ``write``: what was patched, and the text of the README template as it was when this was planned."""
 
+    patched: str
+    notices: tuple[str, ...]
     template: str
 
 
@@ -74,9 +78,9 @@ def plan(context: PlanContext) -> Plan:
     name = distributions(settings)[chosen.name]
     upstream = upstream_of(context)
     step = Step(
-        title=f"patch the Python code of vLLM {target.release} for {chosen.name} and name it {name}",
+        title=f"name and describe vLLM {target.release} for {chosen.name} as {name}",
         action=write,
-        arguments=(arguments := Naming(**vars(patching(context, upstream)), template=template(settings))),
+        arguments=(arguments := _naming(context, upstream)),
         reads=(arguments.tree,),
         writes=tuple(f"{STAGE}/{part}" for part in (OVERLAY, METADATA, PYPROJECT, DIFF)),
         seconds=3,
@@ -87,6 +91,16 @@ def plan(context: PlanContext) -> Plan:
         inputs=_inputs(upstream, settings, arguments.template) if upstream else {},
         steps=(step,),
         notices=_rewriting(upstream, chosen, settings).runtime().notices if upstream else (),
+    )
+
+
+def _naming(context: PlanContext, upstream: Upstream | None) -> Naming:
+    made = context.known.get("patched")
+    return Naming(
+        **vars(patching(context, upstream)),
+        patched=str(made.folder) if made else "<patched, not made yet>",
+        notices=tuple(made.facts["notices"]) if made else (),
+        template=template(context.settings),
     )
 
 
@@ -102,7 +116,11 @@ def _inputs(upstream: Upstream, settings: Settings, template: str) -> dict[str, 
 
 
 def write(context: ActionContext, arguments: Naming) -> Made:
-    """Writes the patch set, without the build files, into the stage; raises what ``patch_set`` does.
+    """Writes the patch set, without the build files, into the stage.
+
+    Raises:
+        PatchError: a file cannot be read.
+        SettingsError: a setting of the wheel is wrong.
 
     Returns:
         Facts ``distribution``, ``version``, ``same_code_as`` (variant, or None), ``flags`` (of the
@@ -111,8 +129,9 @@ def write(context: ActionContext, arguments: Naming) -> Made:
     """
     tree, upstream = context.path(arguments.tree), arguments.upstream
     assert upstream is not None  # noqa: S101 - a plan without it has no key, and is not carried out
-    chosen, text = variant(arguments.variant), arguments.template
-    made = patch_set(tree, upstream=upstream, variant=chosen, settings=context.settings, text=text)
+    wanted = wanted_for(tree, upstream, variant(arguments.variant), context.settings)
+    changed = read_back(context.path(arguments.patched), tree, upstream.release, arguments.notices)
+    made = _named(changed, wanted, context.settings, arguments.template)
     write_files(context.stage / OVERLAY, made.overlay)
     texts = {PYPROJECT: made.pyproject, METADATA: made.metadata, DIFF: made.diff}
     for path, text in texts.items():
@@ -123,12 +142,8 @@ def write(context: ActionContext, arguments: Naming) -> Made:
     return Made(facts={**made.facts, "sha256": content})
 
 
-def patch_set(
-    tree: Path, *, upstream: Upstream, variant: Variant, settings: Settings, text: str | None = None
-) -> PatchSet:
+def patch_set(tree: Path, *, upstream: Upstream, variant: Variant, settings: Settings) -> PatchSet:
     """What makes the variant's wheel differ from upstream's; reads the tree and writes nothing.
-
-    The README template is that of the settings where no text of one is given.
 
     Raises:
         PatchError: a patch did not take, or a file cannot be read.
@@ -136,9 +151,13 @@ def patch_set(
         SettingsError: a setting of the wheel is wrong.
     """
     wanted = wanted_for(tree, upstream, variant, settings)
-    changed = patched(tree, wanted)
+    return _named(patched(tree, wanted), wanted, settings, template(settings))
+
+
+def _named(changed: Tree, wanted: Wanted, settings: Settings, text: str) -> PatchSet:
+    """Names and describes what the patches left of a tree; ``text`` is the README template."""
+    upstream, variant = wanted.upstream, wanted.variant
     version = version_of(upstream.release, settings)
-    text = template(settings) if text is None else text
     readme = filled(changed, wanted, text=text, version=version, settings=settings)
     rewriting = _rewriting(upstream, variant, settings)
     requirements = rewriting.runtime()

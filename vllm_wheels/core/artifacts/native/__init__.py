@@ -1,35 +1,15 @@
-"""The build files of a variant: what the native patches make of a release."""
+"""The build files of a variant, apart from its other patched files, for they alone decide what is compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from vllm_wheels.core.engine.rule import Rule, Scope, planned_by
-from vllm_wheels.core.variants import deciding, variants
-
-
-def constants(name: str | None) -> Mapping[str, Any]:
-    """What of variants.toml decides about a variant: its entry; of all what the guard and CMake's conditions use."""
-    return {
-        "variant": deciding(name) if name else None,
-        "variants": {each: [other.floor, other.processors, other.cpuinfo] for each, other in variants().items()},
-    }
-
 
 RULE = Rule(
     kind="native",
     title="Build files of the variant: sources, flags and definitions, patched",
-    needs=("source",),
+    needs=("patched",),
     scope=Scope.RELEASE | Scope.VARIANT,
     plan=planned_by(__name__),
     code=(__name__,),
-    constants=constants,
-    observed=("build_settings", "What of the user's settings goes into the build files"),
     labels=frozenset({"cplusplus"}),
-    phrases={
-        "distributions": "distribution name of {rest} changed{values}",
-        "unified_baseline": "setting builder.unified_baseline changed{values}",
-        "upstream": "what the source demands changed ({rest}){values}",
-    },
 )

@@ -25,7 +25,7 @@ from vllm_wheels.core.host.commands import STAGE
 from vllm_wheels.core.host.files import sha256_of
 
 PROVENANCE, STATEMENT = "provenance.json", "intoto.json"
-NEEDED = ("source", "onednn", "torch_env", "native", "compiled", "metadata", "tools", "repaired")
+NEEDED = ("source", "onednn", "torch_env", "patched", "native", "compiled", "metadata", "tools", "repaired")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def dependencies(artifacts: Mapping[str, Artifact], builder: Mapping[str, Any]) 
         _dependency("source", {"tree": source.facts["tree_sha256"]}, dict(source.details["origin"])),
         _dependency("onednn", {"tree": onednn.facts["tree_sha256"]}, dict(onednn.details["onednn"])),
         _dependency("metadata", {"content": metadata.facts["sha256"]}, dict(metadata.inputs)),
-        _dependency("native", {"content": artifacts["native"].facts["sha256"]}, dict(artifacts["native"].inputs)),
+        _dependency("patched", {"content": artifacts["patched"].facts["sha256"]}, dict(artifacts["patched"].inputs)),
         _dependency("builder", {"identity": digest(builder)}, dict(builder)),
     ]
     for name in LOCKS:
