@@ -273,15 +273,23 @@ class BuildGraph:
         wait = self.settings.builder.lock_seconds
         with self.store.making(plan.artifact, key, wait_seconds=wait, purpose=plan.name, say=self.say) as stage:
             # Another process may have made it while this one waited for the lock.
-            if found := self.store.find_whole(plan.artifact, key):
-                return found
-            if damaged := self.store.find(plan.artifact, key):
-                self.say(f"NOTICE: {damaged.folder} was damaged since it was made: it is made again")
+            if found := self.store.find(plan.artifact, key):
+                if found.is_whole:
+                    return found
+                self.say(f"NOTICE: {found.folder} was damaged since it was made: it is made again")
+            for need in self.rules[plan.artifact].needs:
+                self._mend(need, plan.target, known)
             made_from = {kind: known[kind].key for kind in self.closure(plan.artifact)}
             made, seconds = self._carried_out(plan, stage)
             artifact = self.store.keep(plan, stage, made, made_from=made_from, seconds=seconds)
         self.remotes.push(artifact)
         return artifact
+
+    def _mend(self, kind: str, target: Target, known: Mapping[str, Artifact]) -> None:
+        """Makes again, in its place, what was damaged since it was found, before something is made from it."""
+        if not known[kind].is_whole:
+            plan = self._plan(self.rules[kind], target, known, find_builder=lambda: self.builder)
+            self._make(plan, known[kind].key, known)
 
     def _carried_out(self, plan: Plan, stage: Path) -> tuple[Made, float]:
         """Walks the steps of a plan, once there is a place for it; with the seconds that they took."""

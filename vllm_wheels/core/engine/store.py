@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from vllm_wheels.core.engine.plan import digest
 from vllm_wheels.core.errors import StoreBusyError
-from vllm_wheels.core.host.archives import fingerprint
+from vllm_wheels.core.host.archives import fingerprint, is_outline
 from vllm_wheels.core.host.files import write_atomically, write_synced
 from vllm_wheels.core.host.slots import holder, noted
 
@@ -114,9 +114,12 @@ class Store:
         yield from sorted(found, key=lambda artifact: -artifact.made_at)
 
     def find_whole(self, kind: str, key: str) -> Artifact | None:
-        """The artifact of that key; None also where its files were damaged or lost since it was made."""
+        """The artifact of that key; None also where its files were damaged or lost since it was made.
+
+        Of large trees, whose files are not all read each time, whoever makes something from one asks ``is_whole``.
+        """
         found = self.find(kind, key)
-        return found if found and found.is_whole else None
+        return found if found and (is_outline(found.files) or found.is_whole) else None
 
     @contextmanager
     def making(

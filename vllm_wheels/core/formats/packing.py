@@ -53,6 +53,11 @@ def pack_wheel(
     return pack_members(members, out, distribution=distribution, version=version, tag=tag, epoch=epoch, level=level)
 
 
+def holding(content: bytes) -> Member:
+    """A plain file with a content."""
+    return Member(read=lambda: content)
+
+
 def pack_members(
     members: Mapping[str, Member],
     out: Path,
@@ -87,13 +92,13 @@ def pack_members(
     unfinished = path.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w") as archive, ThreadPoolExecutor(cores()) as pool:
         add = partial(_add, archive, epoch=epoch)
-        deflated = pool.map(lambda name: _Deflated.of(members[name].read(), level), names)
+        deflated = pool.map(lambda name: _Deflated.of(members[name], level), names)
         rows = [
             add(name, each, executable=members[name].executable) for name, each in zip(names, deflated, strict=True)
         ]
-        rows.append(add(f"{dist_info}/WHEEL", _Deflated.of(_wheel_text(tag), level)))
+        rows.append(add(f"{dist_info}/WHEEL", _Deflated.of(holding(_wheel_text(tag)), level)))
         record = f"{dist_info}/RECORD"
-        add(record, _Deflated.of(_record_text([*rows, (record, "", "")]), level))
+        add(record, _Deflated.of(holding(_record_text([*rows, (record, "", "")])), level))
     return unfinished.replace(path)
 
 
@@ -107,9 +112,13 @@ class _Deflated:
     sha256: bytes
 
     @classmethod
-    def of(cls, content: bytes, level: int) -> _Deflated:
-        compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        deflated = compressor.compress(content) + compressor.flush()
+    def of(cls, member: Member, level: int) -> _Deflated:
+        content = member.read()
+        if member.deflated and level == LEVEL:
+            deflated = member.deflated()
+        else:
+            compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+            deflated = compressor.compress(content) + compressor.flush()
         sha256 = hashlib.sha256(content).digest()
         return cls(content=deflated, size=len(content), crc=zlib.crc32(content), sha256=sha256)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -28,6 +30,10 @@ from vllm_wheels.core.host import limits
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
+DEFLATED = zipfile.ZIP_DEFLATED
+NAME_LENGTH = 26
+"""Offset of the lengths of name and extra field in a member's header, which these follow."""
+
 BUNDLED_TCMALLOC = "vllm/libs/libtcmalloc_minimal.so.4"
 """Where vLLM looks for the tcmalloc that it preloads."""
 
@@ -207,20 +213,44 @@ def _record(path: Path, text: bytes, *, trusting: bool) -> dict[str, RecordEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file of a wheel: what reads its content, and whether it is executable."""
+    """A file of a wheel.
+
+    Attributes:
+        read: reads its content.
+        deflated: reads the same as ``packing`` deflates it, where it need not be deflated again.
+    """
 
     read: Callable[[], bytes]
     executable: bool = False
+    deflated: Callable[[], bytes] | None = None
 
 
 @contextmanager
-def members_of(path: Path) -> Iterator[dict[str, Member]]:
-    """The files of a wheel by name, read when they are asked for; raises what ``unpack_wheel`` does."""
+def members_of(path: Path, *, ours: bool = False) -> Iterator[dict[str, Member]]:
+    """The files of a wheel by name, read when they are asked for; raises what ``unpack_wheel`` does.
+
+    ``ours`` says that ``packing`` packed it, at its level.
+    """
     with _opened(path) as archive:
         yield {
-            info.filename: Member(read=partial(archive.read, info), executable=is_executable(info.external_attr >> 16))
+            info.filename: Member(
+                read=partial(archive.read, info),
+                executable=is_executable(info.external_attr >> 16),
+                deflated=partial(_deflated, path, info)
+                if ours and info.compress_type == zipfile.ZIP_DEFLATED
+                else None,
+            )
             for info in _harmless(path, archive)
         }
+
+
+def _deflated(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """What the file holds for a member, behind the header of it there (PKWARE's APPNOTE, 4.3.7)."""
+    with path.open("rb") as stream:
+        stream.seek(info.header_offset + NAME_LENGTH)
+        name, extra = struct.unpack("<HH", stream.read(4))
+        stream.seek(name + extra, os.SEEK_CUR)
+        return stream.read(info.compress_size)
 
 
 def unpack_wheel(path: Path, folder: Path) -> None:

@@ -38,6 +38,9 @@ else:
 IGNORED = frozenset({".git", "__pycache__"})
 """Names that are no part of a source tree: they differ between equal trees."""
 
+OUTLINE = "sizes "
+"""Begins a fingerprint of names and sizes."""
+
 TOP = "packed"
 """The one folder in an archive that ``pack`` writes."""
 
@@ -132,7 +135,12 @@ def fingerprint(folder: Path, *, ignored: Collection[str]) -> str:
         return f"content {tree_hash(folder, ignored=ignored)}"
     start = len(os.fspath(folder))
     outline = "".join(f"{name[start:]}\0{size}\n" for name, size in sorted(sizes))
-    return f"sizes {hashlib.sha256(os.fsencode(outline)).hexdigest()}"
+    return f"{OUTLINE}{hashlib.sha256(os.fsencode(outline)).hexdigest()}"
+
+
+def is_outline(fingerprint: str) -> bool:
+    """Whether a fingerprint is of names and sizes only."""
+    return fingerprint.startswith(OUTLINE)
 
 
 def _sizes(folder: str, ignored: Collection[str]) -> list[tuple[str, int]]:

@@ -110,8 +110,7 @@ def repair(
             raise WheelError(what, why=why, remedy=INSTALL_LIBRARIES)
         grafted = tuple(sorted(name for name in found.members.keys() - file.members.keys() if ".libs/" in name))
         tag = wheel_tag(found.path)
-        named = {"distribution": file.name, "version": file.version, "tag": tag}
-        path = pack_wheel(folder, out, **named, epoch=epoch, level=0)
+        path = pack_wheel(folder, out, distribution=file.name, version=file.version, tag=tag, epoch=epoch)
     return Repaired(path=path, platforms=platforms, grafted=grafted, outside=outside, reason=reason)
 
 

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vllm_wheels.core.errors import WheelError
-from vllm_wheels.core.formats.packing import pack_members
+from vllm_wheels.core.formats.packing import holding, pack_members
 from vllm_wheels.core.formats.wheel_name import DIST_INFO, dist_info_name, wheel_tag
 from vllm_wheels.core.formats.wheelfile import ELF_MAGIC, SIGNATURES, Member, WheelFile, members_of
 
@@ -46,7 +46,8 @@ def assemble(
 ) -> Path:
     """Makes a variant's wheel from upstream's raw one and its repaired code; the same arguments give the same bytes.
 
-    Kept are entry points, top-level names and licence files. ``vllm.__version__`` becomes the distribution's version.
+    Both wheels are ones that ``packing`` packed. Kept are entry points, top-level names and licence files.
+    ``vllm.__version__`` becomes the distribution's version.
     ``code`` is the wheel of all compiled code, whose tag the result gets. ``additions`` are files of the overlay that
     the wheel does not have yet.
 
@@ -60,19 +61,15 @@ def assemble(
     upstream = WheelFile.read(raw)
     _require_named(metadata, distribution, version)
     dist_info = dist_info_name(distribution, version)
-    with members_of(raw) as members, members_of(code) as repaired:
+    with members_of(raw, ours=True) as members, members_of(code, ours=True) as repaired:
         _lay_over(members, overlay, additions)
         _set_version(members, version)
         found = {**_renamed(members, upstream.dist_info, dist_info), **repaired}
         found[f"{dist_info}/METADATA"] = Member(read=metadata.read_bytes)
         for name, content in (describe(found) if describe else {}).items():
-            found[f"{dist_info}/{name}"] = _holding(content)
+            found[f"{dist_info}/{name}"] = holding(content)
         tag = wheel_tag(code)
         return pack_members(found, out, distribution=distribution, version=version, tag=tag, epoch=epoch)
-
-
-def _holding(content: bytes) -> Member:
-    return Member(read=lambda: content)
 
 
 def _require_named(metadata: Path, distribution: str, version: str) -> None:
@@ -105,7 +102,7 @@ def _set_version(members: dict[str, Member], version: str) -> None:
         what = f"{VERSION_FILE} of the compiled wheel does not state its version in the known way"
         why = f"found {texts} assignments of __version__ and {tuples} of __version_tuple__ instead of one each"
         raise WheelError(what, why=why, remedy="build the raw wheel with setuptools-scm 7 or newer")
-    members[VERSION_FILE] = _holding(text.encode())
+    members[VERSION_FILE] = holding(text.encode())
 
 
 def version_tuple(text: str) -> tuple[int | str, ...]:
