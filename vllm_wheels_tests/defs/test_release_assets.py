@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllm_wheels.core import settings as configuration
+from vllm_wheels.core.engine.store import RECORD
 from vllm_wheels.core.errors import PublicationError
 from vllm_wheels.core.formats.wheel_name import wheels_in
 from vllm_wheels.core.host.files import sha256_of
@@ -23,11 +24,16 @@ from vllm_wheels_tests.fixtures.publishing import TOKEN
 @pytest.fixture
 def releasable(built) -> Path:
     """The miniature build as if it had been made of the official artifacts."""
-    for path in built.rglob("*provenance.json"):
-        statement = json.loads(path.read_text())
-        # The file has other names, in the folders of other tests.
-        path.unlink()
-        path.write_text(json.dumps({**statement, "for_release": True, "deviations": []}))
+    official = {"for_release": True, "deviations": []}
+    # The store would make again what differs from how it was taken.
+    taken = {"files": ""}
+    changes = {"*provenance.json": official, f"store/wheel/*/{RECORD}": taken}
+    for pattern, change in changes.items():
+        for path in built.rglob(pattern):
+            statement = json.loads(path.read_text())
+            # The file has other names, in the folders of other tests.
+            path.unlink()
+            path.write_text(json.dumps({**statement, **change}))
     return built
 
 
