@@ -267,7 +267,7 @@ MOVES = {
     "wheel.same_code_variants=refuse": {"metadata"},
     "wheel.torch_requirement=local": {"metadata", "verification"},
     "wheel.readme": {"metadata"},
-    "wheel.licence": {"metadata", "verification"},
+    "wheel.licence": {"patched", "metadata", "verification"},
     "smoke.location=host": set(),
     "smoke.generate": {"verification"},
     "smoke.models": {"verification"},

@@ -137,7 +137,7 @@ CHANGES = {
         OF_PATCHES,
         {"patched": 1, "native": 1, "metadata": 1, "compiled": 1, "wheel": 1},
     ),
-    "source": (source, of(*KINDS) - {"tools"}, {kind: 1 for kind in MADE_AGAIN if kind != "tools"}),
+    "source": (source, of(*KINDS) - {"tools"}, {kind: 1 for kind in MADE_AGAIN if kind not in {"tools", "native"}}),
 }
 """Change, what becomes stale in both lanes, and what is made again in one; everything else comes from the store.
 
