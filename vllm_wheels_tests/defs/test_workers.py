@@ -70,6 +70,7 @@ def test_variants_are_spread_over_workers_that_share_a_bucket(shared, tmp_path):
         assert len(made(one, two, kind="source")) == 1
 
 
+@pytest.mark.whole
 def test_restarted_queue_loses_no_step(shared, tmp_path):
     """Redis goes away in the middle of a compile and comes back: the run goes on, and nothing is compiled twice."""
     run = team.materializing(tmp_path, "wheel/baseline", TARGET.partition)
@@ -82,6 +83,7 @@ def test_restarted_queue_loses_no_step(shared, tmp_path):
         assert compiled(one) == [1]
 
 
+@pytest.mark.whole
 def test_worker_whose_disk_is_full_is_given_no_compile(shared, tmp_path):
     """What needs room waits for a worker that has some; the one without says what it has."""
     small = tmp_path / "one"
