@@ -16,7 +16,7 @@ from vllm_wheels_tests.defs.running_ui import RunningUi
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-WAIT_MS = 60_000
+WAIT_MS = 120_000
 SETTLE_MS = 1500
 SIZE = {"width": 1500, "height": 950}
 
