@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -185,20 +184,16 @@ def resolve(spec: EnvironmentSpec, settings: Settings, store: Store) -> Resoluti
         EnvironmentResolutionError: the requirements cannot be met, or only with substitutes that are refused.
         IndexUnreachableError: the index does not answer and no earlier environment is in the store.
     """
-    with ThreadPoolExecutor() as pool:
-        # Asked at the same time, where it may stand in: of an index out of reach one waits for longer.
-        stands_in = bool(spec.backend) and settings.substitutes == "allow"
-        substitute = pool.submit(_ask, spec, settings, None) if stands_in else None
-        try:
-            return _ask(spec, settings, spec.backend)
-        except IndexUnreachableError as error:
-            unreachable = error
-        # Better an earlier environment that is complete than a new one with substitutes.
-        if kept := _kept(spec, store, left_out=spec.left_out):
-            return kept
-        if settings.substitutes == "refuse":
-            raise _refused(spec, unreachable) from unreachable
-        return _substitute(spec, substitute, store, unreachable)
+    try:
+        return _ask(spec, settings, spec.backend)
+    except IndexUnreachableError as error:
+        unreachable = error
+    # Better an earlier environment that is complete than a new one with substitutes.
+    if kept := _kept(spec, store, left_out=spec.left_out):
+        return kept
+    if settings.substitutes == "refuse":
+        raise _refused(spec, unreachable) from unreachable
+    return _substitute(spec, settings, store, unreachable)
 
 
 def _refused(spec: EnvironmentSpec, error: IndexUnreachableError) -> EnvironmentResolutionError | IndexUnreachableError:
@@ -209,13 +204,11 @@ def _refused(spec: EnvironmentSpec, error: IndexUnreachableError) -> Environment
     return EnvironmentResolutionError(what, why=error.why, remedy=remedy)
 
 
-def _substitute(
-    spec: EnvironmentSpec, substitute: Future[Resolution] | None, store: Store, error: IndexUnreachableError
-) -> Resolution:
-    if substitute:
+def _substitute(spec: EnvironmentSpec, settings: Settings, store: Store, error: IndexUnreachableError) -> Resolution:
+    if spec.backend:
         notice = f"PyTorch's own index of CPU builds is not asked, for it cannot be reached: {error.why}"
         try:
-            resolution = substitute.result()
+            resolution = _ask(spec, settings, None)
         except IndexUnreachableError as other:
             error = other
         else:
