@@ -30,7 +30,6 @@ from vllm_wheels.core.host import limits
 
 ELF_MAGIC = b"\x7fELF"
 MEMBER_MAGIC = b"PK\x03\x04"
-DEFLATED = zipfile.ZIP_DEFLATED
 NAME_LENGTH = 26
 """Offset of the lengths of name and extra field in a member's header, which these follow."""
 
