@@ -2,9 +2,10 @@
 
     python -m benchmarks.two_workers [--folder FOLDER] [--save]
 
-Each worker is a process of Celery on a core and a disk of its own; database, queue and bucket are real servers on
-loopback (the bucket is moto's). What is measured is the run, from its start to its end, by the clock. The servers and
-the run itself share the cores with the workers, so on two cores the ratio is worse than on more.
+Each worker is a process of Celery on a core and a disk of its own; database, queue, bucket and the storage of the
+compiler cache are real servers on loopback (the bucket is moto's, the storage Redis). What is measured is the run, from
+its start to its end, by the clock. The servers and the run itself share the cores with the workers, so on two cores the
+ratio is worse than on more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.places import ON_HOST, PYTHON, Place, measured
 from vllm_wheels.core import settings as configuration
 from vllm_wheels.core.variants import variants
 from vllm_wheels.defs import home, partitions
-from vllm_wheels_tests.fixtures import team
+from vllm_wheels_tests.fixtures import servers, team
 
 LIMIT = 0.6
 SECONDS = 3600.0
@@ -45,9 +46,10 @@ def timed(place: Place, count: int) -> float:
     partition = f"{PYTHON}|{place.release}"
     with ExitStack() as stack:
         shared = stack.enter_context(team.servers_of(folder))
+        cache = stack.enter_context(servers.redis(folder))
         # On the host, for a container would not keep to the core of its worker.
         own = {**ON_HOST, "VLLM_WHEELS_STATE_FOLDER": str(folder / "main")}
-        variables = {**place.variables, **shared.variables, **own}
+        variables = {**place.variables, **shared.variables, **own, "VLLM_WHEELS_BUILDER__CACHE_REMOTE": cache}
         os.environ.update(variables)
         partitions.register(home.instance(configuration.load()), place.release, PYTHON)
         for core in range(count):

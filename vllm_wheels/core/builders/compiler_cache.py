@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import shutil
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,6 +43,11 @@ SCHEMES: Mapping[str, tuple[str, ...]] = {
     "sccache": ("redis", "rediss", "s3", "http", "https"),
 }
 """What each cache can keep its results in, by the scheme of ``builder.cache_remote``."""
+
+PROGRAMS = "bin"
+"""Folder of programs in the build folder, first on PATH."""
+
+ANY_ORDER = Path(__file__).with_name("any_order.py")
 
 AT_FIXED_PLACES = {"CCACHE_DEPEND": "1"}
 """No run of the preprocessor on every miss: the compiler itself tells what it read. It is given the paths as they are,
@@ -163,6 +170,23 @@ def launcher(builder: BuilderSettings) -> tuple[str, ...]:
     for tool in (*tools, *(("ccache", "distcc") if builder.distcc_hosts else ())):
         words = ("sh", "-c", NEEDING, MARK, tool, *words)
     return words
+
+
+def put_any_order(builder: BuilderSettings, build: Path, python: str) -> None:
+    """Puts a ninja into a build folder, in front of the real one, that compiles in an order of its own.
+
+    Only where machines share a cache: beginning together, each then finds what another has compiled.
+    """
+    programs = build / PROGRAMS
+    if programs.is_symlink():  # that an interrupted build left, to lead us astray
+        programs.unlink()
+    shutil.rmtree(programs, ignore_errors=True)
+    if builder.cache_remote:
+        programs.mkdir()
+        shutil.copy(ANY_ORDER, programs / ANY_ORDER.name)
+        ninja = programs / "ninja"
+        ninja.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} -I "${{0%/*}}/{ANY_ORDER.name}" "$@"\n', "utf-8")
+        ninja.chmod(0o755)
 
 
 def needs_network(builder: BuilderSettings) -> bool:

@@ -249,7 +249,7 @@ def _environment(target: Target, jobs: int) -> dict[str, str]:
         "SOURCE_DATE_EPOCH": BUILD["epoch"],
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{PLACE}/env",
-        "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
+        "PATH": f"{PLACE}/build/{compiler_cache.PROGRAMS}:{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
     }
 
 
@@ -294,6 +294,7 @@ def run(context: ActionContext, arguments: Compiling) -> Made:
     before = compiler_cache.size(cache)
     (invocation,) = context.invocations
     python = context.builder.python(arguments.python)
+    compiler_cache.put_any_order(builder, build, python)
     filled = invocation.filled({PYTHON: python, PATH: context.builder.path(), REMOTE: builder.cache_remote or ""})
     seconds = _with_fewer_and_fewer_jobs(context, filled, folders, arguments.timeout_seconds)
     _refuse_links(build / "out")
