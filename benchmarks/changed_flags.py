@@ -1,8 +1,10 @@
 """Figure E: one variant after its flags changed, against a plain build.
 
-    python -m benchmarks.changed_flags [--real [--artifacts STATE_FOLDER]] [--folder FOLDER] [--save]
+    python -m benchmarks.changed_flags [--real [--artifacts STATE_FOLDER]] [--state STATE_FOLDER] [--folder FOLDER]
+        [--save]
 
-The variant is the one with the most code, ``amxbf16``. It goes on from a state in which all variants were built.
+The variant is the one with the most code, ``amxbf16``. It goes on from a state in which all variants were built: the
+one that is given, or a new one.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ OLD, NEW = '    "-mamx-tile",\n', '    "-mamx-tile",\n    "-mtune=sapphirerapids
 
 
 def measure(place: Place) -> Figures:
-    """Builds plainly and all variants, unless this run did, then one variant with a further flag."""
+    """Builds plainly and all variants, unless this run or an earlier one did, then one variant with a further flag."""
     plain = place.plain()
-    five_variants.all_variants(place)
-    state = place.copy(place.folder / five_variants.STATE, "flags")
+    if place.earlier_state is None:
+        five_variants.all_variants(place)
+    state = place.copy(place.earlier_state or place.folder / five_variants.STATE, "flags")
     run = place.pipeline(
         state, "build", "--variant", VARIANT, "--no-verify", "--release", place.release, code=changed(place.folder)
     )
