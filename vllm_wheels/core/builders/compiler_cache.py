@@ -45,9 +45,11 @@ SCHEMES: Mapping[str, tuple[str, ...]] = {
 """What each cache can keep its results in, by the scheme of ``builder.cache_remote``."""
 
 PROGRAMS = "bin"
-"""Folder of programs in the build folder, first on PATH."""
+"""Folder of programs in the build folder."""
 
 ANY_ORDER = Path(__file__).with_name("any_order.py")
+IN_ANY_ORDER = f'PATH="{PLACE}/build/{PROGRAMS}:$PATH"; export PATH; exec "$@"'
+"""The build with the ninja of ``put_any_order`` in front of the real one."""
 
 AT_FIXED_PLACES = {"CCACHE_DEPEND": "1"}
 """No run of the preprocessor on every miss: the compiler itself tells what it read. It is given the paths as they are,
@@ -166,6 +168,8 @@ def launcher(builder: BuilderSettings) -> tuple[str, ...]:
     words: tuple[str, ...] = ("sh", "-c", SERVED, MARK) if builder.compiler_cache == "sccache" else ()
     if builder.distcc_hosts:
         words = ("sh", "-c", WITHOUT_HEADERS, MARK, *words)
+    if builder.cache_remote:
+        words = ("sh", "-c", IN_ANY_ORDER, MARK, *words)
     tools = (builder.compiler_cache,) if builder.compiler_cache in {"ccache", "sccache"} else ()
     for tool in (*tools, *(("ccache", "distcc") if builder.distcc_hosts else ())):
         words = ("sh", "-c", NEEDING, MARK, tool, *words)

@@ -249,7 +249,7 @@ def _environment(target: Target, jobs: int) -> dict[str, str]:
         "SOURCE_DATE_EPOCH": BUILD["epoch"],
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{PLACE}/env",
-        "PATH": f"{PLACE}/build/{compiler_cache.PROGRAMS}:{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
+        "PATH": f"{PLACE}/env/cmake/data/bin:{PLACE}/env/bin:{PATH}",
     }
 
 
