@@ -34,6 +34,9 @@ from vllm_wheels.core.host.machine import cores
 LEVEL = 7
 """Of deflate: fixed, because it decides the bytes; 9 takes three times as long for 0.2 % less machine code."""
 
+AT_ONCE = 64
+"""Members that are held in memory, deflated, until they are written."""
+
 EPOCH = 1577836800
 """Time stamp of every member of a wheel, 2020-01-01, so that the same inputs give the same bytes."""
 
@@ -92,10 +95,13 @@ def pack_members(
     unfinished = path.with_suffix(".part")
     with zipfile.ZipFile(unfinished, "w") as archive, ThreadPoolExecutor(cores()) as pool:
         add = partial(_add, archive, epoch=epoch)
-        deflated = pool.map(lambda name: _Deflated.of(members[name], level), names)
-        rows = [
-            add(name, each, executable=members[name].executable) for name, each in zip(names, deflated, strict=True)
-        ]
+        rows: list[tuple[str, str, str]] = []
+        for start in range(0, len(names), AT_ONCE):
+            some = names[start : start + AT_ONCE]
+            deflated = pool.map(lambda name: _Deflated.of(members[name], level), some)
+            rows += [
+                add(name, each, executable=members[name].executable) for name, each in zip(some, deflated, strict=True)
+            ]
         rows.append(add(f"{dist_info}/WHEEL", _Deflated.of(holding(_wheel_text(tag)), level)))
         record = f"{dist_info}/RECORD"
         add(record, _Deflated.of(holding(_record_text([*rows, (record, "", "")])), level))
@@ -117,8 +123,7 @@ class _Deflated:
         if member.deflated and level == LEVEL:
             deflated = member.deflated()
         else:
-            compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-            deflated = compressor.compress(content) + compressor.flush()
+            deflated = zlib.compress(content, level, -zlib.MAX_WBITS)
         sha256 = hashlib.sha256(content).digest()
         return cls(content=deflated, size=len(content), crc=zlib.crc32(content), sha256=sha256)
 
@@ -135,7 +140,8 @@ def _add(
     # What zipfile's own mkdir does to add an entry: it deflates by itself alone, one member after the other.
     assert archive.fp is not None  # noqa: S101 - it is open
     info.header_offset = archive.fp.tell()
-    archive.fp.write(info.FileHeader(zip64=False) + deflated.content)
+    archive.fp.write(info.FileHeader(zip64=False))
+    archive.fp.write(deflated.content)
     archive.filelist.append(info)
     archive.NameToInfo[name] = info
     archive.start_dir = archive.fp.tell()
