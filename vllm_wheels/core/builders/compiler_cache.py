@@ -181,16 +181,17 @@ def put_any_order(builder: BuilderSettings, build: Path, python: str) -> None:
 
     Only where machines share a cache: beginning together, each then finds what another has compiled.
     """
+    if not builder.cache_remote:
+        return
     programs = build / PROGRAMS
     if programs.is_symlink():  # that an interrupted build left, to lead us astray
         programs.unlink()
     shutil.rmtree(programs, ignore_errors=True)
-    if builder.cache_remote:
-        programs.mkdir()
-        shutil.copy(ANY_ORDER, programs / ANY_ORDER.name)
-        ninja = programs / "ninja"
-        ninja.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} -I "${{0%/*}}/{ANY_ORDER.name}" "$@"\n', "utf-8")
-        ninja.chmod(0o755)
+    programs.mkdir()
+    shutil.copy(ANY_ORDER, programs / ANY_ORDER.name)
+    ninja = programs / "ninja"
+    ninja.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} -I "${{0%/*}}/{ANY_ORDER.name}" "$@"\n', "utf-8")
+    ninja.chmod(0o755)
 
 
 def needs_network(builder: BuilderSettings) -> bool:
