@@ -103,10 +103,10 @@ class UnpackedWheel:
         """Pythons that it claims to run on, lowest first."""
         return claimed(self.file)
 
-    def read(self, reader: Callable[[Path], Read]) -> Read:
-        """The result of a reader of the wheel's file, cached so that all checks share it."""
+    def read(self, reader: Callable[..., Read], *folders: Path) -> Read:
+        """The result of a reader of the wheel's file and what else it reads, cached so that all checks share it."""
         if reader not in self._read:
-            self._read[reader] = reader(self.path)
+            self._read[reader] = reader(self.path, *folders)
         return cast("Read", self._read[reader])
 
     @cached_property

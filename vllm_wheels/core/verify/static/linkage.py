@@ -3,15 +3,19 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
+from auditwheel import wheel_abi
 from auditwheel.architecture import Architecture
 from auditwheel.elfutils import elf_find_versioned_symbols
 from auditwheel.error import AuditwheelError
 from auditwheel.libc import Libc
 from auditwheel.policy import Policy, WheelPolicies
 from auditwheel.wheel_abi import analyze_wheel_abi, get_wheel_elfdata
+from auditwheel.wheeltools import InWheelCtx
 from elftools.elf.elffile import ELFFile
 
 from vllm_wheels.core.errors import CannotVerifyError
@@ -48,18 +52,35 @@ class Linkage:
         return max(older, key=lambda policy: glibc(policy.name) or (0, 0), default=None)
 
 
-def linkage(wheel: Path) -> Linkage:
-    """Analyses a wheel with auditwheel."""
+@dataclass(frozen=True)
+class _Unpacked:
+    """A wheel's folder, as auditwheel wants it."""
+
+    path: Path
+
+    iter_files = InWheelCtx.iter_files
+
+
+@contextmanager
+def _unpacked(folder: Path) -> Iterator[_Unpacked]:
+    with chdir(folder):
+        yield _Unpacked(folder)
+
+
+def linkage(wheel: Path, folder: Path) -> Linkage:
+    """Analyses a wheel, and the folder in which it is unpacked, with auditwheel."""
     try:
-        found = analyze_wheel_abi(
-            Libc.GLIBC,
-            Architecture.x86_64,
-            wheel,
-            frozenset(TORCH_LIBRARIES),
-            disable_isa_ext_check=True,
-            allow_graft=True,
-            args_ldpaths=NOWHERE,
-        )
+        # By itself it would unpack the wheel once more, which takes seconds of a large one.
+        with patch.object(wheel_abi, "InGenericPkgCtx", lambda _: _unpacked(folder)):
+            found = analyze_wheel_abi(
+                Libc.GLIBC,
+                Architecture.x86_64,
+                wheel,
+                frozenset(TORCH_LIBRARIES),
+                disable_isa_ext_check=True,
+                allow_graft=True,
+                args_ldpaths=NOWHERE,
+            )
     except (AuditwheelError, RuntimeError, KeyError, OSError, *DAMAGED) as error:
         what = "auditwheel cannot make sense of the wheel"
         why = next(iter(str(error).splitlines()), type(error).__name__)

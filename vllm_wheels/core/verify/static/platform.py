@@ -14,7 +14,7 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
     platforms = _platforms(unpacked)
     if not unpacked.binaries:
         return passed(f"{', '.join(platforms)}: it holds no machine code")
-    found = unpacked.read(linkage)
+    found = unpacked.read(linkage, unpacked.folder)
     lies = {name: excess for name in platforms if (excess := _excess(unpacked, name)) is not None}
     if lies:
         each = [excess for excesses in lies.values() for excess in excesses]
@@ -31,7 +31,7 @@ def _tag(unpacked: UnpackedWheel) -> Judgement:
 
 def _excess(unpacked: UnpackedWheel, platform: str) -> list[tuple[str, str]] | None:
     """Symbol versions, by file, that the code needs beyond a platform tag; None where the tag is true."""
-    found = unpacked.read(linkage)
+    found = unpacked.read(linkage, unpacked.folder)
     if platform == PLAIN:
         return None
     policy = found.claimed(platform)
@@ -49,7 +49,7 @@ def _excess(unpacked: UnpackedWheel, platform: str) -> list[tuple[str, str]] | N
 def _outside(unpacked: UnpackedWheel) -> Judgement:
     if not unpacked.binaries:
         return skipped("it holds no machine code")
-    found = unpacked.read(linkage)
+    found = unpacked.read(linkage, unpacked.folder)
     policies = [policy for name in _platforms(unpacked) if (policy := found.claimed(name))]
     promising = [policy for policy in policies if policy is not found.policies.linux]
     lost = sorted({library for policy in promising for library in found.outside[policy.name]})
