@@ -264,9 +264,10 @@ def unpack_wheel(path: Path, folder: Path) -> None:
     with _opened(path) as archive:
         found = _harmless(path, archive)
         folder.mkdir(parents=True, exist_ok=True)
+        for parent in {(folder / info.filename).parent for info in found}:
+            parent.mkdir(parents=True, exist_ok=True)
         for info in found:
             goal = folder / info.filename
-            goal.parent.mkdir(parents=True, exist_ok=True)
             _write(archive, info, goal)
             goal.chmod(EXECUTABLE if is_executable(info.external_attr >> 16) else PLAIN)
 

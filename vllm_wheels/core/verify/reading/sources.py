@@ -22,9 +22,12 @@ OTHER_PLATFORMS = frozenset({"nvidia", "amd", "xpu", "rocm", "cuda", "tpu"})
 """Folders of code that vLLM imports on another platform only: its models are laid out so ("hardware-isolated")."""
 
 
+ASCII = 128
 NAMED = re.compile(r"[\w.:]+")
 DIVIDED = re.compile(r"[.:]")
-WORD = re.compile(rb"[\w\x80-\xff]+")
+WORDS = bytes(code if chr(code).isalnum() or code == ord("_") or code >= ASCII else ord(" ") for code in range(256))
+"""A table that leaves nothing of a text but its words; to match each takes half as long again."""
+
 DEFINED = re.compile(rb"^[ \t]*(?:async +)?(?:def|class) +(\w+)", re.MULTILINE)
 
 SIGNS = frozenset({"ctx", "op", "ops"})
@@ -170,7 +173,7 @@ class Package:
         """Paths of the files in which each word stands."""
         found: dict[bytes, list[str]] = defaultdict(list)
         for path, text in self.texts.items():
-            for word in set(WORD.findall(text)):
+            for word in set(text.translate(WORDS).split()):
                 found[word].append(path)
         return found
 
