@@ -12,6 +12,9 @@ CHUNK_BYTES = MIB
 UNPACKED_BYTES = 4 * GIB
 """Most that an archive or a wheel may unpack to: vLLM 0.33.0 unpacks to 0.2 GiB, its largest wheel for CPUs to 0.5."""
 
+WHEEL_IN_MEMORY_BYTES = 256 * MIB
+"""Most that a wheel may unpack to that is verified in memory; ours of 0.32.0 unpack to 130 MB."""
+
 MEMBERS = 50_000
 """Most members of an archive; the source of vLLM 0.33.0 has 8,522 files."""
 
