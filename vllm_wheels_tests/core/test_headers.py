@@ -114,6 +114,7 @@ def test_kernels_are_the_same_without_the_compiled_header(built, monkeypatch, re
     assert "cmake_pch.hxx.gch" not in (without[0].folder / "build.log").read_text("utf-8")
 
 
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="needs ccache")
 def test_cache_keeps_what_reads_a_compiled_header(built):
     """When the store is lost, the next build of the same source compiles no file."""
     artifact, extensions = compiled("0.32.0")

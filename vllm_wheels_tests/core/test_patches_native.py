@@ -254,7 +254,8 @@ def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
     (tmp_path / "onednn/CMakeLists.txt").write_text("add_library(dnnl OBJECT theirs.cpp)\n")
     (cmake,) = built_once.glob("state/store/torch_env/*/env/cmake/data/bin/cmake")
     options = ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DCMAKE_CXX_COMPILER_WORKS=ON", "-DCMAKE_CXX_ABI_COMPILED=ON"]
-    finished = Runner().run([str(cmake), "-S", str(tmp_path), "-B", str(tmp_path / "b"), *options])
+    ninja = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={cmake.parents[3] / 'bin' / 'ninja'}")
+    finished = Runner().run([str(cmake), *ninja, "-S", str(tmp_path), "-B", str(tmp_path / "b"), *options])
     assert finished.status == 0, finished.tail
     told = json.loads((tmp_path / "b/compile_commands.json").read_text())
     theirs, ours = (next(each["command"] for each in told if name in each["file"]) for name in ("theirs", "ours"))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -110,12 +111,18 @@ def usual_index(tmp_path_factory) -> Iterator[IndexServer]:
         yield index
 
 
+def own_pip() -> Path:
+    """The wheel of pip that this Python makes environments with; some distributions keep it in a folder of the system."""
+    folders = (Path(ensurepip.__file__).parent / "_bundled", Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/"))
+    return next(path for folder in folders for path in folder.glob("pip-*.whl"))
+
+
 @pytest.fixture(scope="module")
 def _environment(tmp_path_factory) -> Path:
     """An environment with pip, and uv beside it."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([find_uv_bin(), "venv", "-q", "--python", sys.executable, str(folder)], check=True)
-    pip = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    pip = own_pip()
     # Compiled once, because every test starts pip several times.
     words = [
         find_uv_bin(),
@@ -259,7 +266,7 @@ def base_image(tmp_path, usual_index) -> Iterator[str]:
     """A local image with Python and pip, whose pip knows the usual index: it stands for python:3.13-slim."""
     settings = Settings(state_folder=tmp_path / "state", builder={"kind": "container", "image": "debian"})
     builder = choose(settings, Runner(), lambda _: None)
-    pip = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    pip = own_pip()
     folder = tmp_path / "base"
     folder.mkdir()
     shutil.copy(pip, folder)

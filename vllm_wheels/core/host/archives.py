@@ -236,6 +236,8 @@ class _Unpacking:
         return parts[0], PurePosixPath(*parts[1:])
 
     def _require_harmless(self, info: tarfile.TarInfo, name: PurePosixPath) -> None:
+        if info.issym() and "\0" in info.linkname:
+            raise _unsafe(self.archive, info.name, f"it is a link to {info.linkname!r}, which is not a path")
         if info.issym() and not _stays_inside(name, info.linkname):
             raise _unsafe(self.archive, info.name, f"it is a link that leads out, to {info.linkname}")
         if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
