@@ -112,7 +112,7 @@ def usual_index(tmp_path_factory) -> Iterator[IndexServer]:
 
 
 def own_pip() -> Path:
-    """The wheel of pip that this Python makes environments with; some distributions keep it in a folder of the system."""
+    """The wheel of pip with which this Python makes environments; some systems keep it in a folder of their own."""
     folders = (Path(ensurepip.__file__).parent / "_bundled", Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/"))
     return next(path for folder in folders for path in folder.glob("pip-*.whl"))
 
