@@ -209,7 +209,7 @@ SENTENCES: Mapping[str, tuple[tuple[Recipe, tuple[str, ...]], ...]] = {
     ),
     "metadata-valid": (),
     "description-renders": (
-        (GOOD, ("the description is empty",)),
+        (GOOD, ("the description does not render as Markdown",)),
         (alone("broken reStructuredText"), ("the description renders as {}",)),
     ),
     "install-instructions": (

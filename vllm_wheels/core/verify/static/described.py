@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 from packaging.metadata import InvalidMetadata, Metadata
 from packaging.utils import canonicalize_name
@@ -11,7 +12,12 @@ from vllm_wheels.core.host.commands import WHEEL, Invocation
 from vllm_wheels.core.verify.checks import METADATA_VALID, Check, Judgement, convicted, convicted_of, passed
 from vllm_wheels.core.verify.unpacked import UnpackedWheel
 
-TOOL_SECONDS = 120.0
+PROBE = Path(__file__).with_name("probes") / "rendering.py"
+TOOL_SECONDS, RENDER_SECONDS = 120.0, 30.0
+METADATA = "{metadata}"
+"""Stands in a plan for the file METADATA of the wheel."""
+
+RENDER = Invocation(argv=(sys.executable, "-P", str(PROBE), METADATA))
 TWINE = Invocation(
     argv=(sys.executable, "-P", "-m", "twine", "check", "--strict", WHEEL),
     environment={"NO_COLOR": "1", "COLUMNS": "200"},
@@ -46,10 +52,19 @@ def _renders(unpacked: UnpackedWheel) -> Judgement:
         said = [line.strip() for line in finished.output.splitlines() if line.strip()]
         return convicted(f"twine check: {(said or ['failed'])[-1]}", evidence="\n".join(said), remedy=remedy)
     kind = str(unpacked.file.metadata["Description-Content-Type"] or "").partition(";")[0].strip()
-    # Not rendered here once more: what is made to take minutes is ended with twine.
-    if not unpacked.description.strip():
-        return convicted("the description is empty", remedy=remedy)
+    # twine renders no Markdown, which it takes for something that cannot fail.
+    if kind == "text/markdown" and not _rendered(unpacked):
+        return convicted("the description does not render as Markdown", remedy=remedy)
     return passed(f"the description renders as {kind or 'text'}")
+
+
+def _rendered(unpacked: UnpackedWheel) -> bool:
+    metadata = unpacked.folder / unpacked.file.dist_info / "METADATA"
+    finished = unpacked.tool(RENDER.filled({METADATA: str(metadata)}), timeout_seconds=RENDER_SECONDS)
+    if finished.status != 0:
+        what = "the renderer of Markdown did not come to an end"
+        raise CannotVerifyError(what, why=(finished.tail or ("it said nothing",))[-1], remedy="install it anew")
+    return finished.output.strip() == str(True)
 
 
 def _instructions(unpacked: UnpackedWheel) -> Judgement:
@@ -70,8 +85,8 @@ CHECKS: tuple[Check[UnpackedWheel], ...] = (
         _renders,
         needs=(METADATA_VALID,),
         seconds=1,
-        commands=(TWINE,),
-        tools=("packaging", "twine"),
+        commands=(TWINE, RENDER),
+        tools=("packaging", "readme-renderer", "twine"),
     ),
     Check("install-instructions", "look for install instructions", _instructions, severity="warning"),
 )
