@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -234,34 +235,49 @@ PROJECT = """\
 cmake_minimum_required(VERSION 3.26)
 project(small LANGUAGES CXX)
 include(FetchContent)
-FetchContent_Declare(oneDNN SOURCE_DIR ${CMAKE_CURRENT_SOURCE_DIR}/onednn)
-add_compile_definitions(-DCPU_CAPABILITY_AMXBF16 KEPT)
+FetchContent_Declare(oneDNN {how})
 """
 JOINS = "FetchContent_MakeAvailable(oneDNN)"
 
 
-def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
-    """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX-512 wheel filled."""
-    write(tmp_path, "host-detected")
-    text = (tmp_path / CMAKE).read_text()
-    (tmp_path / CMAKE).write_text(text.replace(JOINS, f"{PROJECT}{JOINS}\n"))
-    changed = patched(tmp_path, wanted("avx512", "host-detected", "0.16.1")).text(CMAKE)
-    whole = changed[changed.index(PROJECT) : changed.index("if (ENABLE_AVX512BF16 AND")]
-    (tmp_path / "CMakeLists.txt").write_text(whole + "add_library(ours OBJECT ours.cpp)\n")
-    (tmp_path / "ours.cpp").touch()
-    (tmp_path / "onednn").mkdir()
-    (tmp_path / "onednn/theirs.cpp").touch()
-    (tmp_path / "onednn/CMakeLists.txt").write_text("add_library(dnnl OBJECT theirs.cpp)\n")
+def configured(folder: Path, built_once: Path, *, variant: str, release: str, before: str) -> list[dict[str, str]]:
+    """The compile commands where a release adds oneDNN after some lines, by the CMake of the build environment."""
+    write(folder, "host-detected")
+    text = (folder / CMAKE).read_text()
+    (folder / CMAKE).write_text(text.replace(JOINS, f"{before}{JOINS}\n"))
+    changed = patched(folder, wanted(variant, "host-detected", release)).text(CMAKE)
+    whole = changed[changed.index(before) : changed.index("if (ENABLE_AVX512BF16 AND")]
+    (folder / "CMakeLists.txt").write_text(whole + "add_library(ours OBJECT ours.cpp)\n")
+    (folder / "ours.cpp").touch()
+    (folder / "onednn").mkdir()
+    (folder / "onednn/theirs.cpp").touch()
+    (folder / "onednn/CMakeLists.txt").write_text("add_library(dnnl OBJECT theirs.cpp)\n")
     (cmake,) = built_once.glob("state/store/torch_env/*/env/cmake/data/bin/cmake")
     options = ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DCMAKE_CXX_COMPILER_WORKS=ON", "-DCMAKE_CXX_ABI_COMPILED=ON"]
     ninja = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={cmake.parents[3] / 'bin' / 'ninja'}")
-    finished = Runner().run([str(cmake), *ninja, "-S", str(tmp_path), "-B", str(tmp_path / "b"), *options])
+    argv = [str(cmake), *ninja, "-S", str(folder), "-B", str(folder / "b"), *options]
+    finished = Runner().run(argv, env={"FETCHCONTENT_SOURCE_DIR_ONEDNN": str(folder / "onednn")})
     assert finished.status == 0, finished.tail
-    told = json.loads((tmp_path / "b/compile_commands.json").read_text())
+    found: list[dict[str, str]] = json.loads((folder / "b/compile_commands.json").read_text())
+    return found
+
+
+def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
+    """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX-512 wheel filled."""
+    reading = PROJECT.format(how="SOURCE_DIR $ENV{FETCHCONTENT_SOURCE_DIR_ONEDNN}")
+    before = f"{reading}add_compile_definitions(-DCPU_CAPABILITY_AMXBF16 KEPT)\n"
+    told = configured(tmp_path, built_once, variant="avx512", release="0.16.1", before=before)
     theirs, ours = (next(each["command"] for each in told if name in each["file"]) for name in ("theirs", "ours"))
     assert "-DKEPT" in theirs
     assert "CPU_CAPABILITY_AMXBF16" not in theirs
     assert "-DCPU_CAPABILITY_AMXBF16" in ours
+
+
+def test_release_that_clones_onednn_is_given_the_source_that_was_fetched(tmp_path, built_once):
+    """0.9.2 does not clone another oneDNN than the one that the pipeline looked at, and needs no network."""
+    cloning = PROJECT.format(how="GIT_REPOSITORY https://clone.invalid/oneDNN.git GIT_TAG v3.7.1")
+    told = configured(tmp_path, built_once, variant="avx512", release="0.9.2", before=cloning)
+    assert str(tmp_path / "onednn/theirs.cpp") in [each["file"] for each in told]
 
 
 def test_release_that_defines_nothing_before_onednn_is_left_alone(tmp_path):
