@@ -8,7 +8,8 @@ compares products and experts of many shapes with float64, once with activations
 none quantized, and ends with status 1 where one is further off than it may be. ``speed`` lets the op and what a wheel
 without it runs take turns, and prints the median of the ratios of neighbouring runs with their quartiles: of CPU time
 with one thread, which other load does not change, and of elapsed time with all (set OMP_WAIT_POLICY=passive), then one
-line of JSON. THREADS names other numbers of threads, TURNS how many ratios there are.
+line of JSON. THREADS names other numbers of threads, TURNS how many ratios there are, and TYPES the activations' types
+(``bfloat16 float16``); upstream's own kernels, in the amxbf16 wheel, take bfloat16 alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import vllm._C  # type: ignore[import-not-found, unused-ignore]  # noqa: F401 - 
 
 OPS = torch.ops._C  # noqa: SLF001 - the name under which vLLM registers them
 BF16, FP16 = torch.bfloat16, torch.float16
+TYPES = [getattr(torch, name) for name in os.environ.get("TYPES", "bfloat16 float16").split()]
 AWQ = (0, 4, 1, 5, 2, 6, 3, 7)
 """Value 8c + j of a row lies in nibble AWQ[j] of word c."""
 
@@ -128,12 +130,12 @@ def quantized(rows: torch.Tensor) -> torch.Tensor:
 
 def dense() -> Iterator[Case]:
     """Products of both kinds in both types, every other one with a bias."""
-    for number, ((size, columns, group), dtype, count) in enumerate(product(INT4_SHAPES, (BF16, FP16), ROWS)):
+    for number, ((size, columns, group), dtype, count) in enumerate(product(INT4_SHAPES, TYPES, ROWS)):
         weights = Weights.int4(size, columns, group=group, dtype=dtype)
         rows, bias = torch.randn(count, size).to(dtype), torch.randn(columns) if number % 2 else None
         got = OPS.int4_scaled_mm_cpu(rows, *weights.packed, bias)
         yield product_of(f"int4 M={count} group {group}", got, rows, weights.plain, bias)
-    for number, ((size, columns), dtype, count) in enumerate(product(INT8_SHAPES, (BF16, FP16), ROWS)):
+    for number, ((size, columns), dtype, count) in enumerate(product(INT8_SHAPES, TYPES, ROWS)):
         weights = Weights.int8(size, columns)
         rows, bias = torch.randn(count, size).to(dtype), torch.randn(columns) if number % 2 else None
         got = OPS.int8_scaled_mm_with_quant(rows, *weights.packed, bias, dtype, True)  # noqa: FBT003 - the op's own
@@ -154,7 +156,7 @@ def product_of(
 
 def experts() -> Iterator[Case]:
     """Experts of both kinds in both types."""
-    for (number, size, width, group), dtype, count in product(EXPERTS, (BF16, FP16), ROWS):
+    for (number, size, width, group), dtype, count in product(EXPERTS, TYPES, ROWS):
         rows = torch.randn(count, size).to(dtype)
         gates = torch.softmax(torch.randn(count, number), -1)
         shares, chosen = (each.contiguous() for each in gates.topk(CHOSEN, -1))
@@ -223,7 +225,7 @@ def compare(without: Callable[[], object], with_it: Callable[[], object]) -> lis
 def speed() -> None:
     """Int4 over ``cpu_gemm_wna16`` and int8 over oneDNN, with 4096 inputs and outputs."""
     found = {}
-    for threads, dtype, (bits, ways), count in product(THREADS, (BF16, FP16), WAYS.items(), SPEED_ROWS):
+    for threads, dtype, (bits, ways), count in product(THREADS, TYPES, WAYS.items(), SPEED_ROWS):
         torch.set_num_threads(threads)
         name = f"{bits} {str(dtype).removeprefix('torch.')}, threads {threads}, M={count}"
         found[name] = compare(*ways(torch.randn(count, SIZE).to(dtype)))

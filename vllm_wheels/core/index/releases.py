@@ -13,13 +13,12 @@ from urllib.parse import unquote, urlsplit
 import requests
 from packaging.version import Version
 from pypi_simple import DistributionPackage, NoSuchProjectError, ProjectPage, PyPISimple
-from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import IndexUnreachableError, SourceError, UnknownReleaseError, UnsupportedPythonError
 from vllm_wheels.core.formats.python_ranges import supports
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import LISTING, index_session, index_url, persistently, unreachable
-from vllm_wheels.core.index.pages import of_index
+from vllm_wheels.core.index.pages import UNREADABLE, of_index
 from vllm_wheels.core.settings import Settings
 from vllm_wheels.core.texts import redacted, without_credentials
 
@@ -140,7 +139,7 @@ def project_page(settings: Settings, project: str) -> ProjectPage | None:
     except requests.RequestException as error:
         what = f"package index {_shown(settings)} cannot be read"
         raise unreachable(what, error, timeout_seconds=timeout) from error
-    except (ValueError, UnsupportedRepoVersionError) as error:
+    except UNREADABLE as error:
         raise _no_index(settings, project, f"the answer is no index page ({type(error).__name__})") from error
 
 

@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 import requests
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple
-from pypi_simple.errors import UnsupportedRepoVersionError
 
 from vllm_wheels.core.errors import CredentialsError, IndexUnreachableError, PublicationError
 from vllm_wheels.core.formats.versions import version_in
 from vllm_wheels.core.host.http import DOWNLOAD, LISTING, persistently, reason, session, unreachable
 from vllm_wheels.core.host.limits import CHUNK_BYTES
-from vllm_wheels.core.index.pages import of_index
+from vllm_wheels.core.index.pages import UNREADABLE, of_index
 from vllm_wheels.core.index.repositories import Repository
 
 FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
@@ -76,7 +75,7 @@ def project_state(
             return ProjectState(project=project, exists=False, answered_at=next(iter(dates), None))
         except requests.RequestException as error:
             raise _unreadable(repository, project, error, timeout_seconds) from error
-        except (ValueError, UnsupportedRepoVersionError) as error:
+        except UNREADABLE as error:
             what = f"{repository.shown} is not a package index"
             said = (str(error).splitlines() or [type(error).__name__])[0]
             why = f"its page of {project} cannot be read ({said})"
