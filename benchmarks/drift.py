@@ -47,6 +47,7 @@ FLAGS = ("-mavx512vbmi", "-march=native", "-ffast-math", "-mtune=native", "-DNEW
 TORCH = ("torch>=2.13,<2.14", "torch~=2.13.0", "torch==2.13.*", "torch @ https://a.invalid/t.whl", "torch", "numpy<3")
 OPTIONS = ("-c constraints.txt", "--extra-index-url https://a.invalid/simple", "-e .", "--pre")
 EXTRAS = ('"drift": ["vllm[audio]"],', '"drift": ["other[vllm]>=1"],', '"drift": ["vllm-plugin"],', '"drift": NAMES,')
+VALUES = ("5", "[1]", '{ a = "b" }', '"other"', "[[1]]", f"{'[' * 9000}{']' * 9000}")
 LICENCES = ('"MIT"', '"Apache-2.0 AND MIT"', '{ text = "Apache 2.0" }', '{ file = "LICENSE" }', '"BUSL-1.1"')
 
 Check = Callable[[PatchSet], bool]
@@ -193,6 +194,15 @@ def licence(tree: Altered) -> None:
     tree.replace(PYPROJECT, 'license = "Apache-2.0"', f"license = {tree.chance.choice(LICENCES)}")
 
 
+def value(tree: Altered) -> None:
+    """Gives a field of pyproject.toml a value of another kind, or a table the form of a list of tables."""
+    text = tree.text(PYPROJECT)
+    fields = re.findall(r"^[\w-]+ *= *(?!\[$).*$|^\[[\w.-]+\]$", text, re.MULTILINE)
+    old = tree.chance.choice(fields)
+    new = f"[{old}]" if old.startswith("[") else f"{old.partition('=')[0]}= {tree.chance.choice(VALUES)}"
+    tree.write(PYPROJECT, text.replace(f"\n{old}\n", f"\n{new}\n", 1), f"{old[:60]!r} -> {new[:60]!r}")
+
+
 def licence_text(tree: Altered) -> None:
     """Adds a clause to LICENSE, or breaks its lines otherwise."""
     text = tree.text("LICENSE")
@@ -232,7 +242,8 @@ def rename_function(tree: Altered) -> None:
 
 CHANGES: tuple[Callable[[Altered], None], ...] = (
     *(rename_word, reformat_command, drop_command, condition_command, swap_commands, new_flag),
-    *(lookup, kernel_import, other_torch, option, extra, licence, licence_text, extension, quotes, rename_function),
+    *(lookup, kernel_import, other_torch, option, extra, value, licence, licence_text),
+    *(extension, quotes, rename_function),
 )
 
 

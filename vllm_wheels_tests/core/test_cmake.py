@@ -54,3 +54,9 @@ def test_branch_for_other_processors_is_not_reached():
 def test_unbalanced_rest_is_left_out():
     """A file that ends within a command shows the commands before it."""
     assert [command.name for command in commands("set(A)\nmessage(B (C)\n")] == ["set"]
+
+
+def test_condition_that_nests_without_end_decides_nothing():
+    """A command behind parentheses that nobody would write is taken for one that may or may not run."""
+    text = f"if ({'(' * 9000}TRUE{')' * 9000})\nset(x 1)\nendif()"
+    assert next(each.reached for each in commands(text) if each.name == "set") is None

@@ -118,7 +118,10 @@ def _conditioned(calls: Iterator[CMakeCommand]) -> Iterator[CMakeCommand]:
 
 def _evaluate(arguments: Sequence[str]) -> Truth:
     words = list(arguments)
-    truth = _disjunction(words)
+    try:
+        truth = _disjunction(words)
+    except RecursionError:  # Parentheses within parentheses, deeper than anybody writes them.
+        return None
     return None if words else truth
 
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from pydantic import BaseModel, Field, ValidationError
 
 from vllm_wheels.core.errors import SourceError, UnknownFamilyError
 from vllm_wheels.core.formats import cmake, requirement_files, setup_script
@@ -86,7 +87,8 @@ def read(tree: Path, *, release: str) -> Upstream:
         raise UnknownFamilyError(what, why=why, remedy=f"choose a release from {FIRST} on (vllm-wheels release list)")
     text = _family_text(tree, release)
     family = _family(text, release)
-    project = _Project.read(tree)
+    pyproject = _PyProject.read(tree)
+    project = pyproject.project
     pythons = _pythons(project)
     runtime = requirement_files.read(tree / CPU, root=tree)
     build = _build_lines(tree, pythons)
@@ -103,7 +105,7 @@ def read(tree: Path, *, release: str) -> Upstream:
         onednn_tag=tag,
         extensions=extensions,
         later_extensions=later,
-        build_requirements=requirement_files.merged(project.build_requires, build, file=PYPROJECT),
+        build_requirements=requirement_files.merged(pyproject.build_system.requires, build, file=PYPROJECT),
         runtime_requirements=runtime,
     )
 
@@ -147,24 +149,33 @@ def _release(tree: Path, release: str) -> str:
     return release
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Project:
-    requires_python: str
-    classifiers: tuple[str, ...]
-    build_requires: tuple[str, ...]
+class _Project(BaseModel):
+    """The fields of the table [project] that something here relies on (PEP 621), and their types."""
+
+    requires_python: str = Field("", alias="requires-python")
+    classifiers: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    license_files: tuple[str, ...] | dict[str, Any] = Field((), alias="license-files")
+
+
+class _BuildSystem(BaseModel):
+    requires: tuple[str, ...] = ()
+
+
+class _PyProject(BaseModel):
+    project: _Project = _Project()
+    build_system: _BuildSystem = Field(_BuildSystem(), alias="build-system")
 
     @classmethod
-    def read(cls, tree: Path) -> _Project:
+    def read(cls, tree: Path) -> _PyProject:
         try:
-            read = tomllib.loads((tree / PYPROJECT).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            return cls.model_validate(tomllib.loads((tree / PYPROJECT).read_text("utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise _unreadable(PYPROJECT, f"{place}: {first['msg']}") from error
+        except (OSError, ValueError, RecursionError) as error:
             raise _unreadable(PYPROJECT, str(error)) from error
-        project = read.get("project", {})
-        return cls(
-            requires_python=project.get("requires-python", ""),
-            classifiers=tuple(project.get("classifiers", ())),
-            build_requires=tuple(read.get("build-system", {}).get("requires", ())),
-        )
 
 
 def _pythons(project: _Project) -> tuple[str, ...]:
