@@ -163,9 +163,9 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def start(test_run: TestRun, model: str, cores: str, folder: Path) -> Finished:
-    """Loads a model and answers turns until it is told to end."""
-    bound = ("taskset", "-c", "0") if cores == "1" else ()
+def start(test_run: TestRun, model: str, core: int | None, folder: Path) -> Finished:
+    """Loads a model, on one core or on all, and answers turns until it is told to end."""
+    bound = () if core is None else ("taskset", "-c", str(core))
     probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py", model, f"{HERE}/{folder.name}")
     return test_run.start(sandboxed(*bound, *probe, VLLM_CPU_KVCACHE_SPACE="1"))
 
@@ -174,10 +174,12 @@ def rounds(test_runs: Mapping[str, TestRun], model: str, cores: str) -> Iterator
     """What each wheel measured in each turn, with the machine's load; the order is reversed with every turn."""
     with ThreadPoolExecutor(len(test_runs)) as pool:
         waiting = []
-        for name, test_run in test_runs.items():
+        for number, (name, test_run) in enumerate(test_runs.items()):
             folder = test_run.folder / f"turns-{model}-{cores}"
             folder.mkdir()
-            waiting.append(Loaded(name=name, folder=folder, process=pool.submit(start, test_run, model, cores, folder)))
+            # Each on the next core, so that they load at the same time; they measure one after the other.
+            core = number % (os.cpu_count() or 1) if cores == "1" else None
+            waiting.append(Loaded(name=name, folder=folder, process=pool.submit(start, test_run, model, core, folder)))
         try:
             able = [each for each in waiting if each.is_ready()]
             for number in range(TURNS):
