@@ -28,14 +28,17 @@ DIMENSIONS = 32
 def generated(
     model: Any, prompt: Sequence[int], allowed: Sequence[int] | None
 ) -> tuple[list[int], list[dict[str, float]]]:
-    """Tokens that are taken greedily, among the allowed ones, and the likeliest of each place."""
+    """Tokens that are taken greedily, and the likeliest of each place; what is not allowed has no likelihood."""
     tokens, places = list(prompt), []
     for _ in range(TOKENS):
-        likelihoods = torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].float(), -1)
-        taken = max(allowed, key=lambda token: float(likelihoods[token])) if allowed else int(likelihoods.argmax())
+        logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1].float()
+        if allowed:
+            others = [token for token in range(len(logits)) if token not in allowed]
+            logits[others] = -torch.inf
+        likelihoods = torch.log_softmax(logits, -1)
         likeliest = likelihoods.topk(LIKELIEST).indices.tolist()
-        places.append({str(token): round(float(likelihoods[token]), 4) for token in dict.fromkeys((*likeliest, taken))})
-        tokens.append(taken)
+        places.append({str(token): round(float(likelihoods[token]), 4) for token in likeliest})
+        tokens.append(likeliest[0])
     return tokens[len(prompt) :], places
 
 

@@ -217,9 +217,10 @@ def int8(base: str, grid: Grid, dtype: str) -> Iterator[Tensor]:
 
 
 def int8_static(base: str, grid: Grid, dtype: str) -> Iterator[Tensor]:
-    """The same with one scale for what is multiplied with it, which fits normalised numbers of up to 8."""
+    """The same with one scale for what is multiplied with it: normalised numbers of up to 8, or smaller ones."""
     yield from int8(base, grid, dtype)
-    yield Tensor(f"{base}.input_scale", NAMES[dtype], (1,), encoded([1 / 16], dtype)[0])
+    scale = 1 / 8 if base.endswith("down_proj") else 1 / 16
+    yield Tensor(f"{base}.input_scale", NAMES[dtype], (1,), encoded([scale], dtype)[0])
 
 
 def _e4m3(number: int) -> int:
@@ -290,13 +291,16 @@ def write_model(folder: Path, table: Mapping[str, Any], entry: Mapping[str, Any]
         write_tensors(folder / "model.safetensors", tensors(family, dtype=dtype, quantization=quantization))
     if entry.get("way") == "lora":
         write_adapter(folder / "adapter", family, dtype)
-    if entry.get("way") == "guided":
+    if entry.get("way") in WITH_TOKENIZER:
         write_tokenizer(folder, config["vocab_size"])
 
 
+WITH_TOKENIZER = ("embed", "guided")
+"""Ways of asking for which vLLM wants a tokenizer, though it is given tokens."""
+
 RANK = 8
-LETTERS = range(1, 9)
-"""Tokens a to h of the tokenizer below."""
+LETTERS = range(3, 11)
+"""Tokens c to j of the tokenizer below; those of a and b begin and end a text."""
 
 
 def write_adapter(folder: Path, family: Mapping[str, Any], dtype: str) -> None:

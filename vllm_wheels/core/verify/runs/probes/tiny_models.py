@@ -25,7 +25,7 @@ from typing import Any
 # Behind the others, for this folder holds modules of everyday names.
 sys.path.append(str(Path(__file__).parent))
 
-from checkpoints import write_model  # type: ignore[import-not-found, unused-ignore]
+from checkpoints import WITH_TOKENIZER, write_model  # type: ignore[import-not-found, unused-ignore]
 
 PROMPTS = [[(7 * place * place + 3 * place) % 200 + 30 for place in range(40)], [17, 42, 99, 42, 99]]
 """One is longer than a sliding window and than a block of the KV cache; the other repeats itself."""
@@ -33,7 +33,7 @@ PROMPTS = [[(7 * place * place + 3 * place) % 200 + 30 for place in range(40)], 
 TOKENS = 12
 EVERY = "every"
 LIKELIEST = 5
-PATTERN = "[a-h]{12}"
+PATTERN = "[c-j]{12}"
 NAMESPACES = ("_C", "_moe_C")
 """Beginnings of the namespaces into which vLLM's extensions put their operators."""
 
@@ -65,6 +65,8 @@ def loaded(
     given = {**USUAL, **entry.get("options", {}), **options}
     if entry.get("way") == "embed":
         given["runner"] = "pooling"
+    if entry.get("way") in WITH_TOKENIZER:
+        given["skip_tokenizer_init"] = False
     with tempfile.TemporaryDirectory(prefix="tiny-model-") as folder:
         write_model(Path(folder), table, entry, weights=weights)
         yield LLM(model=folder, **given), Path(folder)
