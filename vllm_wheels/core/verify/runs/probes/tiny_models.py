@@ -197,6 +197,23 @@ def forked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {"stage": "process", "error": "", "signal": os.waitstatus_to_exitcode(status), "raised": False}
 
 
+PYTHON_KERNELS: "dict[str, Callable[..., Any]]" = {}
+"""Operators that are written in Python, such as vLLM's attention, by name."""
+
+
+def keep_python_kernels() -> None:
+    """Keeps what is registered from now on: torch's way of watching does not look into such operators."""
+    from torch.library import Library  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - as above
+
+    register = Library.impl
+
+    def impl(library: Any, name: Any, function: Any, *more: Any, **named: Any) -> Any:
+        PYTHON_KERNELS[f"{library.ns}::{name}"] = function
+        return register(library, name, function, *more, **named)
+
+    Library.impl = impl
+
+
 def watching(zeroed: str, seen: dict[str, bool]) -> Any:
     """Notes which of the extension's operators give tensors; lets the one of that name give zeros."""
     import torch  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - as above
@@ -204,8 +221,11 @@ def watching(zeroed: str, seen: dict[str, bool]) -> Any:
 
     class Watching(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
         def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = operator(*args, **(kwargs or {}))
             name = operator.name().split(".")[0]
+            if name in PYTHON_KERNELS:
+                with self:
+                    return PYTHON_KERNELS[name](*args, **(kwargs or {}))
+            result = operator(*args, **(kwargs or {}))
             if name.startswith(NAMESPACES):
                 told = {each.name: each for each in operator._schema.arguments}  # noqa: SLF001 - there is no other way
                 given = {**dict(zip(told, args)), **(kwargs or {})}  # noqa: B905 - those at the end may be missing
@@ -262,6 +282,8 @@ def main() -> None:
             say(name, tried(table, entry))
         return
     os.environ.update(ALONE)  # before vLLM and torch are imported, which read it
+    if given.zero:
+        keep_python_kernels()
     from vllm import LLM  # type: ignore[import-not-found, unused-ignore]  # noqa: F401, PLC0415 - for all that are forked
 
     for name, entry in entries.items():
