@@ -166,7 +166,7 @@ def say(line: str) -> None:
 def start(test_run: TestRun, model: str, core: int | None, folder: Path) -> Finished:
     """Loads a model, on one core or on all, and answers turns until it is told to end."""
     bound = () if core is None else ("taskset", "-c", str(core))
-    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py", model, f"{HERE}/{folder.name}")
+    probe = (f"{PROGRAMS}/python", "-I", f"{HERE}/probes/measure.py", model, f"{HERE}/home/{folder.name}")
     return test_run.start(sandboxed(*bound, *probe, VLLM_CPU_KVCACHE_SPACE="1"))
 
 
@@ -175,8 +175,10 @@ def rounds(test_runs: Mapping[str, TestRun], model: str, cores: str) -> Iterator
     with ThreadPoolExecutor(len(test_runs)) as pool:
         waiting = []
         for number, (name, test_run) in enumerate(test_runs.items()):
-            folder = test_run.folder / f"turns-{model}-{cores}"
+            folder = test_run.folder / "home" / f"turns-{model}-{cores}"
             folder.mkdir()
+            # What runs there is nobody, in a sandbox that lends it this folder's parent alone.
+            folder.chmod(0o777)
             # Each on the next core, so that they load at the same time; they measure one after the other.
             core = number % (os.cpu_count() or 1) if cores == "1" else None
             waiting.append(Loaded(name=name, folder=folder, process=pool.submit(start, test_run, model, core, folder)))
