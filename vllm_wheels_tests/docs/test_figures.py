@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 from benchmarks import published
 from vllm_wheels.core.variants import variants
@@ -29,11 +30,12 @@ def test_speed_of_the_vnni_ops_is_what_was_measured():
     """No ratio on the page is better than that of the benchmark's result."""
     ratios = json.loads((ROOT / "benchmarks/results/vnni_ops.json").read_text("utf-8"))["ratios"]
     page = rows(Page(ROOT / "docs/vnni.md"))
-    for op, other in (("int4", "cpu_gemm_wna16"), ("int8", "oneDNN")):
-        for dtype in ("bfloat16", "float16"):
-            medians = [f"{ratios[f'{op} {dtype}, threads 1, M={count}'][0]:.2f}" for count in (1, 4, 16, 64, 128, 256)]
-            (found,) = (row for row in page if row[0].replace("`", "") == f"{op} {dtype} over {other}")
-            assert found[1:] == medians
+    others = {"int4": "cpu_gemm_wna16", "int8": "oneDNN"}
+    for op, dtype, threads in product(others, ("bfloat16", "float16"), ("1 thread", "2 threads")):
+        name = f"{op} {dtype}, threads {threads.split()[0]}"
+        medians = [f"{ratios[f'{name}, M={count}'][0]:.2f}" for count in (1, 4, 16, 64, 128, 256)]
+        (found,) = (row for row in page if row[0].replace("`", "") == f"{op} {dtype} over {others[op]}, {threads}")
+        assert found[1:] == medians
 
 
 def test_sizes_of_torch_are_those_that_were_measured():
