@@ -12,6 +12,7 @@ from vllm_wheels.core.errors import PatchError, VariantNotInReleaseError
 from vllm_wheels.core.formats.cmake import CMakeCommand, commands
 from vllm_wheels.core.host.processes import Runner
 from vllm_wheels.core.patches.applying import patched
+from vllm_wheels.core.patches.fixes import SCRATCH, TILES
 from vllm_wheels.core.patches.kernels import CPU
 from vllm_wheels.core.patches.upstream import CMAKE, SETUP
 from vllm_wheels.core.variants import variants
@@ -293,3 +294,15 @@ def test_release_that_gets_onednn_in_an_unknown_way_is_an_error(tmp_path):
     (tmp_path / CMAKE).write_text(text.replace("FetchContent_MakeAvailable(oneDNN)", "add_subdirectory(oneDNN)"))
     with pytest.raises(PatchError, match=r"looked for 'FetchContent_MakeAvailable"):
         patched(tmp_path, wanted("avx512", "host-detected", "0.16.1"))
+
+
+def test_what_an_fp8_cache_becomes_for_amx_is_in_memory_before_a_tile_is_loaded(tmp_path):
+    """The compiler does not leave out the writing of a tile; a release that writes it otherwise is refused."""
+    write(tmp_path)
+    assert TILES not in patched(tmp_path, wanted("amxbf16")).changed
+    (tmp_path / TILES).write_text(f"void f() {{\n    {SCRATCH}    return scratch;\n}}\n")
+    text = patched(tmp_path, wanted("amxbf16")).text(TILES)
+    assert text.index(SCRATCH) < text.index('"memory"') < text.index("return scratch;")
+    (tmp_path / TILES).write_text("void f() { deq_tile_amx<kv_cache_t>(other); }\n")
+    with pytest.raises(PatchError, match=TILES):
+        patched(tmp_path, wanted("amxbf16"))
