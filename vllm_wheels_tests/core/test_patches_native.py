@@ -241,12 +241,12 @@ FetchContent_Declare(oneDNN {how})
 JOINS = "FetchContent_MakeAvailable(oneDNN)"
 
 
-def configured(folder: Path, built_once: Path, *, variant: str, release: str, before: str) -> list[dict[str, str]]:
+def configured(folder: Path, built_once: Path, *, release: str, before: str) -> list[dict[str, str]]:
     """The compile commands where a release adds oneDNN after some lines, by the CMake of the build environment."""
     write(folder, "host-detected")
     text = (folder / CMAKE).read_text()
     (folder / CMAKE).write_text(text.replace(JOINS, f"{before}{JOINS}\n"))
-    changed = patched(folder, wanted(variant, "host-detected", release)).text(CMAKE)
+    changed = patched(folder, wanted("avx512", "host-detected", release)).text(CMAKE)
     whole = changed[changed.index(before) : changed.index("if (ENABLE_AVX512BF16 AND")]
     (folder / "CMakeLists.txt").write_text(whole + "add_library(ours OBJECT ours.cpp)\n")
     (folder / "ours.cpp").touch()
@@ -267,7 +267,7 @@ def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
     """The AMX wheel of 0.16 takes oneDNN's objects from the cache that the AVX-512 wheel filled."""
     reading = PROJECT.format(how="SOURCE_DIR $ENV{FETCHCONTENT_SOURCE_DIR_ONEDNN}")
     before = f"{reading}add_compile_definitions(-DCPU_CAPABILITY_AMXBF16 KEPT)\n"
-    told = configured(tmp_path, built_once, variant="avx512", release="0.16.1", before=before)
+    told = configured(tmp_path, built_once, release="0.16.1", before=before)
     theirs, ours = (next(each["command"] for each in told if name in each["file"]) for name in ("theirs", "ours"))
     assert "-DKEPT" in theirs
     assert "CPU_CAPABILITY_AMXBF16" not in theirs
@@ -277,7 +277,7 @@ def test_onednn_is_compiled_the_same_for_all_variants(tmp_path, built_once):
 def test_release_that_clones_onednn_is_given_the_source_that_was_fetched(tmp_path, built_once):
     """0.9.2 does not clone another oneDNN than the one that the pipeline looked at, and needs no network."""
     cloning = PROJECT.format(how="GIT_REPOSITORY https://clone.invalid/oneDNN.git GIT_TAG v3.7.1")
-    told = configured(tmp_path, built_once, variant="avx512", release="0.9.2", before=cloning)
+    told = configured(tmp_path, built_once, release="0.9.2", before=cloning)
     assert str(tmp_path / "onednn/theirs.cpp") in [each["file"] for each in told]
 
 

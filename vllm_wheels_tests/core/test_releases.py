@@ -185,13 +185,18 @@ def own(server: Server) -> Repository:
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_is_no_index(server, garbage):
-    """Whatever is no page of an index is called so, without a traceback, to who builds and to who publishes."""
+    """Whatever is no page of an index is called so, without a traceback."""
     server.answers["/simple/vllm/"] = garbage
     with pytest.raises(IndexUnreachableError):
         releases.releases(settings(f"{server.url}/simple/"))
-    if garbage is not GARBAGE["no files"]:
-        with pytest.raises(IndexUnreachableError):
-            project_state(own(server), "vllm", timeout_seconds=5)
+
+
+@pytest.mark.parametrize("name", sorted(GARBAGE.keys() - {"no files"}))
+def test_garbage_is_no_index_to_publish_to(server, name):
+    """The same for who publishes, to whom a project without files is a new one."""
+    server.answers["/simple/vllm/"] = GARBAGE[name]
+    with pytest.raises(IndexUnreachableError):
+        project_state(own(server), "vllm", timeout_seconds=5)
 
 
 PORTAL = Answer(b"<html><title>Welcome</title><a href='/accept'>Go on</a></html>", kind="text/html")
